@@ -1,0 +1,200 @@
+# orca: every entry point. `make help` lists them.
+#
+# One pass, no recursion. Sources are found by where they lie:
+#   common/**/*.c               build/libcommon.a      small libraries, linked where used
+#   proto/*.proto               build/gen/proto/*.pb-c.[ch]
+#   orca-NAME/*.c               build/orca-NAME.a (all but main.c) and build/bin/orca-NAME
+#   orca-store/storectl/*.c     build/bin/orca-storectl
+#   orcactl/*.c                 build/orcactl.a and build/bin/orcactl
+#   tests/unit/NAME/test_*.c    build/tests/unit/NAME/test_*, linked with orca-NAME.a where there is one
+#   tests/tools/*.c             build/tests/*
+#   tests/sim/NAME/*.c          build/tests/NAME-sim, linked with every daemon's archive
+#   tests/bench/*.c             build/tests/bench/*
+#   tests/fuzz/fuzz_*.c         build/fuzz/fuzz_* (clang's libFuzzer)
+# Options: CC=clang, SAN=address,undefined (or thread) in a build folder of its own, WERROR=1, V=1 (show commands),
+# B=FOLDER (build elsewhere than in build/).
+
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.SUFFIXES:
+.SECONDARY:
+
+CC ?= cc
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+WERROR ?= 0
+SAN ?=
+comma := ,
+B := build$(if $(SAN),/san-$(subst $(comma),-,$(SAN)))$(if $(findstring clang,$(CC)),/clang)
+
+DAEMONS := orca-store orca-apiserver orca-scheduler orca-agent orca-proxy orca-keeper
+PROGRAMS := $(DAEMONS) orca-storectl orcactl
+
+WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wcast-qual -Wformat=2 -Wimplicit-fallthrough -Wvla
+HARDEN := -fstack-protector-strong -fstack-clash-protection -fcf-protection -fPIE
+ifeq ($(SAN),)
+HARDEN += -D_FORTIFY_SOURCE=2
+endif
+CPPFLAGS := -D_GNU_SOURCE -I. -I$(B)/gen
+CFLAGS := -std=gnu17 -O2 -g -ffunction-sections -fdata-sections $(WARN) $(HARDEN)
+LDFLAGS := -pie -Wl,-z,relro,-z,now,-z,noexecstack -Wl,--gc-sections -Wl,--as-needed
+ifneq ($(filter 1,$(WERROR)),)
+CFLAGS += -Werror
+endif
+ifneq ($(SAN),)
+CFLAGS += -fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer -O1
+LDFLAGS += -fsanitize=$(SAN)
+endif
+LIBS := -lczmq -lzmq -lprotobuf-c -llmdb -lcurl -lmicrohttpd -ljansson -lcrypto -lm -pthread
+LLHTTP := /usr/share/llhttp
+LLHTTP_CPPFLAGS := -isystem /usr/share/include/llhttp
+
+Q := $(if $(V),,@)
+say = $(if $(V),,@printf '%-5s %s\n' '$(1)' '$(patsubst $(B)/%,%,$@)')
+
+.PHONY: all
+all: $(PROGRAMS:%=$(B)/bin/%)
+
+# ---------------------------------------------------------------- generated, third-party, common
+
+PROTOS := $(wildcard proto/*.proto)
+GEN_H := $(PROTOS:%.proto=$(B)/gen/%.pb-c.h)
+GEN_O := $(PROTOS:%.proto=$(B)/gen/%.pb-c.o)
+
+$(B)/gen/%.pb-c.h $(B)/gen/%.pb-c.c &: %.proto
+	@mkdir -p $(B)/gen
+	$(call say,GEN)
+	$(Q)protoc-c --c_out=$(B)/gen $<
+
+$(B)/gen/%.pb-c.o: $(B)/gen/%.pb-c.c $(GEN_H)
+	$(call say,CC)
+	$(Q)$(CC) $(CPPFLAGS) -std=gnu17 -Os -g -ffunction-sections -fdata-sections $(HARDEN) $(if $(SAN),-fsanitize=$(SAN)) -c -o $@ $<
+
+$(B)/llhttp/%.o: $(LLHTTP)/%.c
+	@mkdir -p $(@D)
+	$(call say,CC)
+	$(Q)$(CC) -DLLHTTP_STRICT_MODE=1 $(LLHTTP_CPPFLAGS) -std=gnu17 -O2 -g $(HARDEN) -w -c -o $@ $<
+
+$(B)/%.o: %.c | $(GEN_H)
+	@mkdir -p $(@D)
+	$(call say,CC)
+	$(Q)$(CC) $(CPPFLAGS) $(LLHTTP_CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+COMMON_C := $(wildcard common/*.c common/*/*.c)
+COMMON_O := $(COMMON_C:%.c=$(B)/%.o) $(GEN_O) $(addprefix $(B)/llhttp/,llhttp.o api.o http.o)
+$(B)/libcommon.a: $(COMMON_O)
+	@rm -f $@
+	$(call say,AR)
+	$(Q)ar rcs $@ $^
+
+# ---------------------------------------------------------------- programs
+
+define PROGRAM
+$(1)_C := $$(filter-out $(1)/main.c,$$(wildcard $(1)/*.c))
+$(1)_O := $$($(1)_C:%.c=$$(B)/%.o)
+$$(B)/$(1).a: $$($(1)_O)
+	@rm -f $$@
+	$$(call say,AR)
+	$$(Q)ar rcs $$@ $$^
+$$(B)/bin/$(1): $$(B)/$(1)/main.o $$(B)/$(1).a $$(B)/libcommon.a
+	@mkdir -p $$(@D)
+	$$(call say,LD)
+	$$(Q)$$(CC) $$(LDFLAGS) -o $$@ $$^ $$(LIBS)
+.PHONY: $(1)
+$(1): $$(B)/bin/$(1)
+OBJECTS += $$($(1)_O) $$(B)/$(1)/main.o
+endef
+$(foreach p,$(DAEMONS) orcactl,$(eval $(call PROGRAM,$(p))))
+
+STORECTL_O := $(patsubst %.c,$(B)/%.o,$(wildcard orca-store/storectl/*.c))
+$(B)/bin/orca-storectl: $(STORECTL_O) $(B)/orca-store.a $(B)/libcommon.a
+	@mkdir -p $(@D)
+	$(call say,LD)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
+.PHONY: orca-storectl
+orca-storectl: $(B)/bin/orca-storectl
+OBJECTS += $(COMMON_C:%.c=$(B)/%.o) $(STORECTL_O)
+
+# ---------------------------------------------------------------- tests: units, tools, simulators, fuzzers
+
+UNIT_C := $(wildcard tests/unit/*/test_*.c)
+UNIT := $(UNIT_C:%.c=$(B)/%)
+TEST_LIB_O := $(patsubst %.c,$(B)/%.o,$(wildcard tests/lib/*.c))
+daemon_archive = $(if $(wildcard orca-$(1)/*.c),$(B)/orca-$(1).a,$(if $(filter orcactl,$(1)),$(B)/orcactl.a))
+unit_area = $(word 3,$(subst /, ,$(1)))
+
+define UNIT_RULE
+$(B)/$(basename $(1)): $(B)/$(basename $(1)).o $$(TEST_LIB_O) $$(call daemon_archive,$$(call unit_area,$(1))) $$(B)/libcommon.a
+	$$(call say,LD)
+	$$(Q)$$(CC) $$(LDFLAGS) -o $$@ $$^ -lcmocka $$(LIBS)
+OBJECTS += $(B)/$(basename $(1)).o
+endef
+$(foreach t,$(UNIT_C),$(eval $(call UNIT_RULE,$(t))))
+
+TOOL_C := $(wildcard tests/tools/*.c)
+TOOLS := $(patsubst tests/tools/%.c,$(B)/tests/%,$(TOOL_C))
+$(TOOLS): $(B)/tests/%: $(B)/tests/tools/%.o $(B)/libcommon.a
+	$(call say,LD)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
+OBJECTS += $(TOOL_C:%.c=$(B)/%.o)
+
+SIMS := $(patsubst tests/sim/%/,$(B)/tests/%-sim,$(sort $(dir $(wildcard tests/sim/*/*.c))))
+define SIM_RULE
+$(B)/tests/$(1)-sim: $(patsubst %.c,$(B)/%.o,$(wildcard tests/sim/$(1)/*.c)) $$(TEST_LIB_O) $$(DAEMONS:%=$$(B)/%.a) $$(B)/libcommon.a
+	$$(call say,LD)
+	$$(Q)$$(CC) $$(LDFLAGS) -o $$@ $$^ $$(LIBS)
+OBJECTS += $(patsubst %.c,$(B)/%.o,$(wildcard tests/sim/$(1)/*.c))
+endef
+$(foreach s,$(patsubst $(B)/tests/%-sim,%,$(SIMS)),$(eval $(call SIM_RULE,$(s))))
+
+BENCH_C := $(wildcard tests/bench/*.c)
+BENCH := $(BENCH_C:%.c=$(B)/%)
+$(BENCH): $(B)/tests/bench/%: $(B)/tests/bench/%.o $(B)/libcommon.a
+	$(call say,LD)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
+OBJECTS += $(BENCH_C:%.c=$(B)/%.o)
+
+# A fuzzer of a daemon's parser is named fuzz_DAEMON_what.c and linked with that daemon's archive, built for fuzzing.
+FUZZ_C := $(wildcard tests/fuzz/fuzz_*.c)
+FUZZERS := $(patsubst tests/fuzz/%.c,$(B)/fuzz/%,$(FUZZ_C))
+FUZZ_CFLAGS := -std=gnu17 -O1 -g -fno-omit-frame-pointer -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all -D_GNU_SOURCE -DORCA_FUZZ=1 -I. -I$(B)/gen $(LLHTTP_CPPFLAGS)
+$(B)/fuzz/obj/%.o: %.c | $(GEN_H)
+	@mkdir -p $(@D)
+	$(call say,CC)
+	$(Q)clang $(FUZZ_CFLAGS) -MMD -MP -c -o $@ $<
+$(B)/fuzz/obj/gen/%.o: $(B)/gen/%.c
+	@mkdir -p $(@D)
+	$(call say,CC)
+	$(Q)clang $(FUZZ_CFLAGS) -c -o $@ $<
+$(B)/fuzz/obj/llhttp/%.o: $(LLHTTP)/%.c
+	@mkdir -p $(@D)
+	$(call say,CC)
+	$(Q)clang $(FUZZ_CFLAGS) -DLLHTTP_STRICT_MODE=1 -w -c -o $@ $<
+$(B)/fuzz/libcommon.a: $(COMMON_C:%.c=$(B)/fuzz/obj/%.o) $(PROTOS:%.proto=$(B)/fuzz/obj/gen/%.pb-c.o) $(addprefix $(B)/fuzz/obj/llhttp/,llhttp.o api.o http.o)
+	@rm -f $@
+	$(call say,AR)
+	$(Q)ar rcs $@ $^
+define FUZZ_ARCHIVE
+$(B)/fuzz/$(1).a: $$($(1)_C:%.c=$(B)/fuzz/obj/%.o)
+	@rm -f $$@
+	$$(call say,AR)
+	$$(Q)ar rcs $$@ $$^
+endef
+$(foreach p,$(DAEMONS),$(eval $(call FUZZ_ARCHIVE,$(p))))
+fuzz_daemon = $(filter $(DAEMONS),orca-$(word 2,$(subst _, ,$(1))))
+define FUZZ_RULE
+$(B)/fuzz/$(1): $(B)/fuzz/obj/tests/fuzz/$(1).o $(patsubst %,$(B)/fuzz/%.a,$(call fuzz_daemon,$(1))) $(B)/fuzz/libcommon.a
+	$$(call say,LD)
+	$$(Q)clang -fsanitize=fuzzer,address,undefined -Wl,--as-needed -o $$@ $$^ $$(LIBS)
+endef
+$(foreach f,$(notdir $(FUZZERS)),$(eval $(call FUZZ_RULE,$(f))))
+
+.PHONY: test-unit unit-tests tools sims fuzzers bench-tools
+tools: $(TOOLS)
+sims: $(SIMS)
+unit-tests: $(UNIT)
+fuzzers: $(FUZZERS)
+bench-tools: $(BENCH)
+
+-include $(OBJECTS:.o=.d)

@@ -1,0 +1,48 @@
+#include "common/spec/ids.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+void key_service(char out[KEY_MAX], const char *prefix, const char *project, const char *name) {
+  snprintf(out, KEY_MAX, "%s%s/%s", prefix, project, name);
+}
+
+void key_numbered(char out[KEY_MAX], const char *prefix, const char *project, const char *name, uint64_t number) {
+  snprintf(out, KEY_MAX, "%s%s/%s/%010" PRIu64, prefix, project, name, number);
+}
+
+void key_named(char out[KEY_MAX], const char *prefix, const char *name) {
+  snprintf(out, KEY_MAX, "%s%s", prefix, name);
+}
+
+void key_event(char out[KEY_MAX], const char *prefix, int64_t ms, uint32_t seq) {
+  snprintf(out, KEY_MAX, "%s%016" PRIx64 "-%08" PRIx32, prefix, (uint64_t)ms, seq);
+}
+
+void instance_id(char out[INSTANCE_ID_MAX], const char *project, const char *service, uint64_t number) {
+  snprintf(out, INSTANCE_ID_MAX, "%s/%s.%" PRIu64, project, service, number);
+}
+
+static bool copy_part(char out[64], const char *from, const char *to) {
+  size_t len = (size_t)(to - from);
+  if (len == 0 || len >= 64)
+    return false;
+  memcpy(out, from, len);
+  out[len] = 0;
+  return true;
+}
+
+bool instance_id_parse(const char *id, char project[64], char service[64], uint64_t *number) {
+  const char *slash = strchr(id, '/');
+  const char *dot = strrchr(id, '.');
+  if (!slash || !dot || dot < slash || dot[1] < '0' || dot[1] > '9')
+    return false;
+  char *end;
+  uint64_t n = strtoull(dot + 1, &end, 10);
+  if (*end || !copy_part(project, id, slash) || !copy_part(service, slash + 1, dot))
+    return false;
+  *number = n;
+  return true;
+}

@@ -1,0 +1,106 @@
+/* What people write, and what it means: the one library in common/ that knows the model.
+ *
+ * Everything about a key of service.toml, cluster.toml and node.toml stands in one table (spec_keys.c: path, type, range,
+ * default, help, whether it is supported yet), which drives reading TOML, reading and printing the API's JSON, filling in defaults, the JSON
+ * schema of the OpenAPI document, "did you mean", and the reference in docs/.
+ * Strings with ${secrets.X}, ${env.X} and $${ stay as they are.
+ * Threads: pure functions of their arguments (reading a directory reads files). */
+#ifndef ORCA_COMMON_SPEC_SPEC_H
+#define ORCA_COMMON_SPEC_SPEC_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "common/buf.h"
+#include "common/err.h"
+#include "proto/model.pb-c.h"
+
+/* ---- faults: every one in what was read, in order of place ---- */
+
+struct spec_fault {
+  char *file;            /* "services/shop/service.toml"; "" for JSON */
+  unsigned line, column; /* 1-based; 0 for JSON */
+  char *path;            /* "service[2].deploy.max_surge"; for JSON "services[0].deploy.max_surge" */
+  char *message;         /* "unknown key: did you mean `replicas`?" */
+};
+struct spec_faults {
+  struct spec_fault *list;
+  size_t count, size;
+};
+void spec_faults_free(struct spec_faults *faults);
+int spec_fault_add(struct spec_faults *faults, const char *file, unsigned line, unsigned column, const char *path, const char *fmt, ...)
+    __attribute__((format(printf, 6, 7)));
+void spec_fault_print(const struct spec_fault *fault, struct buf *to); /* "file:line:column: path: message" */
+
+/* ---- a whole set: what one deploy carries ---- */
+
+struct spec_file {       /* content that mounts refer to by hash */
+  char sha256[65];
+  uint8_t *content;
+  size_t len;
+};
+struct spec_set {
+  Model__ServiceSpec **services; /* owned; as written, defaults not filled in; name and project always set */
+  size_t service_count;
+  Model__ClusterSpec *cluster;   /* NULL when absent */
+  struct spec_file *files;
+  size_t file_count;
+};
+void spec_set_free(struct spec_set *set);
+
+/* Reads DIR/cluster.toml and DIR/services/PROJECT/service.toml, and the files that mounts name. -1: faults has them all
+ * (err sums them up, or says what could not be read at all). */
+int spec_read_infra(const char *dir, struct spec_set *ret, struct spec_faults *faults, struct err *err);
+/* The nearest parent of `from` that has a cluster.toml; the caller frees. NULL when there is none. */
+char *spec_find_infra(const char *from);
+
+/* Replaces ${env.X} in every string of the set by lookup(X) (getenv, in orcactl); a missing one is a fault. $${ and ${secrets.X} stay. */
+int spec_resolve_env(struct spec_set *set, const char *(*lookup)(const char *name), struct spec_faults *faults);
+/* $${ → ${; ERR_UNPROCESSABLE when an unresolved ${ is left. The agent's last step. */
+int spec_unescape(const char *value, struct buf *to, struct err *err);
+
+/* One [[service]] document (for tests and fuzzing): text of a service.toml. */
+int spec_parse_services(const char *file, const char *text, size_t len, const char *project, struct spec_set *ret, struct spec_faults *faults);
+int spec_parse_cluster(const char *file, const char *text, size_t len, Model__ClusterSpec **ret, struct spec_faults *faults);
+
+/* The API's form: {"services":[…],"jobs":[…],"cluster":{…},"files":{"SHA256":"base64"}}; keys and units as in TOML (durations
+ * and sizes may be strings or numbers as there). Same table, same checks; faults carry the path. */
+int spec_set_from_json(const json_t *json, struct spec_set *ret, struct spec_faults *faults);
+json_t *spec_set_to_json(const struct spec_set *set);                /* what orcactl sends */
+json_t *spec_service_to_json(const Model__ServiceSpec *spec);        /* GET /services/{name}: keys as in TOML */
+int spec_service_to_toml(const Model__ServiceSpec *spec, struct buf *to); /* print → parse gives the same message */
+
+/* Faults that only show between services, or against the cluster: duplicate names, cycles of depends_on, a port twice on one node,
+ * [policy] refusals. `others`: what is deployed already and not part of set. */
+void spec_check_set(const struct spec_set *set, Model__ServiceSpec *const *others, size_t other_count, const Model__ClusterSpec *cluster, struct spec_faults *faults);
+/* [policy] alone, as the agent checks it again: NULL cluster allows nothing special. 0, or -1 and ERR_DENIED with the key's name. */
+int spec_check_policy(const Model__ServiceSpec *spec, const Model__ClusterSpec *cluster, struct err *err);
+
+/* ---- meaning ---- */
+
+void spec_fill_defaults(Model__ServiceSpec *spec);   /* in place; every documented default */
+void spec_fill_probe(Model__Probe *probe, uint32_t port);
+/* Hex SHA-256 of what makes a revision: the spec with defaults filled in, without replicas. */
+void spec_hash(const Model__ServiceSpec *spec, char out[65]);
+bool spec_same_revision(const Model__ServiceSpec *a, const Model__ServiceSpec *b);
+/* A unified diff in TOML form, for plans: empty when they are the same. */
+int spec_diff(const Model__ServiceSpec *from, const Model__ServiceSpec *to, struct buf *out);
+/* Binds a host port or a named volume: replaced stop-first. */
+bool spec_binds_node_resource(const Model__ServiceSpec *spec);
+
+/* ---- schema and reference, from the table ---- */
+
+json_t *spec_json_schema_service(void); /* JSON Schema of one service as the API takes it */
+json_t *spec_json_schema_cluster(void);
+int spec_reference_markdown(struct buf *to); /* docs/reference.md */
+
+/* ---- small readers, also for flags of orcactl ---- */
+
+int spec_parse_duration(const char *text, uint64_t *ret_ms, struct err *err);
+int spec_parse_size(const char *text, uint64_t *ret_bytes, struct err *err);
+void spec_print_duration(uint64_t ms, char out[32]);  /* "5m", "1500ms": parse gives the same */
+void spec_print_size(uint64_t bytes, char out[32]);   /* "512Mi" */
+bool spec_name_valid(const char *name);               /* ^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$ */
+
+#endif
