@@ -39,10 +39,10 @@ void storec_commit(struct storec *c, struct storec_txn *txn, int64_t timeout_ns,
 typedef void storec_reply_fn(void *arg, const Store__Reply *reply, const struct err *err);
 void storec_call(struct storec *c, const Store__Call *call, int64_t timeout_ns, storec_reply_fn *done, void *arg);
 
-/* ---- a mirror: the state of a prefix, then every change, in order ----
+/* ---- a mirror: the state of some prefixes, then every change, in order (one watch over all of them) ----
  *
  * First `put` for every key there is, then `synced` once, then changes; `end_of_revision` after the last change of each revision.
- * After a reconnection it goes on from the next revision. When that history is compacted it reads the whole prefix again and
+ * After a reconnection it goes on from the next revision. When that history is compacted it reads the prefixes again and
  * tells the difference as puts and deletes. `synced` is told again after each reconnection, once it has caught up. */
 struct storec_mirror_ops {
   void (*put)(void *arg, const char *key, const uint8_t *value, size_t len, uint64_t mod_revision);
@@ -52,7 +52,7 @@ struct storec_mirror_ops {
   void (*lost)(void *arg, const struct err *why); /* not in touch now; what is known may be stale. May be NULL */
 };
 struct storec_mirror;
-struct storec_mirror *storec_mirror_new(struct storec *c, const char *prefix, const struct storec_mirror_ops *ops, void *arg, struct err *err);
+struct storec_mirror *storec_mirror_new(struct storec *c, const char *const *prefixes, size_t count, const struct storec_mirror_ops *ops, void *arg, struct err *err);
 void storec_mirror_free(struct storec_mirror *m);
 
 /* ---- leases ---- a lease kept alive for as long as the handle lives; `lost` when it has ended (then it is granted anew: `granted` again). */
