@@ -14,24 +14,8 @@
 
 #include "common/buf.h"
 #include "common/err.h"
+#include "common/spec/faults.h"
 #include "proto/model.pb-c.h"
-
-/* ---- faults: every one in what was read, in order of place ---- */
-
-struct spec_fault {
-  char *file;            /* "services/shop/service.toml"; "" for JSON */
-  unsigned line, column; /* 1-based; 0 for JSON */
-  char *path;            /* "service[2].deploy.max_surge"; for JSON "services[0].deploy.max_surge" */
-  char *message;         /* "unknown key: did you mean `replicas`?" */
-};
-struct spec_faults {
-  struct spec_fault *list;
-  size_t count, size;
-};
-void spec_faults_free(struct spec_faults *faults);
-int spec_fault_add(struct spec_faults *faults, const char *file, unsigned line, unsigned column, const char *path, const char *fmt, ...)
-    __attribute__((format(printf, 6, 7)));
-void spec_fault_print(const struct spec_fault *fault, struct buf *to); /* "file:line:column: path: message" */
 
 /* ---- a whole set: what one deploy carries ---- */
 
