@@ -198,3 +198,73 @@ fuzzers: $(FUZZERS)
 bench-tools: $(BENCH)
 
 -include $(OBJECTS:.o=.d)
+
+# ---------------------------------------------------------------- running
+
+.PHONY: help up down install clean deps-build
+help:
+	@printf '%s\n' \
+	  'make              build everything into build/bin' \
+	  'make up           install what is missing, build, start a one-node cluster in .run/, deploy examples/hello' \
+	  'make down         end that cluster and remove what it made' \
+	  'make test         install what is missing and pass every test (test-unit, test-property, test-integration, test-fuzz)' \
+	  'make bench        figures beside those of the peers, as a table and as JSON in build/bench/' \
+	  'make fuzz TIME=60 every fuzzer for TIME seconds' \
+	  'make lint         clang-tidy, shellcheck, and the rules of the house' \
+	  'make fmt          clang-format' \
+	  'make install DESTDIR=…   programs and units' \
+	  'make clean        remove build/'
+
+deps-build:
+	@deploy/local/deps build run
+
+# The second make sees the libraries that the first has just installed.
+up: deps-build
+	@$(MAKE) --no-print-directory -j$$(nproc) all
+	@deploy/local/up
+
+down:
+	@deploy/local/down
+
+PREFIX ?= /usr
+install: all
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/libexec/orca
+	install -m 0755 -s $(B)/bin/orcactl $(B)/bin/orca-storectl $(DESTDIR)$(PREFIX)/bin
+	install -m 0755 -s $(DAEMONS:%=$(B)/bin/%) $(DESTDIR)$(PREFIX)/libexec/orca
+
+clean:
+	rm -rf build
+
+# ---------------------------------------------------------------- testing
+
+.PHONY: test test-unit test-property test-integration test-fuzz lint lint-tidy lint-shell lint-house fmt fuzz bench
+
+test:
+	@deploy/local/deps test
+	@tests/run all
+
+test-unit: $(UNIT) $(TOOLS)
+	@tests/lib/run-units $(UNIT)
+
+test-integration: all $(TOOLS)
+	@tests/run integration
+
+TIME ?= 60
+fuzz: $(FUZZERS)
+	@tests/lib/run-fuzzers $(TIME) $(FUZZERS)
+
+fmt:
+	clang-format -i $$(git ls-files '*.[ch]')
+
+C_FILES = $(shell git ls-files '*.c')
+lint: lint-house lint-shell lint-tidy
+lint-house:
+	@python3 tests/lint/house.py
+lint-shell:
+	@shellcheck deploy/local/* tests/run tests/lib/run-units tests/lib/run-fuzzers .ci/run
+lint-tidy: $(GEN_H)
+	@echo $(C_FILES) | xargs -n 8 -P $$(nproc) clang-tidy --quiet --warnings-as-errors='*' -- $(CPPFLAGS) $(LLHTTP_CPPFLAGS) -std=gnu17 2>/dev/null
+
+bench: all $(BENCH) $(TOOLS)
+	@deploy/local/deps bench
+	@python3 tests/bench/run.py
