@@ -249,6 +249,12 @@ test-unit: $(UNIT) $(TOOLS)
 test-integration: all $(TOOLS)
 	@tests/run integration
 
+.PHONY: print-units print-fuzzers
+print-units:
+	@echo $(UNIT)
+print-fuzzers:
+	@echo $(FUZZERS)
+
 TIME ?= 60
 fuzz: $(FUZZERS)
 	@tests/lib/run-fuzzers $(TIME) $(FUZZERS)

@@ -59,6 +59,8 @@ def main():
     for fault in sorted(set(faults)):
         print(fault)
     print(f"house: {len(includes)} files, {len(set(faults))} faults")
+    if "--count" in sys.argv:
+        print(f"{0 if faults else 1} passed, {1 if faults else 0} failed")
     return 1 if faults else 0
 
 
