@@ -1,0 +1,183 @@
+/* err, buf, crypto and pb: the small libraries that everything stands on. */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "common/buf.h"
+#include "common/bus/pb.h"
+#include "common/crypto/crypto.h"
+#include "common/err.h"
+#include "proto/model.pb-c.h"
+
+static void err_carries_code_text_and_context(void **state) {
+  (void)state;
+  struct err e;
+  assert_int_equal(err_set(&e, ERR_NOT_FOUND, "image %s\nx", "a"), -1);
+  assert_string_equal(e.msg, "image a x");
+  err_context(&e, "deploy %s", "shop/api");
+  assert_string_equal(e.msg, "deploy shop/api: image a x");
+  assert_int_equal(e.code, ERR_NOT_FOUND);
+  err_errno(&e, ENOSPC, "append");
+  assert_int_equal(e.code, ERR_NO_SPACE);
+  assert_non_null(strstr(e.msg, "append: No space"));
+  assert_int_equal(err_set(NULL, ERR_IO, "nobody cares"), -1);
+}
+
+static void err_context_never_crowds_out_the_cause(void **state) {
+  (void)state;
+  struct err e;
+  char context[1000];
+  memset(context, 'c', sizeof context - 1);
+  context[sizeof context - 1] = 0;
+  err_set(&e, ERR_IO, "the cause");
+  err_context(&e, "%s", context);
+  assert_non_null(strstr(e.msg, "the cause"));
+}
+
+static void err_codes_survive_the_wire(void **state) {
+  (void)state;
+  for (unsigned i = ERR_NONE + 1; i < ERR_CODE_COUNT; i++) {
+    assert_int_equal(err_code_from_number(i), i);
+    assert_int_equal(err_code_from_text(err_code_text((enum err_code)i)), i);
+    assert_in_range(err_code_http((enum err_code)i), 400, 599);
+  }
+  assert_int_equal(err_code_from_number(0), ERR_INTERNAL);
+  assert_int_equal(err_code_from_number(4000000000u), ERR_INTERNAL);
+  assert_int_equal(err_code_from_text("no such code"), ERR_INTERNAL);
+}
+
+static void buf_grows_up_to_its_cap_and_stays_failed(void **state) {
+  (void)state;
+  struct buf b = BUF_INIT(10);
+  assert_string_equal(buf_str(&b), "");
+  assert_int_equal(buf_add_str(&b, "12345"), 0);
+  assert_int_equal(buf_printf(&b, "%d", 67890), 0);
+  assert_string_equal(buf_str(&b), "1234567890");
+  assert_int_equal(buf_add_byte(&b, 'x'), -1);
+  assert_true(buf_failed(&b));
+  assert_int_equal(buf_add(&b, "", 0), -1);
+  assert_string_equal(buf_str(&b), "1234567890");
+  assert_null(buf_take(&b, NULL));
+  assert_int_equal(buf_add_str(&b, "again"), 0);
+  buf_consume(&b, 2);
+  assert_string_equal(buf_str(&b), "ain");
+  buf_consume(&b, 100);
+  assert_int_equal(b.len, 0);
+  assert_int_equal(buf_reserve(&b, SIZE_MAX), -1);
+  buf_free(&b);
+  buf_free(NULL);
+}
+
+static void sealed_opens_only_as_it_was(void **state) {
+  (void)state;
+  uint8_t key[CRYPTO_KEY_LEN];
+  assert_int_equal(crypto_random(key, sizeof key, NULL), 0);
+  struct buf sealed = BUF_INIT(1000), plain = BUF_INIT(1000);
+  struct err e;
+  assert_int_equal(crypto_seal(key, "shop/DB", 7, "secret", 6, &sealed, &e), 0);
+  assert_int_equal(sealed.len, 6 + 28);
+  assert_int_equal(crypto_open(key, "shop/DB", 7, sealed.data, sealed.len, &plain, &e), 0);
+  assert_string_equal(buf_str(&plain), "secret");
+  buf_reset(&plain);
+  assert_int_equal(crypto_open(key, "shop/XX", 7, sealed.data, sealed.len, &plain, &e), -1);
+  assert_int_equal(e.code, ERR_CORRUPT);
+  for (size_t i = 0; i < sealed.len; i++) {
+    sealed.data[i] ^= 1;
+    assert_int_equal(crypto_open(key, "shop/DB", 7, sealed.data, sealed.len, &plain, &e), -1);
+    sealed.data[i] ^= 1;
+    assert_int_equal(crypto_open(key, "shop/DB", 7, sealed.data, i, &plain, &e), -1);
+  }
+  assert_int_equal(plain.len, 0);
+  buf_free(&sealed);
+  assert_int_equal(crypto_seal(key, NULL, 0, NULL, 0, &sealed, &e), 0);
+  assert_int_equal(crypto_open(key, NULL, 0, sealed.data, sealed.len, &plain, &e), 0);
+  assert_int_equal(plain.len, 0);
+  buf_free(&sealed);
+  buf_free(&plain);
+}
+
+static void crc32c_has_the_values_of_rfc_3720(void **state) {
+  (void)state;
+  uint8_t bytes[32] = {0};
+  assert_int_equal(crypto_crc32c(0, bytes, 32), 0x8a9136aa);
+  memset(bytes, 0xff, 32);
+  assert_int_equal(crypto_crc32c(0, bytes, 32), 0x62a8ab43);
+  for (int i = 0; i < 32; i++)
+    bytes[i] = (uint8_t)i;
+  assert_int_equal(crypto_crc32c(0, bytes, 32), 0x46dd794e);
+  assert_int_equal(crypto_crc32c(crypto_crc32c(0, bytes, 13), bytes + 13, 19), 0x46dd794e);
+}
+
+static void random_ids_are_long_and_differ(void **state) {
+  (void)state;
+  char a[21], b[21];
+  assert_int_equal(crypto_random_id(a, 20, NULL), 0);
+  assert_int_equal(crypto_random_id(b, 20, NULL), 0);
+  assert_int_equal(strlen(a), 20);
+  assert_int_equal(strspn(a, "abcdefghijklmnopqrstuvwxyz234567"), 20);
+  assert_string_not_equal(a, b);
+}
+
+static void utf8_is_checked_as_unicode_has_it(void **state) {
+  (void)state;
+  static const char *const good[] = {"", "abc", "\xc3\xa9", "\xe2\x82\xac", "\xf0\x9f\x90\x8b", "\xf4\x8f\xbf\xbf", "\xed\x9f\xbf"};
+  static const char *const bad[] = {"\x80", "\xc0\x80", "\xc1\xbf", "\xe0\x80\x80", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xf5\x80\x80\x80", "\xc3", "\xe2\x82", "\xff"};
+  for (size_t i = 0; i < sizeof good / sizeof *good; i++)
+    assert_true(pb_utf8_valid(good[i], strlen(good[i])));
+  for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+    assert_false(pb_utf8_valid(bad[i], strlen(bad[i])));
+}
+
+static int unpacks(const void *data, size_t len) {
+  struct err e;
+  ProtobufCMessage *m = pb_unpack(&model__service_spec__descriptor, data, len, &e);
+  if (m)
+    protobuf_c_message_free_unpacked(m, NULL);
+  return m != NULL;
+}
+
+static void hostile_messages_are_refused(void **state) {
+  (void)state;
+  assert_true(unpacks("", 0));
+  assert_true(unpacks("\x0a\x03" "api", 5));
+  assert_false(unpacks("\x0a\x03" "a\0i", 5));   /* a NUL in a string */
+  assert_false(unpacks("\x0a\x02\xff\xff", 4)); /* not UTF-8 */
+  assert_false(unpacks("\x0a\x7f" "api", 5));    /* longer than it is */
+  assert_false(unpacks("\x0b", 1));             /* a group */
+  assert_false(unpacks("\x00\x00", 2));         /* field 0 */
+  assert_false(unpacks("\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", 11));
+  assert_false(unpacks("\xc2\x01\x04\x12\x02\xff\xff", 7)); /* deeper: resources.…: a length where a number belongs */
+}
+
+static void unknown_fields_survive_a_round_trip(void **state) {
+  (void)state;
+  const uint8_t wire[] = {0x0a, 0x03, 'a', 'p', 'i', 0xfa, 0x3e, 0x02, 'h', 'i'}; /* name, then field 1007 */
+  struct err e;
+  ProtobufCMessage *m = pb_unpack(&model__service_spec__descriptor, wire, sizeof wire, &e);
+  assert_non_null(m);
+  ProtobufCMessage *copy = pb_clone(m);
+  assert_true(pb_equal(m, copy));
+  struct buf packed = BUF_INIT(1000);
+  assert_int_equal(pb_pack(copy, &packed), 0);
+  assert_int_equal(packed.len, sizeof wire);
+  assert_memory_equal(packed.data, wire, sizeof wire);
+  buf_free(&packed);
+  protobuf_c_message_free_unpacked(m, NULL);
+  protobuf_c_message_free_unpacked(copy, NULL);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(err_carries_code_text_and_context), cmocka_unit_test(err_context_never_crowds_out_the_cause),
+      cmocka_unit_test(err_codes_survive_the_wire),        cmocka_unit_test(buf_grows_up_to_its_cap_and_stays_failed),
+      cmocka_unit_test(sealed_opens_only_as_it_was),       cmocka_unit_test(crc32c_has_the_values_of_rfc_3720),
+      cmocka_unit_test(random_ids_are_long_and_differ),    cmocka_unit_test(utf8_is_checked_as_unicode_has_it),
+      cmocka_unit_test(hostile_messages_are_refused),      cmocka_unit_test(unknown_fields_survive_a_round_trip),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
