@@ -7,6 +7,7 @@
 #include <stddef.h>
 
 #include "common/buf.h"
+#include "common/err.h"
 
 struct spec_fault {
   char *file;            /* "services/shop/service.toml"; "" for JSON */
@@ -22,5 +23,9 @@ void spec_faults_free(struct spec_faults *faults);
 int spec_fault_add(struct spec_faults *faults, const char *file, unsigned line, unsigned column, const char *path, const char *fmt, ...)
     __attribute__((format(printf, 6, 7)));
 void spec_fault_print(const struct spec_fault *fault, struct buf *to); /* "file:line:column: path: message" */
+/* In order of place, from number `from` on (the faults of one file). */
+void spec_faults_sort(struct spec_faults *faults, size_t from);
+/* Sums them up: 0 when there are none, else -1 and ERR_INVALID with their count and the first. */
+int spec_faults_err(const struct spec_faults *faults, struct err *err);
 
 #endif

@@ -21,6 +21,7 @@ struct node_master {
 struct node_config {
   char *name, *address, *state_dir, *run_dir, *key_dir, *docker;
   enum node_role { NODE_MASTER, NODE_WORKER } role;
+  int store_backend; /* 0: raft */
   char *cluster_id;
   struct node_master *masters;
   size_t master_count;
@@ -29,6 +30,8 @@ struct node_config {
 
 /* Reads and checks the file; -1 with every fault in *faults (and their sum in *err). */
 int node_config_read(const char *path, struct node_config *ret, struct spec_faults *faults, struct err *err);
+/* The same from text; `file` is for the faults. */
+int node_config_parse(const char *file, const char *text, size_t len, struct node_config *ret, struct spec_faults *faults, struct err *err);
 void node_config_free(struct node_config *config);
 
 #endif

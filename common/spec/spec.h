@@ -15,6 +15,7 @@
 #include "common/buf.h"
 #include "common/err.h"
 #include "common/spec/faults.h"
+#include "common/spec/spec_units.h"
 #include "proto/model.pb-c.h"
 
 /* ---- a whole set: what one deploy carries ---- */
@@ -78,13 +79,5 @@ bool spec_binds_node_resource(const Model__ServiceSpec *spec);
 json_t *spec_json_schema_service(void); /* JSON Schema of one service as the API takes it */
 json_t *spec_json_schema_cluster(void);
 int spec_reference_markdown(struct buf *to); /* docs/reference.md */
-
-/* ---- small readers, also for flags of orcactl ---- */
-
-int spec_parse_duration(const char *text, uint64_t *ret_ms, struct err *err);
-int spec_parse_size(const char *text, uint64_t *ret_bytes, struct err *err);
-void spec_print_duration(uint64_t ms, char out[32]);  /* "5m", "1500ms": parse gives the same */
-void spec_print_size(uint64_t bytes, char out[32]);   /* "512Mi" */
-bool spec_name_valid(const char *name);               /* ^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$ */
 
 #endif
