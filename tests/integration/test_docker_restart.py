@@ -1,0 +1,55 @@
+"""Docker stopped, restarted and killed beneath a node (an engine of the test's own, so that nobody else's is touched)."""
+import signal
+import time
+
+import pytest
+from orca import APP, Cluster, wait_for
+from private_docker import PrivateDocker
+
+WEB = f"""
+[[service]]
+name = "web"
+image = "{APP}"
+port = 8080
+domain = "web.test"
+replicas = 2
+env = {{ TEXT = "one" }}
+[service.deploy]
+min_ready = "100ms"
+"""
+
+
+@pytest.fixture
+def engine():
+    with PrivateDocker() as d:
+        d.load()
+        yield d
+
+
+def running(engine):
+    return engine.docker("ps", "-q", "--no-trunc").split()
+
+
+@pytest.mark.parametrize("signo", [signal.SIGTERM, signal.SIGKILL])
+def test_docker_restarted_beneath(engine, signo):
+    with Cluster(docker_socket=engine.socket) as c:
+        c.deploy("shop", WEB)
+        assert len(running(engine)) == 2
+        before = set(engine.docker("ps", "-aq", "--no-trunc").split())
+        engine.stop(signo)
+        wait_for(lambda: not c.api("GET", "/api/v1/nodes").json()["nodes"][0].get("docker_ok", True) or "ocker" in c.ctl("nodes").stdout, message="the node says that Docker is away")
+        time.sleep(0.5)
+        engine.start()
+        wait_for(lambda: len(running(engine)) == 2 and c.get("web.test").status == 200, 30)
+        # Adopted, not made anew.
+        assert set(engine.docker("ps", "-aq", "--no-trunc").split()) == before
+        wait_for(lambda: "running" in c.ctl("status").stdout)
+
+
+def test_a_container_removed_behind_its_back_is_made_again(engine):
+    with Cluster(docker_socket=engine.socket) as c:
+        c.deploy("shop", WEB)
+        victim = running(engine)[0]
+        engine.docker("rm", "-f", victim)
+        wait_for(lambda: len(running(engine)) == 2 and victim not in running(engine))
+        wait_for(lambda: c.get("web.test").status == 200)

@@ -1,0 +1,73 @@
+"""A Docker Engine of a test's own, beside the machine's: own data, own socket, networks from an address pool of its own."""
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import tempfile
+
+from orca import APP, wait_for
+
+
+class PrivateDocker:
+    """with PrivateDocker() as d: d.docker('ps'); d.restart(). own_network: in a network name space of its own (for Swarm)."""
+
+    def __init__(self, own_network=False, pool=200):
+        self.dir = pathlib.Path(tempfile.mkdtemp(prefix="orca-docker-"))
+        self.socket = str(self.dir / "docker.sock")
+        self.own_network, self.pool = own_network, pool
+        self.process = None
+
+    def command(self):
+        engine = ["dockerd", "--data-root", str(self.dir / "data"), "--exec-root", str(self.dir / "exec"), "--pidfile", str(self.dir / "docker.pid"), "-H",
+                  f"unix://{self.socket}", "--default-address-pool", f"base=10.{self.pool + os.getpid() % 40}.0.0/16,size=24"]
+        if self.own_network:
+            script = "ip link set lo up && ip link add node0 type veth peer name node1 && ip addr add 10.199.0.1/24 dev node0 && ip link set node0 up && ip link set node1 up"
+            return ["unshare", "-n", "sh", "-c", f'{script} && exec "$@"', "sh", *engine]
+        # The rules of the machine's own engine stay as they are.
+        return [*engine, "--bridge", "none", "--iptables=false", "--ip6tables=false", "--ip-masq=false"]
+
+    def start(self):
+        with open(self.dir / "log", "ab") as log:
+            self.process = subprocess.Popen(self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        wait_for(lambda: self.docker("version", "-f", "{{.Server.Version}}", check=False), 30, message=f"dockerd in {self.dir}")
+
+    def stop(self, signo=signal.SIGTERM):
+        if self.process:
+            self.process.send_signal(signo)
+            self.process.wait(30)
+            self.process = None
+
+    def restart(self):
+        self.stop()
+        self.start()
+
+    def docker(self, *args, check=True, **kwargs):
+        done = subprocess.run(["docker", "-H", f"unix://{self.socket}", *args], capture_output=True, text=True, check=False, **kwargs)
+        if check and done.returncode:
+            raise AssertionError(f"docker {' '.join(args)}: {done.stderr.strip()}")
+        return done.stdout.strip()
+
+    def load(self, image=APP):
+        with subprocess.Popen(["docker", "save", image], stdout=subprocess.PIPE) as saved:
+            subprocess.run(["docker", "-H", f"unix://{self.socket}", "load", "-q"], stdin=saved.stdout, check=True, capture_output=True)
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *_):
+        try:
+            found = self.docker("ps", "-aq", check=False).split() if self.process else []
+            if found:
+                self.docker("rm", "-fv", *found, check=False)
+            networks = self.docker("network", "ls", "-q", "--filter", "type=custom", check=False).split() if self.process else []
+            if networks:
+                self.docker("network", "rm", *networks, check=False)
+            self.stop()
+        finally:
+            for line in pathlib.Path("/proc/mounts").read_text().splitlines():
+                where = line.split()[1]
+                if where.startswith(str(self.dir)):
+                    subprocess.run(["umount", "-l", where], check=False, capture_output=True)
+            shutil.rmtree(self.dir, ignore_errors=True)
