@@ -103,8 +103,8 @@ enum raft_event_type {
   RAFT_EV_PROPOSE,        /* entries (type DATA; index and term are the core's to give) */
   RAFT_EV_READ,           /* read_id: a linearizable read wants an index (§6.4) */
   RAFT_EV_STABLE,         /* stable: what a finished sync covers */
-  RAFT_EV_WRITE_FAILED,   /* the log could not take the last `write` for want of space, and kept up to stable.index (with stable.term) */
-  RAFT_EV_COMPACTED,      /* snapshot: the log was cut behind this snapshot */
+  RAFT_EV_WRITE_FAILED,   /* the log took nothing of the last step's `write` for want of space, and no message of that step was sent */
+  RAFT_EV_COMPACTED,      /* snapshot: entries up to its index need not be sent from the log any more (it may have been cut) */
   RAFT_EV_SNAPSHOT_SENT,  /* peer, ok: streaming to it has ended; then its SNAPSHOT_REPLY counts, a failure lets it be tried again */
   RAFT_EV_INSTALL,        /* snapshot, msg.from, msg.term: a received snapshot is verified and durable; the core says in `install` whether to take it */
   RAFT_EV_CHANGE,         /* change: membership, one at a time (§4.1) */
@@ -202,7 +202,8 @@ struct raft_options {
 struct raft;
 
 /* NULL when memory ends or the options contradict themselves. Then raft_restore() for each entry of the log behind the snapshot, in order
- * (payloads only of MEMBERS are looked at; len counts for all), then raft_step() with RAFT_EV_START. */
+ * (payloads only of MEMBERS are looked at; len counts for all; those at or before the snapshot's index are passed over), then raft_step() with
+ * RAFT_EV_START. Before: dlog_follow_snapshot(); and a state machine that holds more than the log (applied > last) must be thrown away. */
 struct raft *raft_new(const struct raft_options *options, struct err *err);
 int raft_restore(struct raft *r, const struct raft_entry *entry, struct err *err);
 void raft_free(struct raft *r);
