@@ -1,5 +1,7 @@
 #include "common/bus/frame.h"
 
+#include <string.h>
+
 #include "common/bus/pb.h"
 
 /* Kinds that speak of a call which the receiver made: they carry by_answerer. */
@@ -72,6 +74,20 @@ int bus_frame_decode(const uint8_t *data, size_t len, size_t body_len, struct bu
   return rc;
 }
 
+/* Error texts quote what peers and files said, and are cut at a length: what is not UTF-8 in them would be refused on the other side. */
+static void make_utf8(char *text) {
+  size_t len = strlen(text), cut = len;
+  while (cut > 0 && len - cut < 3 && !pb_utf8_valid(text, cut))
+    cut--;
+  if (pb_utf8_valid(text, cut)) {
+    text[cut] = 0;
+    return;
+  }
+  for (; *text; text++)
+    if ((unsigned char)*text >= 0x80)
+      *text = '?';
+}
+
 size_t bus_frame_encode(const struct bus_frame *frame, uint8_t out[FRAME_MAX]) {
   Bus__Header h = BUS__HEADER__INIT;
   struct err error;
@@ -90,16 +106,7 @@ size_t bus_frame_encode(const struct bus_frame *frame, uint8_t out[FRAME_MAX]) {
   if (frame->kind == BUS__KIND__ERROR) {
     error = frame->error;
     PB_SET(&h, code, (uint32_t)error.code);
-    /* A message cut in the middle of a character would be refused as malformed on the other side. */
-    size_t len = 0;
-    while (error.msg[len])
-      len++;
-    for (unsigned i = 0; i < 4 && len && !pb_utf8_valid(error.msg, len); i++)
-      error.msg[--len] = 0;
-    if (!pb_utf8_valid(error.msg, len))
-      for (size_t i = 0; i < len; i++)
-        if ((unsigned char)error.msg[i] >= 0x80)
-          error.msg[i] = '?';
+    make_utf8(error.msg);
     h.message = error.msg;
   }
   return bus__header__pack(&h, out);

