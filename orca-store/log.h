@@ -76,6 +76,10 @@ int dlog_cut(struct dlog *log, uint64_t index, struct err *err);
 /* Forgets every entry; the next has index + 1 (a snapshot was installed). Durable when it returns; not beside a running dlog_sync(). */
 int dlog_reset(struct dlog *log, uint64_t index, uint64_t term, struct err *err);
 
+/* At start: a log that ends before the newest snapshot, begins behind it or has another term there (a crash between installing a snapshot and resetting the
+ * log) is reset to it. */
+int dlog_follow_snapshot(struct dlog *log, uint64_t index, uint64_t term, struct err *err);
+
 /* ---------------------------------------------------------------- offline */
 
 struct dlog_fault {
