@@ -135,6 +135,8 @@ static int64_t last_progress(struct step *s) {
 }
 
 static void note_progress(struct step *s) {
+  if (s->rollout->state == MODEL__ROLLOUT_STATE__ROLLOUT_COMPLETE || s->rollout->state == MODEL__ROLLOUT_STATE__ROLLOUT_ROLLED_BACK)
+    return;
   for (size_t k = 0; k < s->count; k++) {
     const struct rollout_instance *i = &s->list[k];
     if (is_wanted(s, i) && i->first_ready_ms > s->rollout->progress_ms && i->first_ready_ms <= s->now) {
@@ -228,7 +230,7 @@ static struct tally take_tally(const struct step *s) {
 }
 
 /* Who goes first, among those that may: what was never placed, then what is not available, then what is neither wanted nor stable (the
- * remains of a rollout that was overtaken), then, of the old, the oldest, and of the wanted, the newest. */
+ * remains of a rollout that was overtaken), then what has been ready for the shortest time, then, of the old, the oldest, and of the wanted, the newest. */
 static int value_of(const struct step *s, const struct rollout_instance *i) {
   int value = 0;
   if (i->placed)
@@ -242,13 +244,22 @@ static int value_of(const struct step *s, const struct rollout_instance *i) {
   return value;
 }
 
+static bool less_valued(const struct step *s, const struct rollout_instance *i, const struct rollout_instance *than, bool of_wanted) {
+  int a = value_of(s, i), b = value_of(s, than);
+  if (a != b)
+    return a < b;
+  if (i->ready && !rollout_available(i, s->now) && i->ready_since_ms != than->ready_since_ms)
+    return i->ready_since_ms > than->ready_since_ms;
+  return of_wanted; /* the list is in order of numbers */
+}
+
 static struct rollout_instance *least_valued(struct step *s, bool of_wanted) {
   struct rollout_instance *least = NULL;
   for (size_t k = 0; k < s->count; k++) {
     struct rollout_instance *i = &s->list[k];
     if (!runs(i) || is_wanted(s, i) != of_wanted)
       continue;
-    if (!least || value_of(s, i) < value_of(s, least) || (of_wanted && value_of(s, i) == value_of(s, least)))
+    if (!least || less_valued(s, i, least, of_wanted))
       least = i;
   }
   return least;
@@ -320,7 +331,7 @@ static void move(struct step *s) {
   if (recreate) {
     let_all_go(s, false, why);
     struct tally t = take_tally(s);
-    s->out->create = t.old_existing ? 0 : minus(s->wanted, t.current);
+    s->out->create = t.old_existing ? 0 : minus(s->wanted, t.existing); /* nor does it ever run beside itself */
     return;
   }
   uint32_t at_once = unavailable > surge ? unavailable : surge;
