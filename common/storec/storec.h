@@ -17,7 +17,7 @@
 
 struct storec;
 struct storec *storec_new(struct bus *bus, struct loop *loop, const struct bus_address *stores, size_t count, struct err *err);
-void storec_free(struct storec *c);
+void storec_free(struct storec *c); /* what is open ends with ERR_CANCELLED; mirrors, leases and streams must have been freed */
 bool storec_is_up(const struct storec *c);
 
 /* ---- transactions, built piece by piece; all data is copied ---- */
@@ -26,6 +26,7 @@ struct storec_txn;
 struct storec_txn *storec_txn_new(void); /* NULL when memory ends; a txn that failed to grow fails when it is sent */
 void storec_txn_free(struct storec_txn *txn); /* of one that was never sent */
 void storec_if_mod_revision(struct storec_txn *txn, const char *key, uint64_t mod_revision); /* 0: must not exist */
+/* One key is changed once in a txn: a later put or delete of the same key takes the place of an earlier one. */
 void storec_put(struct storec_txn *txn, const char *key, const void *value, size_t len, uint64_t lease);
 void storec_put_message(struct storec_txn *txn, const char *key, const ProtobufCMessage *value, uint64_t lease);
 void storec_delete(struct storec_txn *txn, const char *key);
@@ -38,6 +39,14 @@ void storec_commit(struct storec *c, struct storec_txn *txn, int64_t timeout_ns,
 /* Any call of store.proto, for storectl. reply is borrowed; NULL with err. */
 typedef void storec_reply_fn(void *arg, const Store__Reply *reply, const struct err *err);
 void storec_call(struct storec *c, const Store__Call *call, int64_t timeout_ns, storec_reply_fn *done, void *arg);
+
+/* A call that is answered by a stream (watch, snapshot), for storectl. Not retried. item may be called any number of times, then done once (err NULL:
+ * its good end); storec_stream_free() before that ends it without another word. After done the handle is still the caller's to free. */
+struct storec_stream;
+typedef void storec_item_fn(void *arg, const Store__Item *item);
+typedef void storec_end_fn(void *arg, const struct err *err);
+struct storec_stream *storec_stream_new(struct storec *c, const Store__Call *call, storec_item_fn *item, storec_end_fn *done, void *arg, struct err *err);
+void storec_stream_free(struct storec_stream *s);
 
 /* ---- a mirror: the state of some prefixes, then every change, in order (one watch over all of them) ----
  *
