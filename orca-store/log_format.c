@@ -101,7 +101,8 @@ enum dlog_seen dlog_get_record(const uint8_t *bytes, size_t size, uint64_t begin
   const uint8_t *end = at + DLOG_RECORD_HEADER + padded;
   if (get32(end) != crypto_crc32c(crc, at + DLOG_RECORD_HEADER, padded) || get32(end + 4) != DLOG_END) {
     *text = "payload checksum does not match";
-    return dlog_is_zero(end, 8) || has_unwritten_share(at, offset, total) ? DLOG_SEEN_TORN : DLOG_SEEN_DAMAGED;
+    /* the very last byte is never 0 once it was written */
+    return end[7] == 0 || has_unwritten_share(at, offset, total) ? DLOG_SEEN_TORN : DLOG_SEEN_DAMAGED;
   }
   struct dlog_record out = {.type = at[8], .index = get64(at + 16), .term = get64(at + 24), .synced = get64(at + 32), .data = at + DLOG_RECORD_HEADER, .len = len};
   /* Behind two checksums that hold, what makes no sense was written so. */
