@@ -20,13 +20,21 @@
 
 /* ---- a whole set: what one deploy carries ---- */
 
+#define SPEC_FILE_MAX (1 << 20)  /* bytes of one file that a mount ships */
+#define SPEC_FILES_MAX (8 << 20) /* of all files of a deploy */
+
 struct spec_file {       /* content that mounts refer to by hash */
   char sha256[65];
   uint8_t *content;
   size_t len;
 };
+struct spec_place {      /* where a service was written */
+  char *file;            /* "" for JSON */
+  unsigned line, column;
+};
 struct spec_set {
   Model__ServiceSpec **services; /* owned; as written, defaults not filled in; name and project always set */
+  struct spec_place *places;     /* one for each service */
   size_t service_count;
   Model__ClusterSpec *cluster;   /* NULL when absent */
   struct spec_file *files;
@@ -54,6 +62,8 @@ int spec_parse_cluster(const char *file, const char *text, size_t len, Model__Cl
 int spec_set_from_json(const json_t *json, struct spec_set *ret, struct spec_faults *faults);
 json_t *spec_set_to_json(const struct spec_set *set);                /* what orcactl sends */
 json_t *spec_service_to_json(const Model__ServiceSpec *spec);        /* GET /services/{name}: keys as in TOML */
+json_t *spec_cluster_to_json(const Model__ClusterSpec *cluster);
+int spec_cluster_to_toml(const Model__ClusterSpec *cluster, struct buf *to);
 int spec_service_to_toml(const Model__ServiceSpec *spec, struct buf *to); /* print → parse gives the same message */
 
 /* Faults that only show between services, or against the cluster: duplicate names, cycles of depends_on, a port twice on one node,
@@ -64,7 +74,10 @@ int spec_check_policy(const Model__ServiceSpec *spec, const Model__ClusterSpec *
 
 /* ---- meaning ---- */
 
-void spec_fill_defaults(Model__ServiceSpec *spec);   /* in place; every documented default */
+/* In place; every documented default. resources, deploy, placement and proxy are there after it; placement.spread stays absent (the node
+ * itself), as do memory, cpu and pids without a limit. */
+void spec_fill_defaults(Model__ServiceSpec *spec);
+void spec_fill_cluster_defaults(Model__ClusterSpec *cluster); /* policy and logs are filled in only where they are there */
 void spec_fill_probe(Model__Probe *probe, uint32_t port);
 /* Hex SHA-256 of what makes a revision: the spec with defaults filled in, without replicas. */
 void spec_hash(const Model__ServiceSpec *spec, char out[65]);

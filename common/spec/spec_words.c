@@ -182,6 +182,44 @@ const char *spec_check_volume_name(const char *s) {
   return len && len <= 64 && only(s, LOWER UPPER DIGITS "-_.") && *s != '-' && *s != '_' ? NULL : "must be 1 to 64 letters, digits, - _ and .";
 }
 
+const char *spec_check_target(const char *s) {
+  const char *wrong = spec_check_absolute(s);
+  return wrong ? wrong : s[strspn(s, "/.")] == 0 ? "must not be the container's root" : strchr(s, ':') ? "must not contain :" : NULL;
+}
+
+const char *spec_check_below(const char *s) {
+  if (*s == '/')
+    return "must be a relative path";
+  while (*s) {
+    size_t n = strcspn(s, "/");
+    if (n == 0 || (n == 1 && s[0] == '.') || (n == 2 && s[0] == '.' && s[1] == '.'))
+      return "must be a path without empty parts, . and ..";
+    s += n;
+    if (*s == '/' && !*++s)
+      return "must not end in /";
+  }
+  return NULL;
+}
+
+const char *spec_check_sha256(const char *s) {
+  return strlen(s) == 64 && only(s, "0123456789abcdef") ? NULL : "must be 64 hexadecimal digits in small letters";
+}
+
+const char *spec_check_mount_source(const char *s) {
+  if (!*s)
+    return "must not be empty";
+  if (*s == '/')
+    return spec_check_absolute(s);
+  for (int depth = 0; *s; s += strspn(s, "/")) { /* relative to the infra directory, and never out of it */
+    size_t n = strcspn(s, "/");
+    depth += n == 2 && s[0] == '.' && s[1] == '.' ? -1 : !(n == 1 && s[0] == '.');
+    if (depth < 0)
+      return "must not lead out of the infra directory";
+    s += n;
+  }
+  return NULL;
+}
+
 const char *spec_check_alias(const char *s) {
   return dns_name(s) ? NULL : "must be a DNS name in small letters";
 }
