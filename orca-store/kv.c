@@ -203,6 +203,52 @@ struct kv *kv_open(const char *dir, const struct kv_options *options, struct err
   return kv;
 }
 
+static struct kv *open_read(const char *path, unsigned flags, struct err *err) {
+  struct kv *kv = calloc(1, sizeof *kv);
+  if (!kv || !(kv->dir = strdup(path))) {
+    free(kv);
+    err_set(err, ERR_MEMORY, "out of memory");
+    return NULL;
+  }
+  int rc = mdb_env_create(&kv->env);
+  /* A reader takes the map's size from the file: ours may be larger than what it was made with. */
+  if (!rc && !(rc = mdb_env_set_maxdbs(kv->env, KV_TABLE_COUNT)) && !(rc = mdb_env_open(kv->env, path, MDB_RDONLY | MDB_NOTLS | flags, 0600)))
+    rc = mdb_txn_begin(kv->env, NULL, MDB_RDONLY, &kv->reader);
+  for (int i = 0; !rc && i < KV_TABLE_COUNT; i++)
+    if ((rc = mdb_dbi_open(kv->reader, table_names[i], 0, &kv->dbi[i])) == MDB_NOTFOUND)
+      rc = MDB_CORRUPTED;
+  int found = rc ? kv_mdb_error(rc, err, path) : read_state(kv, kv->reader, err);
+  if (found == 0)
+    err_set(err, ERR_CORRUPT, "%s has no state", path);
+  if (found != 1) {
+    kv_close(kv);
+    return NULL;
+  }
+  /* Tables opened in a reader's transaction are the environment's once it commits. */
+  rc = mdb_txn_commit(kv->reader);
+  kv->reader = NULL;
+  if (rc || (rc = mdb_txn_begin(kv->env, NULL, MDB_RDONLY, &kv->reader))) {
+    kv_mdb_error(rc, err, path);
+    kv_close(kv);
+    return NULL;
+  }
+  mdb_txn_reset(kv->reader);
+  return kv;
+}
+
+struct kv *kv_open_read(const char *dir, struct err *err) {
+  return open_read(dir, 0, err);
+}
+
+int kv_copy_state(const char *file, struct kv_state *ret, struct err *err) {
+  struct kv *kv = open_read(file, MDB_NOSUBDIR | MDB_NOLOCK, err);
+  if (!kv)
+    return -1;
+  *ret = kv->state;
+  kv_close(kv);
+  return 0;
+}
+
 void kv_close(struct kv *kv) {
   if (!kv)
     return;

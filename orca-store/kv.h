@@ -123,6 +123,10 @@ bool kv_lease_exists(struct kv *kv, uint64_t id, uint64_t *ret_ttl_ms);
 
 /* A consistent, compacted copy into a new file; not synced. Any thread. */
 int kv_copy(struct kv *kv, const char *file, struct err *err);
+/* What such a copy holds. */
+int kv_copy_state(const char *file, struct kv_state *ret, struct err *err);
+/* Opens a map for reading only, beside its owner or without one. kv_verify() and reads alone may be used on it. */
+struct kv *kv_open_read(const char *dir, struct err *err);
 /* Reads every record of every table. fault is called for each thing that is wrong; -1 when the map can't be read on. */
 typedef void kv_fault_fn(void *arg, const char *what);
 int kv_verify(struct kv *kv, kv_fault_fn *fault, void *arg, uint64_t *ret_records, struct err *err);
