@@ -1,0 +1,62 @@
+/* The agent's shell: carries out what the core decides, and tells it what happened.
+ * Threads: the loop's. */
+#ifndef ORCA_AGENT_AGENT_H
+#define ORCA_AGENT_AGENT_H
+
+#include "common/bus/bus.h"
+#include "common/daemon/daemon.h"
+#include "common/http/http.h"
+#include "orca-agent/core.h"
+#include "orca-agent/docker.h"
+#include "orca-agent/docker_parse.h"
+#include "orca-agent/files.h"
+#include "orca-agent/report.h"
+
+struct gateway;
+struct keeper_link;
+struct usage;
+struct verdicts;
+
+struct agent {
+  struct daemon *daemon;
+  struct loop *loop;
+  struct bus *bus;
+  struct http_client *http;
+  struct docker *docker;
+  struct docker_self self;
+  struct agent_core core;
+  struct agent_actions queue; /* what the core asked for and is not begun yet */
+  size_t queue_at;
+  bool draining;
+  struct files *files;
+  struct gateway *gateway;
+  struct keeper_link *keeper;
+  struct usage *usage;
+  struct verdicts *verdicts;
+  Model__NodeStatus node; /* its strings are the agent's */
+  char docker_version[64], docker_error[256];
+  struct report report;
+  struct loop_timer tick;
+  struct loop_hook hook;
+  uint64_t told_seq; /* core.status_seq that gateway and keeper have been told of */
+};
+
+int agent_open(struct agent *a, struct daemon *d, struct err *err);
+void agent_close(struct agent *a);
+
+/* Steps the core and does what it says. May be called from anywhere but a core step. */
+void agent_event(struct agent *a, const struct agent_event *ev);
+struct agent_now agent_now(const struct agent *a);
+
+/* agent_docker.c */
+void agent_docker_do(struct agent *a, const struct agent_action *act);
+int agent_docker_start(struct agent *a, struct err *err);
+/* agent_prepare.c */
+void agent_prepare(struct agent *a, const struct agent_action *act);
+/* node_status.c */
+void agent_node_status_init(struct agent *a);
+void agent_node_status_set_volumes(struct agent *a, const json_t *answer); /* of GET /volumes */
+void agent_node_status_add_volume(struct agent *a, const char *project, const char *source);
+void agent_node_status_fini(struct agent *a);
+
+#endif

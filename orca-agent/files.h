@@ -1,0 +1,34 @@
+/* Files of the infra directory on the node, and what host paths a mount may name.
+ *
+ *   STATE_DIR/agent/content/SHA256         fetched content, named by what it is
+ *   STATE_DIR/agent/mounts/CONTAINER/N/…   the tree of an instance's Nth mount, with modes; bind-mounted read-only
+ *
+ * Threads: one owner. Blocking file I/O of small files. */
+#ifndef ORCA_AGENT_FILES_H
+#define ORCA_AGENT_FILES_H
+
+#include <limits.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/err.h"
+#include "proto/model.pb-c.h"
+
+#define FILES_MAX ((size_t)1 << 20) /* bytes of one */
+
+struct files;
+struct files *files_open(const char *state_dir, struct err *err); /* makes the folders */
+void files_close(struct files *f);
+
+bool files_have(const struct files *f, const char *sha256);
+/* Refuses what does not hash to its name. */
+int files_put(struct files *f, const char *sha256, const void *content, size_t len, struct err *err);
+/* Makes the tree of one mount anew. container: its name. */
+int files_lay(struct files *f, const char *container, size_t index, const Model__Mount *mount, struct err *err);
+/* What Docker shall bind: the laid tree, or the real path of an allowed host path. */
+int files_source(const struct files *f, const char *container, size_t index, const Model__Mount *mount, const Model__ClusterSpec *cluster, char out[PATH_MAX],
+                 struct err *err);
+void files_drop(struct files *f, const char *container); /* the trees of a container that is gone */
+
+#endif

@@ -1,0 +1,259 @@
+#include "orca-agent/gateway_rpc.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/bus/pb.h"
+#include "common/log.h"
+#include "orca-agent/usage.h"
+
+#define REPORT_TIMEOUT (10 * NS_PER_SEC)
+#define FILE_TIMEOUT (30 * NS_PER_SEC)
+#define RETRY (500 * NS_PER_MS)
+#define SETTLE (5 * NS_PER_SEC) /* a first report waits this long for Docker to say what runs */
+#define MAX_MASTERS 16u
+
+struct gateway {
+  struct agent *a;
+  struct bus_conn *conn;
+  struct bus_call *hello, *reporting;
+  struct loop_timer retry; /* of hello and of reports */
+  int64_t up_since;
+  bool said_hello_failed;
+};
+
+struct file_call {
+  gateway_file_fn *done;
+  void *arg;
+};
+
+/* ---- desired state ---- */
+
+static void on_item(void *arg, const uint8_t *body, size_t len) {
+  struct gateway *g = arg;
+  struct err err;
+  Node__Item *item = (Node__Item *)pb_unpack(&node__item__descriptor, body, len, &err);
+  if (!item) {
+    log_warn("refused from the master", "error", err.msg);
+    bus_conn_cut(g->conn);
+    return;
+  }
+  switch (item->body_case) {
+  case NODE__ITEM__BODY_DESIRED: {
+    struct agent_event ev = {.kind = AGENT_EV_DESIRED, .desired = item->desired};
+    log_debug("desired state", "full", PB_GET(item->desired, full, 0) ? "yes" : "no", "assigned", log_u64(item->desired->n_assigned));
+    agent_event(g->a, &ev);
+    break;
+  }
+  case NODE__ITEM__BODY_ROUTES:
+  case NODE__ITEM__BODY__NOT_SET:
+  case _NODE__ITEM__BODY__CASE_IS_INT_SIZE:
+    log_warn("refused from the master", "error", "an item that is not for agents");
+    break;
+  }
+  node__item__free_unpacked(item, NULL);
+}
+
+static void retry_later(struct gateway *g) {
+  if (loop_timer_in(g->a->loop, &g->retry, RETRY, NULL) < 0)
+    log_error("no memory for a timer");
+}
+
+static void hello_ended(struct gateway *g, const char *why) {
+  g->hello = NULL;
+  if (!bus_conn_is_up(g->conn))
+    return;
+  if (!g->said_hello_failed)
+    log_warn("the master ended the conversation", "error", why);
+  g->said_hello_failed = true;
+  retry_later(g);
+}
+
+static void on_hello_done(void *arg, const uint8_t *body, size_t len) {
+  (void)body;
+  (void)len;
+  hello_ended(arg, "closed");
+}
+
+static void on_hello_failed(void *arg, const struct err *why) {
+  hello_ended(arg, why->msg);
+}
+
+static void say_hello(struct gateway *g) {
+  static const struct bus_call_ops ops = {.done = on_hello_done, .failed = on_hello_failed, .item = on_item};
+  Node__AgentHello hello = NODE__AGENT_HELLO__INIT;
+  hello.status = &g->a->node;
+  Node__Call call = NODE__CALL__INIT;
+  call.body_case = NODE__CALL__BODY_AGENT_HELLO;
+  call.agent_hello = &hello;
+  g->hello = bus_call(g->conn, &call.base, 0, &ops, g);
+  if (!g->hello)
+    retry_later(g);
+}
+
+/* ---- reports ---- */
+
+static void on_report_done(void *arg, const uint8_t *body, size_t len) {
+  (void)body;
+  (void)len;
+  struct gateway *g = arg;
+  g->reporting = NULL;
+  report_acked(&g->a->report);
+  gateway_flush(g);
+}
+
+static void on_report_failed(void *arg, const struct err *why) {
+  struct gateway *g = arg;
+  g->reporting = NULL;
+  report_failed(&g->a->report);
+  /* What was flagged as sent is not: say it whole. */
+  g->a->report.full = true;
+  if (!bus_conn_is_up(g->conn))
+    return;
+  log_warn("a report was refused", "error", why->msg);
+  retry_later(g);
+}
+
+void gateway_flush(struct gateway *g) {
+  static const struct bus_call_ops ops = {.done = on_report_done, .failed = on_report_failed};
+  struct agent *a = g->a;
+  if (g->reporting || !g->hello || !bus_conn_is_up(g->conn) || loop_timer_is_set(&g->retry) ||
+      (!report_pending(&a->report, &a->core) && !usage_pending(a->usage)))
+    return;
+  /* Before Docker has said what runs here, a report would call running things waiting. */
+  if (a->report.full && !agent_core_settled(&a->core) && loop_now(a->loop) - g->up_since < SETTLE) {
+    retry_later(g);
+    return;
+  }
+  Node__StatusReport *m = report_build(&a->report, &a->core, &a->node);
+  if (!m) {
+    retry_later(g);
+    return;
+  }
+  usage_add(a->usage, m);
+  Node__Call call = NODE__CALL__INIT;
+  call.body_case = NODE__CALL__BODY_STATUS;
+  call.status = m;
+  g->reporting = bus_call(g->conn, &call.base, REPORT_TIMEOUT, &ops, g);
+  node__status_report__free_unpacked(m, NULL);
+  if (!g->reporting) {
+    report_failed(&a->report);
+    retry_later(g);
+    return;
+  }
+  a->report.full = a->report.node_dirty = false;
+}
+
+static void on_retry(void *arg) {
+  struct gateway *g = arg;
+  if (!bus_conn_is_up(g->conn))
+    return;
+  if (!g->hello)
+    say_hello(g);
+  gateway_flush(g);
+}
+
+/* ---- files ---- */
+
+static void on_file_done(void *arg, const uint8_t *body, size_t len) {
+  struct file_call *f = arg;
+  struct err err;
+  Node__Reply *reply = (Node__Reply *)pb_unpack(&node__reply__descriptor, body, len, &err);
+  if (reply && reply->body_case == NODE__REPLY__BODY_FILE && reply->file->has_content) {
+    static const uint8_t empty[1];
+    f->done(f->arg, reply->file->content.len ? reply->file->content.data : empty, reply->file->content.len, NULL);
+  } else {
+    if (reply)
+      err_set(&err, ERR_INVALID, "the master's answer holds no file");
+    f->done(f->arg, NULL, 0, &err);
+  }
+  if (reply)
+    node__reply__free_unpacked(reply, NULL);
+  free(f);
+}
+
+static void on_file_failed(void *arg, const struct err *why) {
+  struct file_call *f = arg;
+  f->done(f->arg, NULL, 0, why);
+  free(f);
+}
+
+int gateway_get_file(struct gateway *g, const char *sha256, gateway_file_fn *done, void *arg, struct err *err) {
+  static const struct bus_call_ops ops = {.done = on_file_done, .failed = on_file_failed};
+  struct file_call *f = malloc(sizeof *f);
+  char *name = strdup(sha256);
+  if (!f || !name) {
+    free(f);
+    free(name);
+    return err_set(err, ERR_MEMORY, "no memory");
+  }
+  *f = (struct file_call){done, arg};
+  Node__GetFile get = NODE__GET_FILE__INIT;
+  get.sha256 = name;
+  Node__Call call = NODE__CALL__INIT;
+  call.body_case = NODE__CALL__BODY_GET_FILE;
+  call.get_file = &get;
+  struct bus_call *sent = bus_call(g->conn, &call.base, FILE_TIMEOUT, &ops, f);
+  free(name);
+  if (sent)
+    return 0;
+  free(f);
+  return err_set(err, ERR_MEMORY, "no memory");
+}
+
+/* ---- the connection ---- */
+
+static void on_up(void *arg, struct bus_conn *conn) {
+  struct gateway *g = arg;
+  log_info("connected to a master", "peer", bus_peer_name(conn));
+  g->up_since = loop_now(g->a->loop);
+  g->said_hello_failed = false;
+  loop_timer_cancel(g->a->loop, &g->retry);
+  report_restart(&g->a->report);
+  if (!g->hello)
+    say_hello(g);
+  gateway_flush(g);
+}
+
+static void on_down(void *arg, struct bus_conn *conn, const struct err *why) {
+  (void)conn;
+  (void)arg;
+  log_warn("no master", "error", why->msg);
+}
+
+struct gateway *gateway_open(struct agent *a, struct err *err) {
+  static const struct bus_conn_ops ops = {.up = on_up, .down = on_down};
+  const struct node_config *config = &a->daemon->config;
+  struct gateway *g = calloc(1, sizeof *g);
+  if (!g) {
+    err_set(err, ERR_MEMORY, "no memory");
+    return NULL;
+  }
+  g->a = a;
+  g->retry = (struct loop_timer){.cb = on_retry, .arg = g};
+  struct bus_address addresses[MAX_MASTERS];
+  char endpoints[MAX_MASTERS][300];
+  size_t count = config->master_count < MAX_MASTERS ? config->master_count : MAX_MASTERS;
+  for (size_t n = 0; n < count; n++) {
+    bool v6 = strchr(config->masters[n].address, ':') != NULL;
+    snprintf(endpoints[n], sizeof endpoints[n], v6 ? "tcp://[%s]:%u" : "tcp://%s:%u", config->masters[n].address, config->port_gateway);
+    addresses[n] = (struct bus_address){endpoints[n], config->masters[n].key};
+  }
+  g->conn = bus_connect(a->bus, addresses, count, &ops, g, err);
+  if (!g->conn) {
+    free(g);
+    return NULL;
+  }
+  return g;
+}
+
+void gateway_close(struct gateway *g) {
+  if (!g)
+    return;
+  loop_timer_cancel(g->a->loop, &g->retry);
+  g->reporting = NULL;
+  bus_conn_free(g->conn);
+  loop_timer_cancel(g->a->loop, &g->retry);
+  free(g);
+}
