@@ -1,0 +1,232 @@
+/* GET /events: the history both writers keep, in the order of the store's revisions; follow goes on where it stopped.
+ *
+ * Events of one transaction share a revision, and two writers' keys are only nearly in its order, so a reader looks a little back
+ * (LOOK_BACK entries) beyond the first one it knows already. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/bus/pb.h"
+#include "common/spec/spec.h"
+#include "orca-apiserver/api.h"
+#include "orca-apiserver/routes.h"
+
+#define LIMIT_DEFAULT 1000
+#define LIMIT_MAX 10000
+#define LOOK_BACK 64
+#define FOLLOW_AT_ONCE 200
+
+struct found {
+  const struct api_object *object;
+  const char *key;
+};
+
+static int by_revision(const void *a, const void *b) {
+  const struct found *x = a, *y = b;
+  if (x->object->mod != y->object->mod)
+    return x->object->mod < y->object->mod ? -1 : 1;
+  return strcmp(x->key, y->key);
+}
+
+/* Those after the revision, unsorted; both histories are walked from their end. */
+static size_t collect(const struct api_cache *cache, uint64_t after, struct found *list) {
+  const enum api_kind kinds[] = {API_HISTORY_APISERVER, API_HISTORY_SCHEDULER};
+  size_t found = 0;
+  for (size_t k = 0; k < 2; k++) {
+    size_t count, known = 0;
+    const struct api_smap_entry *all = api_cache_all(cache, kinds[k], &count);
+    for (size_t i = count; i-- > 0 && known < LOOK_BACK;) {
+      const struct api_object *object = all[i].value;
+      if (object->mod <= after)
+        known++;
+      else
+        list[found++] = (struct found){object, all[i].key};
+    }
+  }
+  qsort(list, found, sizeof *list, by_revision);
+  return found;
+}
+
+static size_t history_size(const struct api_cache *cache) {
+  return cache->tables[API_HISTORY_APISERVER].count + cache->tables[API_HISTORY_SCHEDULER].count;
+}
+
+static Model__Event *unpack(const struct api_object *object) {
+  return (Model__Event *)(void *)pb_unpack(&model__event__descriptor, object->bytes, object->len, NULL);
+}
+
+static bool visible(struct api_request *r, const Model__Event *e, const char *project) {
+  const char *its = PB_STR(e->project);
+  if (project && strcmp(project, its) != 0)
+    return false;
+  return !*its || api_auth_sees(&r->api->cache, &r->who, its);
+}
+
+static void event_json(const Model__Event *e, uint64_t revision, struct api_json *json) {
+  char id[INSTANCE_ID_MAX] = "";
+  if (e->has_instance)
+    instance_id(id, PB_STR(e->project), PB_STR(e->service), e->instance);
+  api_json_object(json, NULL);
+  api_json_u64(json, "revision", revision);
+  api_json_time(json, "time", e->ms);
+  api_json_str(json, "kind", PB_STR(e->kind));
+  api_json_str(json, "project", PB_STR(e->project));
+  api_json_str(json, "service", PB_STR(e->service));
+  api_json_str(json, "instance", id);
+  api_json_str(json, "node", PB_STR(e->node));
+  api_json_str(json, "message", PB_STR(e->message));
+  api_json_str(json, "severity", PB_STR(e->severity));
+  api_json_str(json, "actor", PB_STR(e->actor));
+  api_json_object_end(json);
+}
+
+/* ?since=: a time (RFC 3339), an age ("10m"), or a revision of the store. */
+static int parse_since(struct api_request *r, uint64_t *after, int64_t *from_ms, struct err *err) {
+  const char *since = api_request_query(r, "since");
+  *after = 0;
+  *from_ms = 0;
+  if (!since || !*since)
+    return 0;
+  char *end;
+  unsigned long long number = strtoull(since, &end, 10);
+  if (*since >= '0' && *since <= '9' && !*end) {
+    *after = number;
+    return 0;
+  }
+  uint64_t age;
+  if (api_time_parse(since, from_ms) == 0)
+    return 0;
+  if (spec_parse_duration(since, &age, NULL) == 0) {
+    *from_ms = api_now_ms(r->api) - (int64_t)age;
+    return 0;
+  }
+  return err_set(err, ERR_INVALID, "since: a time (2026-01-02T03:04:05Z), an age (10m) or a revision of the store");
+}
+
+static int parse_limit(struct api_request *r, size_t *ret, struct err *err) {
+  const char *limit = api_request_query(r, "limit");
+  *ret = LIMIT_DEFAULT;
+  if (!limit)
+    return 0;
+  char *end;
+  unsigned long number = strtoul(limit, &end, 10);
+  if (*limit < '0' || *limit > '9' || *end || number > LIMIT_MAX)
+    return err_set(err, ERR_INVALID, "limit: a number up to %d", LIMIT_MAX);
+  *ret = number;
+  return 0;
+}
+
+/* ---- follow ---- */
+
+struct follow {
+  struct api_request *request; /* not counted: the stream is the request's */
+  uint64_t after;
+  int64_t from_ms;
+  char *project;
+};
+
+static void follow_free(void *arg) {
+  struct follow *f = arg;
+  free(f->project);
+  free(f);
+}
+
+static enum api_piece fill(void *arg, struct buf *out) {
+  struct follow *f = arg;
+  const struct api_cache *cache = &f->request->api->cache;
+  struct found *list = calloc(history_size(cache) + 1, sizeof *list);
+  if (!list)
+    return API_PIECE_LAST; /* the client comes again with Last-Event-ID */
+  size_t found = collect(cache, f->after, list);
+  size_t told = 0;
+  for (size_t i = 0; i < found && told < FOLLOW_AT_ONCE; i++) {
+    uint64_t revision = list[i].object->mod;
+    bool last_of_it = i + 1 == found || list[i + 1].object->mod != revision;
+    Model__Event *e = unpack(list[i].object);
+    if (e && e->ms >= f->from_ms && visible(f->request, e, f->project)) {
+      buf_add_str(out, "event: event\n");
+      if (last_of_it) /* a client that is cut off inside of a revision gets all of it again */
+        buf_printf(out, "id: %llu\n", (unsigned long long)revision);
+      buf_add_str(out, "data: ");
+      struct api_json json = {.out = out};
+      event_json(e, revision, &json);
+      buf_add_str(out, "\n\n");
+    }
+    if (e)
+      model__event__free_unpacked(e, NULL);
+    if (last_of_it)
+      f->after = revision;
+    told += last_of_it;
+  }
+  free(list);
+  return out->len ? API_PIECE_SOME : API_PIECE_NONE;
+}
+
+static const struct api_stream_ops follow_ops = {.fill = fill, .free = follow_free};
+
+static void start_follow(struct api_request *r, uint64_t after, int64_t from_ms) {
+  struct follow *f = calloc(1, sizeof *f);
+  const char *project = api_request_query(r, "project");
+  if (f && project && !(f->project = strdup(project))) {
+    free(f);
+    f = NULL;
+  }
+  if (!f) {
+    api_fail_with(r, ERR_MEMORY, "no memory to follow events");
+    return;
+  }
+  f->request = r;
+  f->from_ms = from_ms;
+  f->after = after;
+  if (r->last_event_id)
+    f->after = strtoull(r->last_event_id, NULL, 10);
+  else if (!api_request_query(r, "since"))
+    f->after = r->api->cache.revision; /* from now on */
+  api_reply_stream(r, &follow_ops, f);
+}
+
+void api_get_events(struct api_request *r) {
+  const struct api_cache *cache = &r->api->cache;
+  uint64_t after;
+  int64_t from_ms;
+  size_t limit;
+  struct err err;
+  if (parse_since(r, &after, &from_ms, &err) < 0 || parse_limit(r, &limit, &err) < 0) {
+    api_fail(r, &err);
+    return;
+  }
+  if (api_request_flag(r, "follow")) {
+    start_follow(r, after, from_ms);
+    return;
+  }
+  const char *project = api_request_query(r, "project");
+  struct found *list = calloc(history_size(cache) + 1, sizeof *list);
+  Model__Event **events = calloc(limit + 1, sizeof(Model__Event *));
+  uint64_t *revisions = calloc(limit + 1, sizeof *revisions);
+  if (list && events && revisions) {
+    size_t found = collect(cache, after, list), kept = 0;
+    for (size_t i = found; i-- > 0 && kept < limit;) { /* the newest `limit` of those that may be seen */
+      Model__Event *e = unpack(list[i].object);
+      if (e && e->ms >= from_ms && visible(r, e, project)) {
+        revisions[kept] = list[i].object->mod;
+        events[kept++] = e;
+      } else if (e) {
+        model__event__free_unpacked(e, NULL);
+      }
+    }
+    struct api_json json = api_reply_json(r, 200);
+    api_json_array(&json, "events");
+    for (size_t i = kept; i-- > 0;) {
+      event_json(events[i], revisions[i], &json);
+      model__event__free_unpacked(events[i], NULL);
+    }
+    api_json_array_end(&json);
+    api_json_u64(&json, "revision", cache->revision);
+    api_reply_end(r);
+  } else {
+    api_fail_with(r, ERR_MEMORY, "no memory for events");
+  }
+  free(revisions);
+  free(events);
+  free(list);
+}

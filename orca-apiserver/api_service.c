@@ -1,0 +1,54 @@
+/* Reading services: status, one, its history, why. */
+#include <string.h>
+
+#include "common/bus/pb.h"
+#include "orca-apiserver/api.h"
+#include "orca-apiserver/routes.h"
+#include "orca-apiserver/status_view.h"
+
+void api_get_status(struct api_request *r) {
+  const struct api_cache *cache = &r->api->cache;
+  const char *project = api_request_query(r, "project");
+  size_t count;
+  const struct api_smap_entry *all = api_cache_all(cache, API_SERVICES, &count);
+  bool limited = api_auth_is_limited(cache, &r->who);
+  struct api_json json = api_reply_json(r, 200);
+  api_json_array(&json, "services");
+  for (size_t i = 0; i < count; i++) {
+    const Model__Service *s = API_MSG(&all[i], Model__Service);
+    if ((!project || strcmp(project, PB_STR(s->project)) == 0) && (!limited || api_auth_sees(cache, &r->who, PB_STR(s->project))))
+      api_view_status_json(cache, &r->api->figures, s, &json);
+  }
+  api_json_array_end(&json);
+  api_reply_end(r);
+}
+
+void api_get_service(struct api_request *r) {
+  uint64_t mod;
+  const Model__Service *s = api_find_service(r, &mod);
+  if (!s)
+    return;
+  struct api_json json = api_reply_json(r, 200);
+  api_view_detail_json(&r->api->cache, &r->api->figures, s, &json);
+  api_reply_end(r);
+}
+
+void api_get_history(struct api_request *r) {
+  uint64_t mod;
+  const Model__Service *s = api_find_service(r, &mod);
+  if (!s)
+    return;
+  struct api_json json = api_reply_json(r, 200);
+  api_view_revisions_json(&r->api->cache, s, &json);
+  api_reply_end(r);
+}
+
+void api_get_explain(struct api_request *r) {
+  uint64_t mod;
+  const Model__Service *s = api_find_service(r, &mod);
+  if (!s)
+    return;
+  struct api_json json = api_reply_json(r, 200);
+  api_view_explain_json(&r->api->cache, s, &json);
+  api_reply_end(r);
+}

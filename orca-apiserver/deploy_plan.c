@@ -1,0 +1,273 @@
+#include "orca-apiserver/deploy_plan.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/bus/pb.h"
+
+#define DIFF_MAX ((size_t)1 << 20)
+
+const char *api_change_text(enum api_change change) {
+  switch (change) {
+  case API_CHANGE_NONE:
+    return "none";
+  case API_CHANGE_CREATE:
+    return "create";
+  case API_CHANGE_UPDATE:
+    return "update";
+  case API_CHANGE_RETRY:
+    return "retry";
+  case API_CHANGE_SCALE:
+    return "scale";
+  case API_CHANGE_START:
+    return "start";
+  case API_CHANGE_REMOVE:
+    return "remove";
+  }
+  return "none";
+}
+
+void api_plan_free(struct api_plan *plan) {
+  for (size_t i = 0; i < plan->count; i++) {
+    struct api_plan_item *item = &plan->items[i];
+    if (item->service)
+      model__service__free_unpacked(item->service, NULL);
+    if (item->revision)
+      model__revision__free_unpacked(item->revision, NULL);
+    free(item->diff);
+  }
+  free(plan->items);
+  *plan = (struct api_plan){0};
+}
+
+static struct api_plan_item *add_item(struct api_plan *plan, const char *project, const char *name) {
+  if (plan->count == plan->size) {
+    size_t size = plan->size ? plan->size * 2 : 16;
+    struct api_plan_item *items = reallocarray(plan->items, size, sizeof *items);
+    if (!items)
+      return NULL;
+    plan->items = items;
+    plan->size = size;
+  }
+  struct api_plan_item *item = &plan->items[plan->count++];
+  *item = (struct api_plan_item){0};
+  snprintf(item->project, sizeof item->project, "%s", project);
+  snprintf(item->name, sizeof item->name, "%s", name);
+  return item;
+}
+
+Model__Revision *api_plan_revision(Model__Service *service, const Model__ServiceSpec *spec, const char *actor, int64_t now_ms) {
+  Model__Revision *r = malloc(sizeof *r);
+  if (!r)
+    return NULL;
+  model__revision__init(r);
+  char hash[65];
+  spec_hash(spec, hash);
+  r->project = strdup(service->project);
+  r->name = strdup(service->name);
+  r->spec_hash = strdup(hash);
+  r->created_by = strdup(actor);
+  r->spec = (Model__ServiceSpec *)(void *)pb_clone(&spec->base);
+  if (!r->project || !r->name || !r->spec_hash || !r->created_by || !r->spec) {
+    model__revision__free_unpacked(r, NULL);
+    return NULL;
+  }
+  uint64_t number = service->last_revision + 1;
+  PB_SET(r, number, number);
+  PB_SET(r, created_ms, now_ms);
+  PB_SET(service, last_revision, number);
+  PB_SET(service, revision, number);
+  return r;
+}
+
+/* Numbers go on from what a purged service of that name has left behind and the scheduler not yet cleared away: an old instance must
+ * never pass for one of the new revision. */
+static uint64_t last_used_revision(const struct api_cache *cache, const char *project, const char *name) {
+  const Model__Rollout *rollout = api_cache_rollout(cache, project, name);
+  uint64_t last = rollout ? (rollout->revision > rollout->stable_revision ? rollout->revision : rollout->stable_revision) : 0;
+  size_t count;
+  const struct api_smap_entry *list = api_cache_of_service(cache, API_INSTANCES, project, name, &count);
+  for (size_t i = 0; i < count; i++)
+    if (API_MSG(&list[i], Model__Instance)->revision > last)
+      last = API_MSG(&list[i], Model__Instance)->revision;
+  return last;
+}
+
+static Model__Service *new_service(const struct api_cache *cache, const char *project, const char *name, int64_t now_ms) {
+  Model__Service *s = malloc(sizeof *s);
+  if (!s)
+    return NULL;
+  model__service__init(s);
+  s->project = strdup(project);
+  s->name = strdup(name);
+  if (!s->project || !s->name) {
+    model__service__free_unpacked(s, NULL);
+    return NULL;
+  }
+  PB_SET(s, created_ms, now_ms);
+  PB_SET(s, generation, 1);
+  PB_SET(s, last_revision, last_used_revision(cache, project, name));
+  return s;
+}
+
+static uint32_t replicas_of(const Model__ServiceSpec *spec) { return PB_GET(spec, replicas, 1); }
+
+static bool had_failed(const struct api_cache *cache, const Model__Service *service) {
+  const Model__Rollout *r = api_cache_rollout(cache, service->project, service->name);
+  return r && r->revision == service->revision && r->generation == service->generation &&
+         (r->state == MODEL__ROLLOUT_STATE__ROLLOUT_FAILED || r->state == MODEL__ROLLOUT_STATE__ROLLOUT_ROLLED_BACK);
+}
+
+static void fill_diff(struct api_plan_item *item, const Model__ServiceSpec *from, const Model__ServiceSpec *to) {
+  struct buf text = BUF_INIT(DIFF_MAX);
+  if (spec_diff(from, to, &text) == 0 && text.len)
+    item->diff = strdup(buf_str(&text));
+  buf_free(&text);
+}
+
+static int plan_service(const struct api_cache *cache, const Model__ServiceSpec *spec, const struct api_plan_options *o, struct api_plan *plan) {
+  uint64_t mod;
+  const Model__Service *old = api_cache_service(cache, spec->project, spec->name, &mod);
+  const Model__Revision *current = old ? api_cache_revision(cache, spec->project, spec->name, old->revision) : NULL;
+  struct api_plan_item *item = add_item(plan, spec->project, spec->name);
+  if (!item)
+    return -1;
+  item->service_mod = mod;
+  item->stop_first = spec_binds_node_resource(spec);
+  Model__Service *s = old ? (Model__Service *)(void *)pb_clone(&old->base) : new_service(cache, spec->project, spec->name, o->now_ms);
+  if (!s)
+    return -1;
+  item->service = s;
+
+  uint32_t wanted = replicas_of(spec);
+  bool rescaled = !old || old->spec_replicas != wanted, started = old && old->stopped;
+  bool same = current && current->spec && spec_same_revision(spec, current->spec);
+  if (!same) {
+    item->change = old ? API_CHANGE_UPDATE : API_CHANGE_CREATE;
+    item->revision = api_plan_revision(s, spec, o->actor, o->now_ms);
+    if (!item->revision)
+      return -1;
+  } else if (had_failed(cache, old)) {
+    item->change = API_CHANGE_RETRY;
+    PB_SET(s, generation, old->generation + 1);
+  } else if (started) {
+    item->change = API_CHANGE_START;
+  } else if (rescaled) {
+    item->change = API_CHANGE_SCALE;
+  }
+  if (item->change == API_CHANGE_NONE) {
+    model__service__free_unpacked(s, NULL);
+    item->service = NULL;
+    return 0;
+  }
+  if (rescaled) {
+    PB_SET(s, spec_replicas, wanted);
+    PB_SET(s, replicas, wanted);
+  }
+  PB_SET(s, stopped, 0);
+  PB_SET(s, updated_ms, o->now_ms);
+  if (o->diffs)
+    fill_diff(item, current ? current->spec : NULL, spec);
+  return 0;
+}
+
+static bool in_set(const struct spec_set *set, const Model__Service *service) {
+  for (size_t i = 0; i < set->service_count; i++)
+    if (strcmp(set->services[i]->name, service->name) == 0 && strcmp(set->services[i]->project, service->project) == 0)
+      return true;
+  return false;
+}
+
+static bool names_project(const struct spec_set *set, const char *project) {
+  for (size_t i = 0; i < set->service_count; i++)
+    if (strcmp(set->services[i]->project, project) == 0)
+      return true;
+  return false;
+}
+
+static bool pruned(const struct spec_set *set, const struct api_plan_options *o, const Model__Service *service) {
+  return o->prune && !in_set(set, service) && (set->cluster || names_project(set, service->project)) && (!o->sees || o->sees(o->arg, service->project));
+}
+
+/* Faults between services and with the policy, beside those that are deployed and stay. */
+static int check(const struct api_cache *cache, const struct spec_set *set, const struct api_plan_options *o, struct spec_faults *faults) {
+  size_t count, others = 0;
+  const struct api_smap_entry *all = api_cache_all(cache, API_SERVICES, &count);
+  Model__ServiceSpec **list = calloc(count + 1, sizeof(Model__ServiceSpec *));
+  if (!list)
+    return -1;
+  for (size_t i = 0; i < count; i++) {
+    const Model__Service *s = API_MSG(&all[i], Model__Service);
+    const Model__Revision *r = api_cache_revision(cache, s->project, s->name, s->revision);
+    if (r && r->spec && !in_set(set, s) && !pruned(set, o, s))
+      list[others++] = r->spec;
+  }
+  spec_check_set(set, list, others, set->cluster ? set->cluster : api_cache_cluster(cache, NULL), faults);
+  free(list);
+  return 0;
+}
+
+/* The contents of mounts come with the deploy, or are there already. */
+static void check_files(const struct api_cache *cache, const struct spec_set *set, struct spec_faults *faults) {
+  for (size_t i = 0; i < set->service_count; i++)
+    for (size_t m = 0; m < set->services[i]->n_mounts; m++)
+      for (size_t f = 0; f < set->services[i]->mounts[m]->n_files; f++) {
+        const char *sha = PB_STR(set->services[i]->mounts[m]->files[f]->sha256);
+        bool known = false;
+        for (size_t k = 0; k < set->file_count && !known; k++)
+          known = strcmp(set->files[k].sha256, sha) == 0;
+        char key[KEY_MAX], path[96];
+        key_named(key, KEY_FILES, sha);
+        if (known || api_cache_object(cache, API_FILES, key))
+          continue;
+        snprintf(path, sizeof path, "services[%zu].mounts[%zu].files[%zu]", i, m, f);
+        spec_fault_add(faults, "", 0, 0, path, "its content %.64s was not sent", sha);
+      }
+}
+
+int api_plan_make(const struct api_cache *cache, const struct spec_set *set, const struct api_plan_options *o, struct api_plan *plan,
+                  struct spec_faults *faults, struct err *err) {
+  *plan = (struct api_plan){0};
+  if (check(cache, set, o, faults) < 0)
+    return err_set(err, ERR_MEMORY, "no memory for a plan");
+  check_files(cache, set, faults);
+  if (faults->count)
+    return err_set(err, ERR_UNPROCESSABLE, "%zu faults", faults->count);
+  for (size_t i = 0; i < set->service_count; i++)
+    if (plan_service(cache, set->services[i], o, plan) < 0)
+      goto no_memory;
+  size_t count;
+  const struct api_smap_entry *all = api_cache_all(cache, API_SERVICES, &count);
+  for (size_t i = 0; i < count; i++) {
+    const Model__Service *s = API_MSG(&all[i], Model__Service);
+    if (!pruned(set, o, s))
+      continue;
+    struct api_plan_item *item = add_item(plan, s->project, s->name);
+    if (!item)
+      goto no_memory;
+    item->change = API_CHANGE_REMOVE;
+    item->service_mod = ((const struct api_object *)all[i].value)->mod;
+  }
+  if (set->cluster) {
+    const Model__ClusterSpec *old = api_cache_cluster(cache, &plan->cluster_mod);
+    plan->cluster_changes = !pb_equal(&set->cluster->base, old ? &old->base : NULL);
+  }
+  return 0;
+no_memory:
+  api_plan_free(plan);
+  return err_set(err, ERR_MEMORY, "no memory for a plan");
+}
+
+uint64_t api_plan_rollback_target(const struct api_cache *cache, const Model__Service *service) {
+  const Model__Rollout *rollout = api_cache_rollout(cache, service->project, service->name);
+  if (rollout && rollout->stable_revision && rollout->stable_revision != service->revision &&
+      api_cache_revision(cache, service->project, service->name, rollout->stable_revision))
+    return rollout->stable_revision;
+  size_t count;
+  const struct api_smap_entry *list = api_cache_of_service(cache, API_REVISIONS, service->project, service->name, &count);
+  for (size_t i = count; i-- > 0;)
+    if (API_MSG(&list[i], Model__Revision)->number < service->revision)
+      return API_MSG(&list[i], Model__Revision)->number;
+  return 0;
+}

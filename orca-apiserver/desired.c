@@ -1,0 +1,109 @@
+#include "orca-apiserver/desired.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/bus/pb.h"
+
+/* Unpacked messages have no const; what is borrowed here is only packed. */
+#define BORROW(type, p) ((type *)(uintptr_t)(const void *)(p))
+
+void api_desired_init(struct api_desired *d, const char *node) {
+  *d = (struct api_desired){.full = true};
+  snprintf(d->node, sizeof d->node, "%s", node);
+}
+
+void api_desired_fini(struct api_desired *d) { api_smap_clear(&d->dirty, NULL); }
+
+void api_desired_mark(struct api_desired *d, const char *instance) {
+  if (d->full)
+    return; /* it comes with everything */
+  if (!api_smap_slot(&d->dirty, instance)) {
+    api_smap_clear(&d->dirty, NULL);
+    d->full = true;
+  }
+}
+
+bool api_desired_pending(const struct api_desired *d) { return d->full || d->cluster || d->dirty.count; }
+
+static int add_assignment(Node__DesiredState *state, const struct api_cache *cache, const Model__Instance *instance) {
+  const Model__Revision *revision = api_cache_revision(cache, PB_STR(instance->project), PB_STR(instance->service), instance->revision);
+  const Model__RevisionStatus *resolved = api_cache_revision_status(cache, PB_STR(instance->project), PB_STR(instance->service), instance->revision);
+  Node__Assignment *a = malloc(sizeof *a);
+  if (!a)
+    return -1;
+  node__assignment__init(a);
+  a->instance = BORROW(Model__Instance, instance);
+  a->revision = BORROW(Model__Revision, revision);
+  a->image = resolved ? resolved->image : NULL;
+  state->assigned[state->n_assigned++] = a;
+  return 0;
+}
+
+static const Model__Instance *assigned(const struct api_desired *d, const struct api_cache *cache, const char *id) {
+  char project[64], service[64];
+  uint64_t number;
+  if (!instance_id_parse(id, project, service, &number))
+    return NULL;
+  const Model__Instance *instance = api_cache_instance(cache, project, service, number);
+  return instance && strcmp(PB_STR(instance->node), d->node) == 0 ? instance : NULL;
+}
+
+static int add_dirty(Node__DesiredState *state, const struct api_desired *d, const struct api_cache *cache, const char *id) {
+  const Model__Instance *instance = assigned(d, cache, id);
+  if (instance)
+    return add_assignment(state, cache, instance);
+  state->removed[state->n_removed++] = BORROW(char, id);
+  return 0;
+}
+
+Node__DesiredState *api_desired_build(const struct api_desired *d, const struct api_cache *cache) {
+  size_t count, most;
+  const struct api_smap_entry *all = api_cache_all(cache, API_INSTANCES, &count);
+  Node__DesiredState *state = malloc(sizeof *state);
+  if (!state)
+    return NULL;
+  node__desired_state__init(state);
+  most = d->full ? count : d->dirty.count < API_DESIRED_AT_ONCE ? d->dirty.count : API_DESIRED_AT_ONCE;
+  state->assigned = calloc(most + 1, sizeof(Node__Assignment *));
+  state->removed = calloc(most + 1, sizeof(char *));
+  int rc = state->assigned && state->removed ? 0 : -1;
+  for (size_t i = 0; i < count && d->full && rc == 0; i++) {
+    const Model__Instance *instance = API_MSG(&all[i], Model__Instance);
+    if (strcmp(PB_STR(instance->node), d->node) == 0)
+      rc = add_assignment(state, cache, instance);
+  }
+  for (size_t i = 0; i < most && !d->full && rc == 0; i++)
+    rc = add_dirty(state, d, cache, d->dirty.list[i].key);
+  if (rc < 0) {
+    api_desired_free(state);
+    return NULL;
+  }
+  PB_SET(state, full, d->full);
+  PB_SET(state, version, cache->revision);
+  if (d->full || d->cluster)
+    state->cluster = BORROW(Model__ClusterSpec, api_cache_cluster(cache, NULL));
+  return state;
+}
+
+void api_desired_free(Node__DesiredState *state) {
+  for (size_t i = 0; i < state->n_assigned; i++)
+    free(state->assigned[i]);
+  free(state->assigned);
+  free(state->removed);
+  free(state);
+}
+
+void api_desired_sent(struct api_desired *d, const Node__DesiredState *state) {
+  d->cluster = false;
+  if (d->full) {
+    d->full = false;
+    return;
+  }
+  size_t sent = state->n_assigned + state->n_removed; /* the first ones, in order */
+  for (size_t i = 0; i < sent; i++)
+    free(d->dirty.list[i].key);
+  d->dirty.count -= sent;
+  memmove(d->dirty.list, d->dirty.list + sent, d->dirty.count * sizeof d->dirty.list[0]);
+}

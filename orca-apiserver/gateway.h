@@ -1,0 +1,31 @@
+/* The node gateway (:6881): what agents and proxies are told, and what they report.
+ *
+ * Who may connect is in /nodes/… (Node.keys); a peer's node and role are what that record says of its key. Agents get their desired state and
+ * proxies the route table as streams: first all, then changes, merged while a peer is slow. Reports of one loop round go into
+ * the store in one transaction and are acknowledged when it is committed; while one is on its way, the next gathers.
+ * Threads: the loop's. */
+#ifndef ORCA_APISERVER_GATEWAY_H
+#define ORCA_APISERVER_GATEWAY_H
+
+#include "common/err.h"
+#include "orca-apiserver/cache.h"
+#include "orca-apiserver/json_out.h"
+
+struct api;
+struct gateway;
+
+/* Call it once the cache is whole: what it tells is the truth from then on. endpoint: "tcp://10.0.0.1:6881". */
+struct gateway *gateway_open(struct api *api, const char *endpoint, struct err *err);
+const char *gateway_endpoint(const struct gateway *g);
+void gateway_close(struct gateway *g);
+
+/* The cache has changed (api_cache_ops.changed). */
+void gateway_changed(struct gateway *g, enum api_kind kind, const char *key, const ProtobufCMessage *old, const ProtobufCMessage *now);
+
+struct gateway_counters {
+  uint64_t agents, proxies, reports, rounds, refused;
+  uint64_t table_version, routes;
+};
+void gateway_counters(const struct gateway *g, struct gateway_counters *ret);
+
+#endif

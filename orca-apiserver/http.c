@@ -1,0 +1,395 @@
+#include "orca-apiserver/http.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <microhttpd.h>
+#include <netinet/in.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "common/log.h"
+#include "orca-apiserver/api.h"
+
+#define CONNECTIONS_MAX 1024u
+#define HEAD_MAX ((size_t)32 << 10)
+#define IDLE_SECS 60u
+#define STREAMS_MAX 256
+#define STREAM_PING (15 * NS_PER_SEC)
+#define STREAM_CHUNK ((size_t)16 << 10)
+
+struct exchange { /* one request on one connection */
+  struct api_http *http;
+  struct MHD_Connection *connection;
+  struct api_request *request;
+  bool dispatched, suspended, too_large, queued;
+  struct exchange *next, *prev;
+};
+
+struct api_http {
+  struct api *api;
+  struct MHD_Daemon *mhd;
+  int epoll_fd;
+  struct loop_io io;
+  struct loop_timer timer, ping;
+  struct loop_hook hook;
+  struct exchange *exchanges;
+  uint16_t port;
+  bool closing;
+};
+
+/* ---- answers ---- */
+
+static void add_headers(struct MHD_Response *response, const struct api_request *r) {
+  MHD_add_response_header(response, "Content-Type", r->content_type);
+  MHD_add_response_header(response, "Cache-Control", "no-store");
+  MHD_add_response_header(response, "X-Content-Type-Options", "nosniff");
+  if (r->status == 401)
+    MHD_add_response_header(response, "WWW-Authenticate", "Bearer realm=\"orca\"");
+  if (r->allow[0])
+    MHD_add_response_header(response, "Allow", r->allow);
+  if (r->retry_after) {
+    char secs[16];
+    snprintf(secs, sizeof secs, "%u", r->retry_after);
+    MHD_add_response_header(response, "Retry-After", secs);
+  }
+}
+
+static void suspend(struct exchange *x) {
+  x->suspended = true;
+  MHD_suspend_connection(x->connection);
+}
+
+static ssize_t next_piece(void *cls, uint64_t pos, char *to, size_t max) {
+  (void)pos;
+  struct exchange *x = cls;
+  struct api_request *r = x->request;
+  if (!r->out.len && !r->stream_over && !x->http->closing) {
+    buf_reset(&r->out);
+    if (!api_auth_is_known(&x->http->api->cache, &r->who) || r->stream->fill(r->stream_arg, &r->out) == API_PIECE_LAST)
+      r->stream_over = true;
+  }
+  if (r->out.len) {
+    size_t n = r->out.len < max ? r->out.len : max;
+    memcpy(to, r->out.data, n);
+    buf_consume(&r->out, n);
+    return (ssize_t)n;
+  }
+  if (r->stream_over || x->http->closing)
+    return MHD_CONTENT_READER_END_OF_STREAM;
+  suspend(x);
+  return 0;
+}
+
+static void stream_link(struct api *api, struct api_request *r) {
+  r->next_stream = api->streams;
+  if (r->next_stream)
+    r->next_stream->prev_stream = r;
+  api->streams = r;
+  api->stream_count++;
+}
+
+static void stream_unlink(struct api *api, struct api_request *r) {
+  if (r->prev_stream)
+    r->prev_stream->next_stream = r->next_stream;
+  else if (api->streams == r)
+    api->streams = r->next_stream;
+  else
+    return;
+  if (r->next_stream)
+    r->next_stream->prev_stream = r->prev_stream;
+  r->next_stream = r->prev_stream = NULL;
+  api->stream_count--;
+}
+
+static void start_ping(struct api_http *h) {
+  struct err err;
+  if (!loop_timer_is_set(&h->ping) && loop_timer_in(h->api->loop, &h->ping, STREAM_PING, &err) < 0)
+    log_warn("no timer for streams", "error", err.msg);
+}
+
+static enum MHD_Result queue_answer(struct exchange *x) {
+  struct api_request *r = x->request;
+  struct api *api = x->http->api;
+  if (r->stream && api->stream_count >= STREAMS_MAX) {
+    r->stream->free(r->stream_arg);
+    r->stream = NULL;
+    api_fail_with(r, ERR_BUSY, "too many streams are open");
+  }
+  struct MHD_Response *response;
+  if (r->stream) {
+    response = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, STREAM_CHUNK, next_piece, x, NULL);
+  } else {
+    size_t len;
+    uint8_t *data = buf_take(&r->out, &len);
+    response = MHD_create_response_from_buffer(data ? len : 0, data, data ? MHD_RESPMEM_MUST_FREE : MHD_RESPMEM_PERSISTENT);
+    if (!response)
+      free(data);
+  }
+  if (!response)
+    return MHD_NO;
+  add_headers(response, r);
+  enum MHD_Result rc = MHD_queue_response(x->connection, (unsigned)r->status, response);
+  MHD_destroy_response(response);
+  x->queued = true;
+  if (r->status >= 100 && r->status < 600)
+    api->requests[r->status / 100]++;
+  if (r->stream) {
+    stream_link(api, r);
+    start_ping(x->http);
+  }
+  return rc;
+}
+
+static void wake(struct api_request *r) {
+  struct exchange *x = r->transport;
+  if (x && x->suspended) {
+    x->suspended = false;
+    MHD_resume_connection(x->connection);
+  }
+}
+
+/* Streams that have nothing to say say so now and then: that is how a client that is gone is found out. */
+static void ping(void *arg) {
+  struct api_http *h = arg;
+  for (struct api_request *r = h->api->streams; r; r = r->next_stream) {
+    if (!r->out.len)
+      buf_add_str(&r->out, ": still here\n\n");
+    wake(r);
+  }
+  if (h->api->streams)
+    start_ping(h);
+}
+
+/* ---- requests ---- */
+
+static enum MHD_Result add_query(void *cls, enum MHD_ValueKind kind, const char *key, const char *value) {
+  (void)kind;
+  return api_request_add_query(cls, key, value) == 0 ? MHD_YES : MHD_NO;
+}
+
+static bool is_local(struct MHD_Connection *c) {
+  /* Behind the node's own proxy everybody comes over loopback: then the client's address is in a header, and nobody is local. */
+  if (MHD_lookup_connection_value(c, MHD_HEADER_KIND, "X-Forwarded-For") || MHD_lookup_connection_value(c, MHD_HEADER_KIND, "Forwarded"))
+    return false;
+  const union MHD_ConnectionInfo *info = MHD_get_connection_info(c, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
+  if (!info || info->client_addr->sa_family != AF_INET)
+    return false;
+  struct sockaddr_in in;
+  memcpy(&in, info->client_addr, sizeof in);
+  return (ntohl(in.sin_addr.s_addr) >> 24) == 127;
+}
+
+static struct exchange *exchange_new(struct api_http *h, struct MHD_Connection *c, const char *method, const char *url) {
+  struct exchange *x = calloc(1, sizeof *x);
+  if (!x)
+    return NULL;
+  x->request = api_request_new(h->api, method, url);
+  if (!x->request) {
+    free(x);
+    return NULL;
+  }
+  x->http = h;
+  x->connection = c;
+  x->request->transport = x;
+  x->request->wake = wake;
+  x->request->who.local = is_local(c);
+  x->next = h->exchanges;
+  if (x->next)
+    x->next->prev = x;
+  h->exchanges = x;
+  return x;
+}
+
+static void completed(void *cls, struct MHD_Connection *c, void **con_cls, enum MHD_RequestTerminationCode why) {
+  (void)c;
+  (void)why;
+  struct api_http *h = cls;
+  struct exchange *x = *con_cls;
+  if (!x)
+    return;
+  *con_cls = NULL;
+  if (x->request->stream)
+    stream_unlink(h->api, x->request);
+  x->request->transport = NULL;
+  x->request->wake = NULL;
+  api_request_unref(x->request);
+  if (x->prev)
+    x->prev->next = x->next;
+  else
+    h->exchanges = x->next;
+  if (x->next)
+    x->next->prev = x->prev;
+  free(x);
+}
+
+/* The head is complete: whoever may not go on is told before a body is read. */
+static enum MHD_Result head_complete(struct exchange *x) {
+  struct api_request *r = x->request;
+  struct MHD_Connection *c = x->connection;
+  MHD_get_connection_values(c, MHD_GET_ARGUMENT_KIND, add_query, r);
+  const char *last = MHD_lookup_connection_value(c, MHD_HEADER_KIND, "Last-Event-ID");
+  if (last && strlen(last) < 64)
+    r->last_event_id = strdup(last);
+  if (!api_admit(x->http->api, r, MHD_lookup_connection_value(c, MHD_HEADER_KIND, MHD_HTTP_HEADER_AUTHORIZATION)))
+    return queue_answer(x);
+  const char *length = MHD_lookup_connection_value(c, MHD_HEADER_KIND, MHD_HTTP_HEADER_CONTENT_LENGTH);
+  if (length && strtoull(length, NULL, 10) > API_BODY_MAX) {
+    api_fail_with(r, ERR_TOO_LARGE, "body: larger than %zu MiB", API_BODY_MAX >> 20);
+    return queue_answer(x);
+  }
+  return MHD_YES;
+}
+
+static enum MHD_Result on_request(void *cls, struct MHD_Connection *c, const char *url, const char *method, const char *version, const char *upload,
+                                  size_t *upload_len, void **con_cls) {
+  (void)version;
+  struct api_http *h = cls;
+  struct exchange *x = *con_cls;
+  if (!x) {
+    x = exchange_new(h, c, method, url);
+    if (!x)
+      return MHD_NO;
+    *con_cls = x;
+    return head_complete(x);
+  }
+  struct api_request *r = x->request;
+  if (x->queued)
+    return MHD_YES;
+  if (*upload_len) {
+    if (!x->too_large && (r->body.len + *upload_len > API_BODY_MAX || buf_add(&r->body, upload, *upload_len) < 0)) {
+      x->too_large = true;
+      buf_free(&r->body);
+    }
+    *upload_len = 0;
+    return MHD_YES;
+  }
+  if (x->too_large)
+    api_fail_with(r, ERR_TOO_LARGE, "body: larger than %zu MiB", API_BODY_MAX >> 20);
+  else if (!r->answered && !x->dispatched) {
+    x->dispatched = true;
+    api_dispatch(h->api, r);
+  }
+  if (r->answered)
+    return queue_answer(x);
+  if (h->closing)
+    return MHD_NO;
+  suspend(x);
+  return MHD_YES;
+}
+
+/* ---- the loop ---- */
+
+static void run(struct api_http *h) { MHD_run(h->mhd); }
+
+static void on_epoll(void *arg, uint32_t events) {
+  (void)events;
+  run(arg);
+}
+
+static void on_timer(void *arg) { run(arg); }
+
+static bool before_wait(void *arg) {
+  struct api_http *h = arg;
+  MHD_UNSIGNED_LONG_LONG ms;
+  if (MHD_get_timeout(h->mhd, &ms) != MHD_YES) {
+    loop_timer_cancel(h->api->loop, &h->timer);
+    return false;
+  }
+  if (ms == 0) {
+    run(h);
+    return true;
+  }
+  struct err err;
+  int64_t at = loop_now(h->api->loop) + (int64_t)ms * NS_PER_MS;
+  /* An early timer only asks again: moving it for every request would cost more. */
+  if ((!loop_timer_is_set(&h->timer) || h->timer.at > at) && loop_timer_at(h->api->loop, &h->timer, at, &err) < 0)
+    log_warn("no timer for HTTP", "error", err.msg);
+  return false;
+}
+
+static void on_log(void *cls, const char *fmt, va_list ap) {
+  (void)cls;
+  char text[256];
+  vsnprintf(text, sizeof text, fmt, ap);
+  text[strcspn(text, "\r\n")] = 0;
+  log_debug("http", "what", text);
+}
+
+static int listen_on(const char *address, uint16_t port, uint16_t *ret_port, struct err *err) {
+  struct sockaddr_in in = {.sin_family = AF_INET, .sin_port = htons(port)};
+  if (inet_pton(AF_INET, address, &in.sin_addr) != 1)
+    return err_set(err, ERR_INVALID, "not an IPv4 address: %s", address);
+  int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  if (fd < 0)
+    return err_errno(err, errno, "socket");
+  int on = 1;
+  socklen_t len = sizeof in;
+  if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0 || bind(fd, (struct sockaddr *)&in, sizeof in) < 0 || listen(fd, 1024) < 0 ||
+      getsockname(fd, (struct sockaddr *)&in, &len) < 0) {
+    err_errno(err, errno, "listen on %s:%u", address, port);
+    close(fd);
+    return -1;
+  }
+  *ret_port = ntohs(in.sin_port);
+  return fd;
+}
+
+struct api_http *api_http_open(struct api *api, const char *address, uint16_t port, struct err *err) {
+  struct api_http *h = calloc(1, sizeof *h);
+  if (!h) {
+    err_set(err, ERR_MEMORY, "no memory for HTTP");
+    return NULL;
+  }
+  h->api = api;
+  int fd = listen_on(address, port, &h->port, err);
+  if (fd < 0) {
+    free(h);
+    return NULL;
+  }
+  h->mhd = MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL, on_request, h, MHD_OPTION_EXTERNAL_LOGGER, on_log,
+                            NULL, MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT, CONNECTIONS_MAX, MHD_OPTION_CONNECTION_MEMORY_LIMIT, HEAD_MAX,
+                            MHD_OPTION_CONNECTION_TIMEOUT, IDLE_SECS, MHD_OPTION_NOTIFY_COMPLETED, completed, h, MHD_OPTION_STRICT_FOR_CLIENT, 1,
+                            MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, MHD_OPTION_END);
+  if (!h->mhd) {
+    err_set(err, ERR_INTERNAL, "libmicrohttpd does not start on %s:%u", address, h->port);
+    close(fd);
+    free(h);
+    return NULL;
+  }
+  h->epoll_fd = MHD_get_daemon_info(h->mhd, MHD_DAEMON_INFO_EPOLL_FD)->epoll_fd;
+  h->io = (struct loop_io){.cb = on_epoll, .arg = h};
+  h->timer = (struct loop_timer){.cb = on_timer, .arg = h};
+  h->ping = (struct loop_timer){.cb = ping, .arg = h};
+  h->hook = (struct loop_hook){.cb = before_wait, .arg = h};
+  if (loop_io_add(api->loop, &h->io, h->epoll_fd, EPOLLIN, err) < 0) {
+    MHD_stop_daemon(h->mhd);
+    free(h);
+    return NULL;
+  }
+  loop_hook_add(api->loop, &h->hook);
+  return h;
+}
+
+uint16_t api_http_port(const struct api_http *h) { return h->port; }
+
+void api_http_close(struct api_http *h) {
+  if (!h)
+    return;
+  h->closing = true;
+  loop_hook_remove(h->api->loop, &h->hook);
+  loop_io_remove(h->api->loop, &h->io);
+  loop_timer_cancel(h->api->loop, &h->timer);
+  loop_timer_cancel(h->api->loop, &h->ping);
+  for (struct exchange *x = h->exchanges; x; x = x->next) /* MHD ends the process when it is stopped with some suspended */
+    if (x->suspended) {
+      x->suspended = false;
+      MHD_resume_connection(x->connection);
+    }
+  MHD_stop_daemon(h->mhd);
+  free(h);
+}

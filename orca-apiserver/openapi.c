@@ -1,0 +1,185 @@
+#include "orca-apiserver/openapi.h"
+
+#include <ctype.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/daemon/daemon.h"
+#include "common/spec/spec.h"
+#include "orca-apiserver/routes.h"
+
+#define STR "{\"type\":\"string\"}"
+#define INT "{\"type\":\"integer\"}"
+#define NUM "{\"type\":\"number\"}"
+#define BOOL "{\"type\":\"boolean\"}"
+#define TIME "{\"type\":[\"string\",\"null\"],\"format\":\"date-time\"}"
+#define LIST(of) "{\"type\":\"array\",\"items\":" of "}"
+#define REF(name) "{\"$ref\":\"#/components/schemas/" name "\"}"
+#define OBJECT(fields) "{\"type\":\"object\",\"properties\":{" fields "}}"
+#define F(name, type) "\"" name "\":" type
+
+/* clang-format off */
+static const struct { const char *name, *json; } schemas[] = {
+  {"Error", OBJECT(F("error", STR) "," F("code", STR) "," F("details", LIST(OBJECT(F("path", STR) "," F("message", STR)))))},
+  {"Health", OBJECT(F("status", "{\"type\":\"string\",\"enum\":[\"ok\",\"unavailable\"]}") "," F("version", STR) "," F("error", STR))},
+  {"Document", "{\"type\":\"object\"}"},
+  {"Deploy", OBJECT(F("services", LIST(REF("ServiceSpec"))) "," F("jobs", LIST("{\"type\":\"object\"}")) "," F("cluster", REF("ClusterSpec")) ","
+      F("files", "{\"type\":\"object\",\"additionalProperties\":{\"type\":\"string\",\"contentEncoding\":\"base64\"}}"))},
+  {"Plan", OBJECT(F("deployed", LIST(STR)) "," F("unchanged", LIST(STR)) "," F("removed", LIST(STR)) "," F("errors", LIST(STR)) "," F("dry_run", BOOL) ","
+      F("cluster_changed", BOOL) ","
+      F("changes", LIST(OBJECT(F("service", STR) "," F("action", "{\"type\":\"string\",\"enum\":[\"create\",\"update\",\"retry\",\"scale\",\"start\",\"remove\"]}") ","
+        F("revision", INT) "," F("replicas", INT) "," F("stop_first", BOOL) "," F("diff", STR)))))},
+  {"Service", OBJECT(F("project", STR) "," F("name", STR) ","
+      F("status", "{\"type\":\"string\",\"enum\":[\"running\",\"deploying\",\"pending\",\"degraded\",\"crashing\",\"failed\",\"rolling_back\",\"rolled_back\",\"stopping\",\"stopped\"]}") ","
+      F("replicas", INT) "," F("running_replicas", INT) "," F("ready_replicas", INT) "," F("image", STR) "," F("domain", STR) "," F("revision", INT) ","
+      F("nodes", LIST(STR)) "," F("cpu", NUM) "," F("memory", INT) "," F("last_error", STR))},
+  {"Status", OBJECT(F("services", LIST(REF("Service"))))},
+  {"Revision", OBJECT(F("number", INT) "," F("created", TIME) "," F("created_by", STR) "," F("image", STR) "," F("resolved", STR) "," F("current", BOOL) ","
+      F("stable", BOOL))},
+  {"History", OBJECT(F("revisions", LIST(REF("Revision"))))},
+  {"Instance", OBJECT(F("id", STR) "," F("state", STR) "," F("ready", BOOL) "," F("reason", STR) "," F("restarts", INT) ","
+      F("exit_code", "{\"type\":[\"integer\",\"null\"]}") "," F("oom_killed", BOOL) "," F("node", STR) "," F("address", STR) "," F("container_id", STR) ","
+      F("revision", INT) "," F("epoch", INT) "," F("created", TIME) "," F("started", TIME) "," F("next_try", TIME) "," F("progress", STR) ","
+      F("cpu", NUM) "," F("memory", INT))},
+  {"ServiceDetail", OBJECT(F("service", REF("Service")) "," F("spec", REF("ServiceSpec")) "," F("revisions", LIST(REF("Revision"))) ","
+      F("instances", LIST(REF("Instance"))) ","
+      F("rollout", "{\"type\":[\"object\",\"null\"],\"properties\":{" F("state", STR) "," F("revision", INT) "," F("stable_revision", INT) "," F("phase", STR) ","
+        F("reason", STR) "," F("started", TIME) "," F("updated", TIME) "}}"))},
+  {"Explanation", OBJECT(F("service", STR) "," F("instances", LIST(OBJECT(F("id", STR) "," F("node", STR) "," F("state", STR) "," F("reason", STR) ","
+      F("verdicts", LIST(OBJECT(F("node", STR) "," F("chosen", BOOL) "," F("fits", BOOL) "," F("reason", STR))))))))},
+  {"Scale", "{\"type\":\"object\",\"required\":[\"replicas\"],\"additionalProperties\":false,\"properties\":{\"replicas\":{\"type\":\"integer\",\"minimum\":0,\"maximum\":10000}}}"},
+  {"Done", OBJECT(F("service", STR) "," F("changed", BOOL) "," F("revision", INT) "," F("replicas", INT))},
+  {"Stopped", OBJECT(F("stopped", LIST(STR)) "," F("removed", LIST(STR)))},
+  {"Event", OBJECT(F("revision", INT) "," F("time", TIME) "," F("kind", STR) "," F("project", STR) "," F("service", STR) "," F("instance", STR) ","
+      F("node", STR) "," F("message", STR) "," F("severity", STR) "," F("actor", STR))},
+  {"Events", OBJECT(F("events", LIST(REF("Event"))) "," F("revision", INT))},
+  {"Cluster", OBJECT(F("id", STR) "," F("name", STR) "," F("domain", STR) "," F("version", STR) "," F("node", STR) "," F("started", TIME) ","
+      F("masters", LIST(OBJECT(F("name", STR) "," F("address", STR)))) "," F("scheduler", "{\"type\":[\"object\",\"null\"]}") "," F("store", "{\"type\":\"object\"}") ","
+      F("nodes", INT) "," F("services", INT) "," F("instances", INT))},
+  {"Node", OBJECT(F("name", STR) "," F("address", STR) "," F("role", STR) ","
+      F("state", "{\"type\":\"string\",\"enum\":[\"ready\",\"degraded\",\"draining\",\"unreachable\"]}") "," F("reason", STR) "," F("since", TIME) ","
+      F("labels", "{\"type\":\"object\",\"additionalProperties\":" STR "}") "," F("capacity", OBJECT(F("cpu", NUM) "," F("memory", INT) "," F("pids", INT))) ","
+      F("used", OBJECT(F("cpu", NUM) "," F("memory", INT))) "," F("instances", INT) "," F("version", STR) "," F("docker_version", STR) "," F("kernel", STR) ","
+      F("arch", STR))},
+  {"Nodes", OBJECT(F("nodes", LIST(REF("Node"))))},
+};
+/* clang-format on */
+
+const char *api_openapi_schema(const char *name) {
+  for (size_t i = 0; i < sizeof schemas / sizeof schemas[0]; i++)
+    if (strcmp(schemas[i].name, name) == 0)
+      return schemas[i].json;
+  return NULL;
+}
+
+static const char *permission_text(enum api_permission permission) {
+  switch (permission) {
+  case API_PERM_OPEN:
+    return "open";
+  case API_PERM_METRICS:
+    return "open on loopback, else view";
+  case API_PERM_VIEW:
+    return "view";
+  case API_PERM_OPERATE:
+    return "operate";
+  case API_PERM_DEPLOY:
+    return "deploy";
+  case API_PERM_ADMIN:
+    return "admin";
+  case API_PERM_END:
+    break;
+  }
+  return "";
+}
+
+static json_t *reference(const char *name) {
+  char text[96];
+  snprintf(text, sizeof text, "#/components/schemas/%s", name);
+  return json_pack("{s:s}", "$ref", text);
+}
+
+static json_t *reply_content(const struct api_route *route) {
+  if (strcmp(route->gives, "text") == 0)
+    return json_pack("{s:{s:{s:s}}}", "text/plain", "schema", "type", "string");
+  json_t *content = json_pack("{s:{s:o}}", "application/json", "schema", reference(route->gives));
+  if (content && (strstr(route->query, "wait:") || strstr(route->query, "follow:")))
+    json_object_set_new(content, "text/event-stream", json_pack("{s:{s:s}}", "schema", "type", "string"));
+  return content;
+}
+
+static json_t *parameters(const struct api_route *route) {
+  json_t *list = json_array();
+  if (strchr(route->path, '{'))
+    json_array_append_new(list, json_pack("{s:s,s:s,s:b,s:{s:s}}", "name", "name", "in", "path", "required", 1, "schema", "type", "string"));
+  for (const char *p = route->query; *p;) {
+    char name[32], type[16];
+    int used = 0;
+    if (sscanf(p, "%31[^:]:%15s%n", name, type, &used) != 2)
+      break;
+    json_array_append_new(list, json_pack("{s:s,s:s,s:{s:s}}", "name", name, "in", "query", "schema", "type", type));
+    p += used;
+    p += strspn(p, " ");
+  }
+  return list;
+}
+
+static json_t *operation(const struct api_route *route) {
+  char id[96];
+  size_t n = 0;
+  for (const char *p = route->method; *p && n < sizeof id - 1; p++)
+    id[n++] = (char)tolower((unsigned char)*p);
+  for (const char *p = route->path; *p && n < sizeof id - 1; p++)
+    id[n++] = isalnum((unsigned char)*p) ? *p : '_';
+  id[n] = 0;
+  json_t *op = json_pack("{s:s,s:s,s:s,s:o,s:{s:{s:s,s:o},s:{s:s,s:{s:{s:o}}}}}", "operationId", id, "summary", route->summary, "x-permission",
+                         permission_text(route->permission), "parameters", parameters(route), "responses", "200", "description", "done", "content",
+                         reply_content(route), "default", "description", "an error", "content", "application/json", "schema", reference("Error"));
+  if (op && route->takes)
+    json_object_set_new(op, "requestBody", json_pack("{s:b,s:{s:{s:o}}}", "required", 1, "content", "application/json", "schema", reference(route->takes)));
+  if (op && route->permission == API_PERM_OPEN)
+    json_object_set_new(op, "security", json_array());
+  return op;
+}
+
+static json_t *paths(void) {
+  json_t *all = json_object();
+  for (size_t i = 0; i < api_route_count; i++) {
+    char method[8];
+    const char *m = api_routes[i].method;
+    size_t n = 0;
+    for (; m[n] && n < sizeof method - 1; n++)
+      method[n] = (char)tolower((unsigned char)m[n]);
+    method[n] = 0;
+    json_t *path = json_object_get(all, api_routes[i].path);
+    if (!path) {
+      path = json_object();
+      json_object_set_new(all, api_routes[i].path, path);
+    }
+    json_object_set_new(path, method, operation(&api_routes[i]));
+  }
+  return all;
+}
+
+json_t *api_openapi(void) {
+  json_t *components = json_object();
+  for (size_t i = 0; i < sizeof schemas / sizeof schemas[0]; i++)
+    json_object_set_new(components, schemas[i].name, json_loads(schemas[i].json, 0, NULL));
+  json_object_set_new(components, "ServiceSpec", spec_json_schema_service());
+  json_object_set_new(components, "ClusterSpec", spec_json_schema_cluster());
+  return json_pack("{s:s,s:{s:s,s:s},s:[{s:[]}],s:o,s:{s:{s:{s:s,s:s}},s:o}}", "openapi", "3.1.0", "info", "title", "orca", "version", ORCA_VERSION,
+                   "security", "token", "paths", paths(), "components", "securitySchemes", "token", "type", "http", "scheme", "bearer", "schemas", components);
+}
+
+void api_get_openapi(struct api_request *r) {
+  json_t *document = api_openapi();
+  char *text = document ? json_dumps(document, JSON_COMPACT) : NULL;
+  json_decref(document);
+  if (!text) {
+    api_fail_with(r, ERR_MEMORY, "no memory for the document");
+    return;
+  }
+  buf_add_str(&r->out, text);
+  free(text);
+  api_reply_text(r, 200, "application/json");
+}

@@ -1,0 +1,215 @@
+#include "orca-apiserver/request.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "common/bus/pb.h"
+
+#define REPLY_MAX ((size_t)64 << 20)
+
+struct api_request *api_request_new(struct api *api, const char *method, const char *path) {
+  struct api_request *r = calloc(1, sizeof *r);
+  if (!r)
+    return NULL;
+  r->api = api;
+  r->refs = 1;
+  r->body.cap = API_BODY_MAX;
+  r->out.cap = REPLY_MAX;
+  r->method = strdup(method);
+  r->path = strdup(path);
+  if (r->method && r->path)
+    return r;
+  api_request_unref(r);
+  return NULL;
+}
+
+struct api_request *api_request_ref(struct api_request *r) {
+  r->refs++;
+  return r;
+}
+
+void api_request_unref(struct api_request *r) {
+  if (!r || --r->refs)
+    return;
+  if (r->stream)
+    r->stream->free(r->stream_arg);
+  for (size_t i = 0; i < r->query_count; i++) {
+    free(r->query[i].key);
+    free(r->query[i].value);
+  }
+  json_decref(r->json);
+  buf_free(&r->body);
+  buf_free(&r->out);
+  free(r->last_event_id);
+  free(r->method);
+  free(r->path);
+  free(r);
+}
+
+int api_request_add_query(struct api_request *r, const char *key, const char *value) {
+  if (r->query_count == API_QUERY_MAX)
+    return -1;
+  struct api_query q = {strdup(key), strdup(value ? value : "")};
+  if (!q.key || !q.value) {
+    free(q.key);
+    free(q.value);
+    return -1;
+  }
+  r->query[r->query_count++] = q;
+  return 0;
+}
+
+const char *api_request_query(const struct api_request *r, const char *key) {
+  for (size_t i = 0; i < r->query_count; i++)
+    if (strcmp(r->query[i].key, key) == 0)
+      return r->query[i].value;
+  return NULL;
+}
+
+bool api_request_flag(const struct api_request *r, const char *key) {
+  const char *value = api_request_query(r, key);
+  return value && (!*value || strcasecmp(value, "true") == 0 || strcmp(value, "1") == 0 || strcasecmp(value, "yes") == 0);
+}
+
+/* ---- answers ---- */
+
+struct api_json api_reply_json(struct api_request *r, int status) {
+  buf_reset(&r->out);
+  r->out.cap = REPLY_MAX;
+  r->status = status;
+  r->content_type = "application/json";
+  struct api_json json = {.out = &r->out};
+  api_json_object(&json, NULL);
+  return json;
+}
+
+static void answered(struct api_request *r) {
+  r->answered = true;
+  if (r->wake)
+    r->wake(r);
+}
+
+void api_reply_end(struct api_request *r) {
+  buf_add(&r->out, "}\n", 2);
+  if (buf_failed(&r->out)) {
+    buf_free(&r->out);
+    r->out.cap = REPLY_MAX;
+    r->status = 503;
+    buf_add_str(&r->out, "{\"error\":\"no memory for the answer\",\"code\":\"out_of_memory\"}\n");
+  }
+  answered(r);
+}
+
+void api_reply_text(struct api_request *r, int status, const char *content_type) {
+  r->status = status;
+  r->content_type = content_type;
+  answered(r);
+}
+
+void api_reply_stream(struct api_request *r, const struct api_stream_ops *ops, void *arg) {
+  r->status = 200;
+  r->content_type = "text/event-stream";
+  r->stream = ops;
+  r->stream_arg = arg;
+  answered(r);
+}
+
+void api_stream_wake(struct api_request *r) {
+  if (r->wake)
+    r->wake(r);
+}
+
+static void fail_head(struct api_request *r, struct api_json *json, enum err_code code, const char *text) {
+  *json = api_reply_json(r, err_code_http(code));
+  if (r->status == 503 || r->status == 429)
+    r->retry_after = 1;
+  if (pb_utf8_valid(text, strlen(text))) {
+    api_json_str(json, "error", text);
+  } else { /* what a client sent, or cut short: only its ASCII is told back */
+    char ascii[512];
+    api_text_copy(ascii, sizeof ascii, text);
+    for (char *p = ascii; *p; p++)
+      if ((unsigned char)*p >= 0x80)
+        *p = '?';
+    api_json_str(json, "error", ascii);
+  }
+  api_json_str(json, "code", err_code_text(code));
+}
+
+void api_fail(struct api_request *r, const struct err *err) {
+  struct api_json json;
+  fail_head(r, &json, err->code, err->msg);
+  api_reply_end(r);
+}
+
+void api_fail_with(struct api_request *r, enum err_code code, const char *fmt, ...) {
+  char text[512];
+  va_list ap;
+  va_start(ap, fmt);
+  vsnprintf(text, sizeof text, fmt, ap);
+  va_end(ap);
+  struct err err;
+  err_set(&err, code, "%s", text);
+  api_fail(r, &err);
+}
+
+void api_fail_faults(struct api_request *r, enum err_code code, const struct spec_faults *faults) {
+  struct api_json json;
+  char text[512];
+  if (faults->count == 1)
+    snprintf(text, sizeof text, "%s: %s", faults->list[0].path, faults->list[0].message);
+  else
+    snprintf(text, sizeof text, "%zu faults", faults->count);
+  fail_head(r, &json, code, text);
+  api_json_array(&json, "details");
+  for (size_t i = 0; i < faults->count; i++) {
+    api_json_object(&json, NULL);
+    api_json_str(&json, "path", faults->list[i].path);
+    api_json_str(&json, "message", faults->list[i].message);
+    api_json_object_end(&json);
+  }
+  api_json_array_end(&json);
+  api_reply_end(r);
+}
+
+/* ---- the body ---- */
+
+/* jansson's parser recurses: what nests deeper than anything of ours is refused before it. */
+static bool too_deep(const uint8_t *data, size_t len) {
+  unsigned depth = 0;
+  bool in_string = false;
+  for (size_t i = 0; i < len; i++) {
+    uint8_t c = data[i];
+    if (in_string) {
+      if (c == '\\')
+        i++;
+      else if (c == '"')
+        in_string = false;
+    } else if (c == '"') {
+      in_string = true;
+    } else if ((c == '[' || c == '{') && ++depth > API_BODY_DEPTH) {
+      return true;
+    } else if ((c == ']' || c == '}') && depth) {
+      depth--;
+    }
+  }
+  return false;
+}
+
+int api_request_parse(struct api_request *r, struct err *err) {
+  if (!r->body.len)
+    return err_set(err, ERR_INVALID, "body: a JSON object is needed");
+  if (too_deep(r->body.data, r->body.len))
+    return err_set(err, ERR_INVALID, "body: nests deeper than %d", API_BODY_DEPTH);
+  json_error_t fault;
+  r->json = json_loadb((const char *)r->body.data, r->body.len, JSON_REJECT_DUPLICATES, &fault);
+  if (!r->json)
+    return err_set(err, ERR_INVALID, "body: line %d, column %d: %s", fault.line, fault.column, fault.text);
+  if (!json_is_object(r->json))
+    return err_set(err, ERR_INVALID, "body: a JSON object is needed");
+  buf_free(&r->body); /* the tree is enough */
+  return 0;
+}

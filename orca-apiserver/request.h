@@ -1,0 +1,87 @@
+/* One request to the API, apart from how it came: what handlers see.
+ *
+ * A handler ends with api_reply…() or api_fail(), at once or later. Later: api_request_ref() before it returns, and the answer, then
+ * api_request_unref(), when it is known; a client that went away in between costs nothing but the answer.
+ * Streams (server-sent events) are pulled: `fill` is asked for the next piece whenever the client has room, so a slow reader holds
+ * nothing but its own place; api_stream_wake() says that there may be more.
+ * Threads: the loop's. */
+#ifndef ORCA_APISERVER_REQUEST_H
+#define ORCA_APISERVER_REQUEST_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "common/buf.h"
+#include "common/err.h"
+#include "common/spec/faults.h"
+#include "orca-apiserver/auth.h"
+#include "orca-apiserver/json_out.h"
+
+#define API_BODY_MAX ((size_t)8 << 20)
+#define API_BODY_DEPTH 64
+#define API_PARAM_MAX 64
+#define API_QUERY_MAX 16
+
+struct api;
+struct api_route;
+
+struct api_query {
+  char *key, *value;
+};
+enum api_piece { API_PIECE_NONE, API_PIECE_SOME, API_PIECE_LAST };
+struct api_stream_ops {
+  enum api_piece (*fill)(void *arg, struct buf *out); /* appends at most some 64 KiB */
+  void (*free)(void *arg);
+};
+
+struct api_request {
+  struct api *api;
+  const struct api_route *route;
+  char *method, *path;
+  struct api_query query[API_QUERY_MAX];
+  size_t query_count;
+  char param[API_PARAM_MAX]; /* of the path's {name} */
+  char *last_event_id;       /* header, NULL when absent */
+  struct buf body;
+  json_t *json;              /* the body, when the route takes one */
+  struct api_principal who;
+
+  /* the answer */
+  bool answered;
+  int status;
+  const char *content_type; /* static text */
+  struct buf out;
+  unsigned retry_after;     /* seconds; 0: no header */
+  char allow[48];           /* of a 405 */
+  const struct api_stream_ops *stream;
+  void *stream_arg;
+  bool stream_over;
+  struct api_request *next_stream, *prev_stream; /* in the api's list */
+
+  unsigned refs;
+  void *transport;                          /* http.c's; NULL once the client is gone */
+  void (*wake)(struct api_request *request); /* http.c's: there is an answer, or more of a stream */
+};
+
+struct api_request *api_request_new(struct api *api, const char *method, const char *path);
+struct api_request *api_request_ref(struct api_request *request);
+void api_request_unref(struct api_request *request); /* takes NULL */
+int api_request_add_query(struct api_request *request, const char *key, const char *value);
+const char *api_request_query(const struct api_request *request, const char *key); /* NULL when absent */
+bool api_request_flag(const struct api_request *request, const char *key);         /* true, 1, yes, or present without a value */
+
+/* Starts the answer; what is written to the result becomes its body at api_reply_end(). */
+struct api_json api_reply_json(struct api_request *request, int status);
+void api_reply_end(struct api_request *request);
+void api_reply_text(struct api_request *request, int status, const char *content_type); /* body: request->out, already written */
+void api_reply_stream(struct api_request *request, const struct api_stream_ops *ops, void *arg); /* takes arg */
+void api_stream_wake(struct api_request *request);
+void api_fail(struct api_request *request, const struct err *err);
+void api_fail_with(struct api_request *request, enum err_code code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+void api_fail_faults(struct api_request *request, enum err_code code, const struct spec_faults *faults);
+
+/* The body as JSON: depth and size bounded, duplicates refused. */
+int api_request_parse(struct api_request *request, struct err *err);
+
+#endif

@@ -1,0 +1,76 @@
+#include "orca-apiserver/routes.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* A route without a permission does not build: the permission's place cannot be left out, and 0 is refused here. */
+#define PERMISSION(p) ((enum api_permission)((p) + 0 * sizeof(struct { _Static_assert((p) != 0 && (p) < API_PERM_END, "a route needs a permission"); int is_one; })))
+#define ROUTE(method, path, permission, handler, query, takes, gives, summary) {method, path, PERMISSION(permission), handler, query, takes, gives, summary},
+
+#define ONE "project:string"
+
+/* clang-format off */
+const struct api_route api_routes[] = {
+  ROUTE("GET", "/api/v1/health", API_PERM_OPEN, api_get_health, "", NULL, "Health", "200 when this apiserver reaches a store quorum, else 503")
+  ROUTE("GET", "/metrics", API_PERM_METRICS, api_get_metrics, "", NULL, "text", "Prometheus text for the whole cluster")
+  ROUTE("GET", "/api/v1/openapi.json", API_PERM_OPEN, api_get_openapi, "", NULL, "Document", "This document")
+  ROUTE("POST", "/api/v1/deploy", API_PERM_DEPLOY, api_post_deploy, "dry_run:boolean wait:boolean prune:boolean", "Deploy", "Plan",
+        "Reconcile services with what the infra directory says; with wait, progress as events")
+  ROUTE("GET", "/api/v1/status", API_PERM_VIEW, api_get_status, ONE, NULL, "Status", "All services and how they are")
+  ROUTE("GET", "/api/v1/services/{name}", API_PERM_VIEW, api_get_service, ONE, NULL, "ServiceDetail", "One service: spec, revisions, instances, rollout")
+  ROUTE("DELETE", "/api/v1/services/{name}", API_PERM_OPERATE, api_delete_service, ONE " purge:boolean", NULL, "Done", "Stop a service; with purge, forget its spec too")
+  ROUTE("GET", "/api/v1/services/{name}/explain", API_PERM_VIEW, api_get_explain, ONE, NULL, "Explanation", "Why each instance is where it is, or why it is pending")
+  ROUTE("GET", "/api/v1/services/{name}/history", API_PERM_VIEW, api_get_history, ONE, NULL, "History", "The revisions of a service, newest first")
+  ROUTE("POST", "/api/v1/services/{name}/scale", API_PERM_OPERATE, api_post_scale, ONE, "Scale", "Done", "Set the number of replicas")
+  ROUTE("POST", "/api/v1/services/{name}/stop", API_PERM_OPERATE, api_post_stop, ONE, NULL, "Done", "Keep the spec, run nothing")
+  ROUTE("POST", "/api/v1/services/{name}/start", API_PERM_OPERATE, api_post_start, ONE, NULL, "Done", "Run a stopped service again")
+  ROUTE("POST", "/api/v1/services/{name}/restart", API_PERM_OPERATE, api_post_restart, ONE, NULL, "Done", "Replace all instances, rolling")
+  ROUTE("POST", "/api/v1/services/{name}/redeploy", API_PERM_OPERATE, api_post_redeploy, ONE, NULL, "Done", "Pull the image again and roll")
+  ROUTE("POST", "/api/v1/services/{name}/rollback", API_PERM_DEPLOY, api_post_rollback, ONE " to:integer", NULL, "Done", "Go back to an earlier revision")
+  ROUTE("DELETE", "/api/v1/projects/{name}", API_PERM_OPERATE, api_delete_project, "purge:boolean", NULL, "Stopped", "Stop all services of a project; with purge, forget them")
+  ROUTE("POST", "/api/v1/stop", API_PERM_ADMIN, api_post_stop_all, "", NULL, "Stopped", "Stop everything")
+  ROUTE("GET", "/api/v1/events", API_PERM_VIEW, api_get_events, "since:string project:string follow:boolean limit:integer", NULL, "Events", "The cluster's history, replayable")
+  ROUTE("GET", "/api/v1/cluster/info", API_PERM_VIEW, api_get_cluster, "", NULL, "Cluster", "Masters, scheduler, store, figures")
+  ROUTE("GET", "/api/v1/nodes", API_PERM_VIEW, api_get_nodes, "", NULL, "Nodes", "Nodes with capacity, use, labels, versions")
+};
+/* clang-format on */
+const size_t api_route_count = sizeof api_routes / sizeof api_routes[0];
+
+static bool path_matches(const char *pattern, const char *path, char param[API_PARAM_MAX]) {
+  param[0] = 0;
+  while (*pattern && *path) {
+    if (*pattern != '{') {
+      if (*pattern++ != *path++)
+        return false;
+      continue;
+    }
+    size_t len = strcspn(path, "/");
+    if (!len || len >= API_PARAM_MAX)
+      return false;
+    memcpy(param, path, len);
+    param[len] = 0;
+    path += len;
+    pattern = strchr(pattern, '}') + 1;
+  }
+  return !*pattern && !*path;
+}
+
+enum api_match api_route_find(const char *method, const char *path, const struct api_route **ret, char param[API_PARAM_MAX], char allow[48]) {
+  const char *want = strcmp(method, "HEAD") == 0 ? "GET" : method;
+  char found[API_PARAM_MAX];
+  bool known = false;
+  allow[0] = 0;
+  for (size_t i = 0; i < api_route_count; i++) {
+    if (!path_matches(api_routes[i].path, path, found))
+      continue;
+    if (strcmp(api_routes[i].method, want) == 0) {
+      memcpy(param, found, sizeof found);
+      *ret = &api_routes[i];
+      return API_MATCH;
+    }
+    size_t used = strlen(allow);
+    snprintf(allow + used, 48 - used, "%s%s", known ? ", " : "", api_routes[i].method);
+    known = true;
+  }
+  return known ? API_MATCH_NO_METHOD : API_MATCH_NONE;
+}
