@@ -607,6 +607,22 @@ static int drop_behind(struct dlog *log, uint64_t number, struct err *err) {
   return rc < 0 ? err_errno(err, -rc, "%s: dropping what lies behind the tail", log->dir) : 0;
 }
 
+/* After a sync that failed, the kernel holds the pages for clean, though they never reached the disk, and a second sync would say yes to
+ * nothing. So what no sync is known to have covered is written once more. */
+static int write_again(struct dlog *log, struct segment *seg, uint64_t synced, struct err *err) {
+  uint8_t chunk[16384];
+  uint64_t at = synced >> 32 > seg->number ? seg->used : synced >> 32 == seg->number ? synced & UINT32_MAX : DLOG_HEADER;
+  while (at < seg->used) {
+    size_t len = seg->used - at < sizeof chunk ? seg->used - at : sizeof chunk;
+    ssize_t n = disk_read_at(log->disk, seg->fd, chunk, len, (int64_t)at);
+    int rc = n < 0 ? (int)n : n == 0 ? -EIO : disk_write_at(log->disk, seg->fd, chunk, (size_t)n, (int64_t)at);
+    if (rc < 0)
+      return err_errno(err, -rc, "%s: segment %" PRIu64, log->dir, seg->number);
+    at += (uint64_t)n;
+  }
+  return 0;
+}
+
 static int take_places(struct dlog *log, const struct dlog_replay *r, struct err *err) {
   for (size_t i = 0; i < r->n_places; i++) {
     const struct dlog_place *p = &r->places[i];
@@ -625,6 +641,8 @@ static int take_places(struct dlog *log, const struct dlog_replay *r, struct err
     if (torn && (cut_tail(log, &seg, p->used, err) < 0 || drop_behind(log, p->number, err) < 0))
       return -1;
     /* What a killed process wrote and never synced was read here, and is about to be relied on. */
+    if (r->synced != 0 && write_again(log, &seg, r->synced, err) < 0)
+      return -1;
     int rc = log->disk->fdatasync(log->disk, seg.fd);
     if (rc < 0)
       return err_errno(err, -rc, "%s", path);

@@ -99,6 +99,7 @@ struct dlog_replay {
   struct dlog_place *places;
   size_t n_places;
   uint64_t records, bytes;
+  uint64_t synced;   /* the hint: position; 0: none */
   uint64_t torn_at;  /* position of the cut; 0: none */
   size_t damaged;    /* faults that are not torn tails */
 };

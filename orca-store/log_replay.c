@@ -276,6 +276,7 @@ int dlog_replay(struct dlog_replay *r, struct err *err) {
     r->disk->close(r->disk, fd);
     if (n == (ssize_t)sizeof hint) /* a hint that can't be read is none */
       p.hint = dlog_get_hint(hint);
+    r->synced = p.hint;
   }
   rc = r->disk->list(r->disk, r->dir, each_name, &names);
   if (rc < 0)
