@@ -1,0 +1,50 @@
+/* The one table of commands. */
+#include "orcactl/ctl.h"
+
+/* clang-format off */
+#define PROJECT {"project", 'p', "PROJECT", "only this project"}
+
+const struct ctl_command ctl_commands[] = {
+  {"deploy", "[NAME...]", 0, -1, cmd_deploy, "make the cluster run what the infra directory says",
+   "Reads cluster.toml and services/PROJECT/service.toml, sends what they say and waits, with a line per service, until each is ready or has failed.\n"
+   "What has not changed is not touched. With NAMEs only those services are sent. Exit code 1 when a service failed.",
+   {{"dry-run", 'n', NULL, "only say what would change, like `orcactl plan`"},
+    {"no-wait", 0, NULL, "don't wait until the services are ready"},
+    {"prune", 0, NULL, "remove services that are no longer in the infra directory"}}},
+  {"plan", "[NAME...]", 0, -1, cmd_plan, "what deploy would do, as a diff",
+   NULL, {{"prune", 0, NULL, "as if deploy were given --prune"}}},
+  {"status", "", 0, 0, cmd_status, "all services and how they are", "The first line says whether all is well.",
+   {PROJECT, {"watch", 'w', NULL, "keep it on the screen, up to date"}}},
+  {"ps", "[NAME...]", 0, -1, cmd_ps, "every instance: its state, restarts, node, address", NULL, {PROJECT}},
+  {"inspect", "NAME", 1, 1, cmd_inspect, "everything about one service", "NAME is a service's name, or PROJECT/NAME.", {{0}}},
+  {"explain", "NAME", 1, 1, cmd_explain, "why each instance is where it is, or why it is pending", NULL, {{0}}},
+  {"history", "NAME", 1, 1, cmd_history, "the revisions of a service, newest first", NULL, {{0}}},
+  {"scale", "NAME N", 2, 2, cmd_scale, "run N instances", "A later deploy keeps this number, unless its file names another one than before.", {{0}}},
+  {"stop", "NAME...", 0, -1, cmd_stop, "run nothing, keep the spec",
+   NULL, {{"all", 0, NULL, "every service of the cluster"}}},
+  {"start", "NAME...", 1, -1, cmd_start, "run a stopped service again", NULL, {{0}}},
+  {"restart", "NAME...", 1, -1, cmd_restart, "replace all instances, rolling", NULL, {{0}}},
+  {"redeploy", "NAME...", 1, -1, cmd_redeploy, "pull the image again and roll", NULL, {{0}}},
+  {"rollback", "NAME", 1, 1, cmd_rollback, "go back to an earlier revision",
+   NULL, {{"to", 0, "REVISION", "which one (see `orcactl history`); else the one before"}}},
+  {"rm", "NAME...", 1, -1, cmd_rm, "stop a service; with --purge, forget it",
+   NULL, {{"purge", 0, NULL, "forget its spec and revisions too"}}},
+  {"nodes", "", 0, 0, cmd_nodes, "the nodes: state, capacity, use", NULL, {{0}}},
+  {"events", "", 0, 0, cmd_events, "what has happened in the cluster",
+   NULL, {PROJECT, {"follow", 'f', NULL, "go on as things happen"}, {"since", 0, "WHEN", "10m, 2h, or 2026-01-02T03:04:05Z"}, {"tail", 'n', "N", "only the newest N (100)"}}},
+  {"version", "", 0, 0, cmd_version, "versions of orcactl and of the cluster", NULL, {{0}}},
+  {"init", "", 0, 0, cmd_init, "make this machine a master",
+   "Makes keys, the cluster's CA, master.key, the first admin token and node.toml, and a context for orcactl (--context NAME, else \"default\").\n"
+   "Then start the daemons: `systemctl enable --now orca-master.target`.",
+   {{"name", 0, "NAME", "of this node; else the host's name"},
+    {"address", 0, "IP", "where other nodes reach it; else 127.0.0.1"},
+    {"root", 0, "DIR", "keep everything in DIR; else /etc/orca, /var/lib/orca, /run/orca"},
+    {"docker", 0, "SOCKET", "Docker's socket; else /run/docker.sock"},
+    {"http-port", 0, "PORT", "of the proxy; else 80"},
+    {"https-port", 0, "PORT", "of the proxy; else 443"},
+    {"use", 0, NULL, "make the new context the current one"},
+    {"free-ports", 0, NULL, "where a port is taken, take a free one"}}},
+  {"help", "[VERB]", 0, 1, cmd_help, "this, or what a verb does", NULL, {{0}}},
+};
+/* clang-format on */
+const size_t ctl_command_count = sizeof ctl_commands / sizeof ctl_commands[0];

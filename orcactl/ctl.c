@@ -1,0 +1,408 @@
+#include "orcactl/ctl.h"
+
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "common/spec/spec.h"
+#include "orcactl/api.h"
+#include "orcactl/text.h"
+
+/* Good before and after the verb. */
+static const struct ctl_option globals[] = {
+    {"context", 0, "NAME", "the cluster to talk to; else $ORCA_CONTEXT, else the current one"},
+    {"directory", 'C', "DIR", "the infra directory; else $ORCA_DIR, else the nearest parent with a cluster.toml"},
+    {"output", 'o', "FORMAT", "table, wide or json"},
+    {"yes", 'y', NULL, "don't ask before destroying something"},
+    {"help", 'h', NULL, "what a verb does"},
+};
+#define GLOBAL_COUNT (sizeof globals / sizeof *globals)
+
+/* ---- help ---- */
+
+static void print_option(const struct ctl_option *o) {
+  char left[64];
+  snprintf(left, sizeof left, "%c%c%s--%s%s%s", o->letter ? '-' : ' ', o->letter ? o->letter : ' ', o->letter ? ", " : "  ", o->name, o->value ? " " : "",
+           o->value ? o->value : "");
+  printf("  %-26s %s\n", left, o->help);
+}
+
+static void print_globals(void) {
+  printf("\nEverywhere:\n");
+  for (size_t i = 0; i < GLOBAL_COUNT; i++)
+    print_option(&globals[i]);
+}
+
+static void help_all(void) {
+  printf("orcactl VERB [NAME...] [options]\n\n");
+  for (size_t i = 0; i < ctl_command_count; i++) {
+    char left[40];
+    snprintf(left, sizeof left, "%s %s", ctl_commands[i].name, ctl_commands[i].args);
+    printf("  %-20s %s\n", left, ctl_commands[i].summary);
+  }
+  print_globals();
+  printf("\nNAME is a service's name, or PROJECT/NAME where several projects have one. `orcactl VERB --help` says more.\n"
+         "Exit codes: 0 done, 1 failed, 2 usage, 3 not reachable, 4 not allowed.\n");
+}
+
+static void help_one(const struct ctl_command *c) {
+  printf("orcactl %s%s%s%s: %s\n", c->name, *c->args ? " " : "", c->args, c->options[0].name ? " [options]" : "", c->summary);
+  if (c->details)
+    printf("\n%s\n", c->details);
+  if (c->options[0].name)
+    printf("\n");
+  for (size_t i = 0; i < CTL_OPTIONS_MAX && c->options[i].name; i++)
+    print_option(&c->options[i]);
+  print_globals();
+}
+
+/* ---- complaints ---- */
+
+static void complain(const struct ctl *ctl, const char *text) {
+  struct buf b = BUF_INIT((size_t)1 << 20);
+  text_clean(text, &b);
+  fprintf(stderr, "%sorcactl: %s%s\n", ctl->complain_color ? "\033[31m" : "", buf_str(&b), ctl->complain_color ? "\033[0m" : "");
+  buf_free(&b);
+}
+
+int ctl_usage(struct ctl *ctl, const char *fmt, ...) {
+  char text[512];
+  va_list ap;
+  va_start(ap, fmt);
+  vsnprintf(text, sizeof text, fmt, ap);
+  va_end(ap);
+  complain(ctl, text);
+  if (ctl->command)
+    fprintf(stderr, "Usage: orcactl %s %s; `orcactl %s --help` says more.\n", ctl->command->name, ctl->command->args, ctl->command->name);
+  else
+    fprintf(stderr, "`orcactl --help` lists the verbs.\n");
+  return CTL_USAGE;
+}
+
+static void print_details(const json_t *details) {
+  size_t i;
+  json_t *one;
+  json_array_foreach(details, i, one) {
+    struct buf b = BUF_INIT((size_t)1 << 20);
+    text_clean(api_str(one, "path"), &b);
+    if (b.len)
+      buf_add_str(&b, ": ");
+    text_clean(api_str(one, "message"), &b);
+    fprintf(stderr, "  %s\n", buf_str(&b));
+    buf_free(&b);
+  }
+}
+
+int ctl_fail(struct ctl *ctl, const struct err *err) {
+  complain(ctl, err->msg);
+  if (json_array_size(ctl->details) > 1)
+    print_details(ctl->details);
+  switch (err->code) {
+  case ERR_UNAUTHENTICATED:
+    fprintf(stderr, "The token of context %s is not known to the cluster.\n", ctl->context.name);
+    return CTL_DENIED;
+  case ERR_DENIED:
+    return CTL_DENIED;
+  case ERR_UNAVAILABLE:
+  case ERR_NO_LEADER:
+    if (ctl->unreachable)
+      fprintf(stderr, "Is the cluster running? On its master: `systemctl status orca-apiserver`. Another cluster: --context NAME.\n");
+    else
+      fprintf(stderr, "What runs goes on running; try again in a moment.\n");
+    return CTL_UNREACHABLE;
+  default:
+    return CTL_FAILED;
+  }
+}
+
+int ctl_confirm(struct ctl *ctl, const char *question) {
+  if (ctl->yes)
+    return CTL_OK;
+  if (!isatty(STDIN_FILENO) || !isatty(STDERR_FILENO))
+    return ctl_usage(ctl, "%s This needs --yes where nobody can be asked.", question);
+  struct buf b = BUF_INIT((size_t)1 << 20);
+  text_clean(question, &b);
+  fprintf(stderr, "%s [y/N] ", buf_str(&b));
+  buf_free(&b);
+  char answer[16] = "";
+  if (fgets(answer, sizeof answer, stdin) && (answer[0] == 'y' || answer[0] == 'Y'))
+    return CTL_OK;
+  fprintf(stderr, "Nothing was done.\n");
+  return CTL_FAILED;
+}
+
+/* ---- the arguments ---- */
+
+/* Optimal string alignment: one for an insertion, a deletion, another letter, or two neighbours swapped. */
+static unsigned distance(const char *a, const char *b) {
+  size_t la = strlen(a), lb = strlen(b);
+  enum { MAX = 63 };
+  if (la > MAX || lb > MAX)
+    return MAX;
+  unsigned rows[3][MAX + 1];
+  for (size_t j = 0; j <= lb; j++)
+    rows[0][j] = (unsigned)j;
+  for (size_t i = 1; i <= la; i++) {
+    unsigned *now = rows[i % 3], *above = rows[(i + 2) % 3], *before = rows[(i + 1) % 3];
+    now[0] = (unsigned)i;
+    for (size_t j = 1; j <= lb; j++) {
+      unsigned best = above[j - 1] + (a[i - 1] != b[j - 1]);
+      if (above[j] + 1 < best)
+        best = above[j] + 1;
+      if (now[j - 1] + 1 < best)
+        best = now[j - 1] + 1;
+      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] && before[j - 2] + 1 < best)
+        best = before[j - 2] + 1;
+      now[j] = best;
+    }
+  }
+  return rows[la % 3][lb];
+}
+
+const char *ctl_nearest(const char *text, const char *(*name)(const void *list, size_t i), const void *list) {
+  const char *best = NULL, *one;
+  unsigned least = (unsigned)strlen(text) / 3 + 2;
+  for (size_t i = 0; (one = name(list, i)); i++) {
+    unsigned d = distance(text, one);
+    if (d < least) {
+      least = d;
+      best = one;
+    }
+  }
+  return best;
+}
+
+static const char *verb_name(const void *list, size_t i) {
+  (void)list;
+  return i < ctl_command_count ? ctl_commands[i].name : NULL;
+}
+
+static const struct ctl_command *find_command(const char *name) {
+  for (size_t i = 0; i < ctl_command_count; i++)
+    if (strcmp(ctl_commands[i].name, name) == 0)
+      return &ctl_commands[i];
+  return NULL;
+}
+
+/* The options that are good here: the command's, then the global ones. */
+static const struct ctl_option *option_at(const struct ctl *ctl, size_t i) {
+  size_t own = 0;
+  while (ctl->command && own < CTL_OPTIONS_MAX && ctl->command->options[own].name)
+    own++;
+  if (i < own)
+    return &ctl->command->options[i];
+  return i - own < GLOBAL_COUNT ? &globals[i - own] : NULL;
+}
+
+static const char *option_name(const void *list, size_t i) {
+  const struct ctl_option *o = option_at(list, i);
+  return o ? o->name : NULL;
+}
+
+static int set_output(struct ctl *ctl, const char *value) {
+  if (strcmp(value, "table") == 0)
+    ctl->output = CTL_TABLE;
+  else if (strcmp(value, "wide") == 0)
+    ctl->output = CTL_WIDE;
+  else if (strcmp(value, "json") == 0)
+    ctl->output = CTL_JSON;
+  else
+    return ctl_usage(ctl, "-o %s: want table, wide or json", value);
+  return CTL_OK;
+}
+
+static int set_option(struct ctl *ctl, const struct ctl_option *o, const char *value, bool *help) {
+  if (ctl->command && o >= ctl->command->options && o < ctl->command->options + CTL_OPTIONS_MAX) {
+    ctl->values[o - ctl->command->options] = value;
+    return CTL_OK;
+  }
+  switch (o - globals) {
+  case 0:
+    ctl->context_name = value;
+    break;
+  case 1:
+    ctl->dir = value;
+    break;
+  case 2:
+    return set_output(ctl, value);
+  case 3:
+    ctl->yes = true;
+    break;
+  default:
+    *help = true;
+  }
+  return CTL_OK;
+}
+
+static int parse_long(struct ctl *ctl, int argc, char **argv, int *at, bool *help) {
+  const char *text = argv[*at] + 2, *equals = strchr(text, '=');
+  size_t len = equals ? (size_t)(equals - text) : strlen(text);
+  const struct ctl_option *o;
+  for (size_t i = 0; (o = option_at(ctl, i)); i++)
+    if (strlen(o->name) == len && strncmp(o->name, text, len) == 0)
+      break;
+  if (!o) {
+    char name[64];
+    snprintf(name, sizeof name, "%.*s", (int)len, text);
+    const char *near = ctl_nearest(name, option_name, ctl);
+    return near ? ctl_usage(ctl, "unknown option --%s: did you mean --%s?", name, near) : ctl_usage(ctl, "unknown option --%s", name);
+  }
+  const char *value = "";
+  if (o->value && equals)
+    value = equals + 1;
+  else if (o->value && *at + 1 < argc)
+    value = argv[++*at];
+  else if (o->value)
+    return ctl_usage(ctl, "--%s needs a value: --%s %s", o->name, o->name, o->value);
+  else if (equals)
+    return ctl_usage(ctl, "--%s takes no value", o->name);
+  return set_option(ctl, o, value, help);
+}
+
+/* -f, -wf, -C DIR, -ojson */
+static int parse_short(struct ctl *ctl, int argc, char **argv, int *at, bool *help) {
+  for (const char *p = argv[*at] + 1; *p; p++) {
+    const struct ctl_option *o;
+    for (size_t i = 0; (o = option_at(ctl, i)); i++)
+      if (o->letter == *p)
+        break;
+    if (!o)
+      return ctl_usage(ctl, "unknown option -%c", *p);
+    if (!o->value) {
+      if (set_option(ctl, o, "", help) != CTL_OK)
+        return CTL_USAGE;
+      continue;
+    }
+    if (!p[1] && *at + 1 >= argc)
+      return ctl_usage(ctl, "-%c needs a value: -%c %s", *p, *p, o->value);
+    return set_option(ctl, o, p[1] ? p + 1 : argv[++*at], help);
+  }
+  return CTL_OK;
+}
+
+static int parse_word(struct ctl *ctl, const char *word) {
+  if (ctl->command) {
+    if ((size_t)ctl->argc == sizeof ctl->argv / sizeof *ctl->argv)
+      return ctl_usage(ctl, "too many arguments");
+    ctl->argv[ctl->argc++] = word;
+    return CTL_OK;
+  }
+  ctl->command = find_command(word);
+  if (ctl->command)
+    return CTL_OK;
+  const char *near = ctl_nearest(word, verb_name, NULL);
+  return near ? ctl_usage(ctl, "unknown verb `%s`: did you mean `%s`?", word, near) : ctl_usage(ctl, "unknown verb `%s`", word);
+}
+
+int ctl_parse(struct ctl *ctl, int argc, char **argv, bool *ret_stop) {
+  bool help = false, words_only = false;
+  *ret_stop = true;
+  for (int i = 1; i < argc; i++) {
+    int rc;
+    if (words_only || argv[i][0] != '-' || !argv[i][1])
+      rc = parse_word(ctl, argv[i]);
+    else if (strcmp(argv[i], "--") == 0)
+      words_only = true, rc = CTL_OK;
+    else if (strcmp(argv[i], "--version") == 0 && !ctl->command)
+      rc = parse_word(ctl, "version");
+    else if (argv[i][1] == '-')
+      rc = parse_long(ctl, argc, argv, &i, &help);
+    else
+      rc = parse_short(ctl, argc, argv, &i, &help);
+    if (rc != CTL_OK)
+      return rc;
+  }
+  if (help || !ctl->command) {
+    if (help && ctl->command)
+      help_one(ctl->command);
+    else if (help)
+      help_all();
+    else
+      return ctl_usage(ctl, "say what to do");
+    return CTL_OK;
+  }
+  if (ctl->argc < ctl->command->min_args)
+    return ctl_usage(ctl, "`%s` needs %s", ctl->command->name, ctl->command->args);
+  if (ctl->command->max_args >= 0 && ctl->argc > ctl->command->max_args)
+    return ctl_usage(ctl, "`%s` has one argument too many: %s", ctl->command->name, ctl->argv[ctl->command->max_args]);
+  *ret_stop = false;
+  return CTL_OK;
+}
+
+const char *ctl_value(const struct ctl *ctl, const char *option) {
+  for (size_t i = 0; i < CTL_OPTIONS_MAX && ctl->command->options[i].name; i++)
+    if (strcmp(ctl->command->options[i].name, option) == 0)
+      return ctl->values[i];
+  return NULL;
+}
+
+bool ctl_flag(const struct ctl *ctl, const char *option) {
+  return ctl_value(ctl, option) != NULL;
+}
+
+int cmd_help(struct ctl *ctl) {
+  const struct ctl_command *c = ctl->argc ? find_command(ctl->argv[0]) : NULL;
+  if (ctl->argc && !c) {
+    const char *near = ctl_nearest(ctl->argv[0], verb_name, NULL);
+    return near ? ctl_usage(ctl, "unknown verb `%s`: did you mean `%s`?", ctl->argv[0], near) : ctl_usage(ctl, "unknown verb `%s`", ctl->argv[0]);
+  }
+  if (c)
+    help_one(c);
+  else
+    help_all();
+  return CTL_OK;
+}
+
+/* ---- what commands share ---- */
+
+char *ctl_infra_dir(struct ctl *ctl, struct err *err) {
+  const char *env = getenv("ORCA_DIR");
+  char *dir = ctl->dir ? strdup(ctl->dir) : env && *env ? strdup(env) : NULL, *cwd = NULL;
+  if (!dir && !ctl->dir && !(env && *env)) {
+    cwd = getcwd(NULL, 0);
+    dir = cwd ? spec_find_infra(cwd) : NULL;
+    free(cwd);
+    if (!dir)
+      err_set(err, ERR_NOT_FOUND, "no cluster.toml in this folder or above it: name the infra directory with -C DIR or $ORCA_DIR");
+  } else if (!dir) {
+    err_set(err, ERR_MEMORY, "no memory");
+  }
+  return dir;
+}
+
+int ctl_print_json(struct ctl *ctl, const json_t *json) {
+  /* On a terminal everything beyond ASCII is escaped: C1 controls and marks of direction are beyond it. */
+  char *text = json_dumps(json, JSON_INDENT(2) | (ctl->tty ? JSON_ENSURE_ASCII : 0));
+  if (!text)
+    return CTL_FAILED;
+  puts(text);
+  free(text);
+  return CTL_OK;
+}
+
+int ctl_main(int argc, char **argv) {
+  struct ctl ctl = {0};
+  const char *no_color = getenv("NO_COLOR"), *term = getenv("TERM");
+  bool dumb = term && strcmp(term, "dumb") == 0, may_color = !(no_color && *no_color) && !dumb;
+  struct winsize size;
+  signal(SIGPIPE, SIG_IGN); /* `orcactl events -f | head` ends by a failed write */
+  text_init();
+  ctl.tty = isatty(STDOUT_FILENO);
+  ctl.live = ctl.tty && !dumb;
+  ctl.color = ctl.tty && may_color;
+  ctl.complain_color = isatty(STDERR_FILENO) && may_color;
+  if (ctl.tty)
+    ctl.width = ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col ? size.ws_col : 80;
+  bool stop;
+  int rc = ctl_parse(&ctl, argc, argv, &stop);
+  if (!stop)
+    rc = ctl.command->run(&ctl);
+  api_end(&ctl);
+  if (fflush(stdout) != 0 && rc == CTL_OK)
+    rc = CTL_FAILED;
+  return rc;
+}

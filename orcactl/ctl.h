@@ -1,0 +1,96 @@
+/* orcactl's frame: the command table, what every command gets, how it ends.
+ *
+ * commands.c holds the one table: verb, arguments, options, help, handler; parsing, --help and "did you mean" are made from it. A handler
+ * prints its result to stdout, complains through ctl_fail() and returns an exit code.
+ * Threads: none. */
+#ifndef ORCA_ORCACTL_CTL_H
+#define ORCA_ORCACTL_CTL_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "common/err.h"
+#include "orcactl/context.h"
+
+enum ctl_exit { CTL_OK = 0, CTL_FAILED = 1, CTL_USAGE = 2, CTL_UNREACHABLE = 3, CTL_DENIED = 4 };
+enum ctl_output { CTL_TABLE, CTL_WIDE, CTL_JSON };
+
+#define CTL_OPTIONS_MAX 12
+
+struct ctl;
+
+struct ctl_option {
+  const char *name; /* "watch" */
+  char letter;      /* 0: none */
+  const char *value; /* "SECONDS"; NULL: a flag */
+  const char *help;
+};
+struct ctl_command {
+  const char *name, *args; /* "scale", "NAME N" */
+  int min_args, max_args;  /* -1: any number */
+  int (*run)(struct ctl *ctl);
+  const char *summary, *details; /* details may be NULL */
+  struct ctl_option options[CTL_OPTIONS_MAX];
+};
+extern const struct ctl_command ctl_commands[];
+extern const size_t ctl_command_count;
+
+struct ctl {
+  const struct ctl_command *command;
+  int argc; /* what is neither a verb nor an option */
+  const char *argv[64];
+  const char *values[CTL_OPTIONS_MAX];
+  const char *context_name, *dir;
+  enum ctl_output output;
+  bool yes;
+  bool tty, live, color; /* of stdout; live: the cursor can be moved */
+  bool complain_color;
+  unsigned width;   /* of the terminal; 0: not one, nothing is cut */
+  struct context context;
+  bool has_context, unreachable;
+  json_t *details; /* of the last refused request: [{"path", "message"}] */
+  void *curl;
+};
+
+/* The whole program; main() only calls it. */
+int ctl_main(int argc, char **argv);
+/* Fills ctl from the arguments. *ret_stop: help or a usage error was printed, end with what it returns. */
+int ctl_parse(struct ctl *ctl, int argc, char **argv, bool *ret_stop);
+
+bool ctl_flag(const struct ctl *ctl, const char *option);
+const char *ctl_value(const struct ctl *ctl, const char *option); /* NULL: not given */
+
+/* "orcactl: MESSAGE", the request's details, and what to do next. Returns the exit code that fits. */
+int ctl_fail(struct ctl *ctl, const struct err *err);
+int ctl_usage(struct ctl *ctl, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* Asks on the terminal; --yes answers. Without a terminal: usage error. CTL_OK: go on. */
+int ctl_confirm(struct ctl *ctl, const char *question);
+/* The infra directory: -C, $ORCA_DIR, the nearest parent with a cluster.toml. The caller frees. */
+char *ctl_infra_dir(struct ctl *ctl, struct err *err);
+/* Prints JSON to stdout, indented. */
+int ctl_print_json(struct ctl *ctl, const json_t *json);
+/* The name that is nearest, near enough to be meant; NULL when none is. */
+const char *ctl_nearest(const char *text, const char *(*name)(const void *list, size_t i), const void *list);
+
+int cmd_deploy(struct ctl *ctl);
+int cmd_plan(struct ctl *ctl);
+int cmd_status(struct ctl *ctl);
+int cmd_ps(struct ctl *ctl);
+int cmd_inspect(struct ctl *ctl);
+int cmd_explain(struct ctl *ctl);
+int cmd_history(struct ctl *ctl);
+int cmd_scale(struct ctl *ctl);
+int cmd_stop(struct ctl *ctl);
+int cmd_start(struct ctl *ctl);
+int cmd_restart(struct ctl *ctl);
+int cmd_redeploy(struct ctl *ctl);
+int cmd_rollback(struct ctl *ctl);
+int cmd_rm(struct ctl *ctl);
+int cmd_nodes(struct ctl *ctl);
+int cmd_events(struct ctl *ctl);
+int cmd_version(struct ctl *ctl);
+int cmd_init(struct ctl *ctl);
+int cmd_help(struct ctl *ctl);
+
+#endif

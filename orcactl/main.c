@@ -1,0 +1,5 @@
+#include "orcactl/ctl.h"
+
+int main(int argc, char **argv) {
+  return ctl_main(argc, argv);
+}

@@ -1,0 +1,66 @@
+#include "orcactl/plan_view.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "orcactl/api.h"
+#include "orcactl/table.h"
+#include "orcactl/text.h"
+
+static void print_diff(const struct ctl *ctl, const char *diff) {
+  while (*diff) {
+    size_t len = strcspn(diff, "\n");
+    struct buf raw = BUF_INIT((size_t)16 << 20), line = BUF_INIT((size_t)16 << 20);
+    buf_add(&raw, diff, len);
+    text_clean_lines(buf_str(&raw), &line);
+    const char *color = !ctl->color ? "" : *diff == '+' ? table_color_code(TABLE_GREEN) : *diff == '-' ? table_color_code(TABLE_RED) : "";
+    printf("    %s%s%s\n", color, buf_str(&line), *color ? "\033[0m" : "");
+    buf_free(&raw);
+    buf_free(&line);
+    diff += len + (diff[len] != 0);
+  }
+}
+
+static void print_change(const struct ctl *ctl, const json_t *c) {
+  static const struct {
+    const char *action, *sign;
+    enum table_color color;
+  } kinds[] = {{"create", "+", TABLE_GREEN}, {"remove", "-", TABLE_RED}};
+  const char *action = api_str(c, "action"), *sign = "~";
+  enum table_color color = TABLE_YELLOW;
+  for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
+    if (strcmp(kinds[i].action, action) == 0) {
+      sign = kinds[i].sign;
+      color = kinds[i].color;
+    }
+  struct buf b = BUF_INIT((size_t)1 << 20);
+  if (ctl->color)
+    buf_add_str(&b, table_color_code(color));
+  buf_printf(&b, "%s ", sign);
+  text_clean(api_str(c, "service"), &b);
+  if (ctl->color)
+    buf_add_str(&b, "\033[0m");
+  buf_add_str(&b, "  ");
+  text_clean(action, &b);
+  if (json_is_integer(json_object_get(c, "revision")))
+    buf_printf(&b, ", revision %lld, %lld instance%s", api_int(c, "revision"), api_int(c, "replicas"), api_int(c, "replicas") == 1 ? "" : "s");
+  if (json_is_true(json_object_get(c, "stop_first")))
+    buf_add_str(&b, "; the old one stops first: it binds a port or a volume of its node");
+  puts(buf_str(&b));
+  buf_free(&b);
+  print_diff(ctl, api_str(c, "diff"));
+}
+
+void plan_print(struct ctl *ctl, const json_t *plan) {
+  size_t i, changes = json_array_size(json_object_get(plan, "deployed")), removed = json_array_size(json_object_get(plan, "removed"));
+  json_t *c;
+  json_array_foreach(json_object_get(plan, "changes"), i, c)
+    print_change(ctl, c);
+  bool cluster = json_is_true(json_object_get(plan, "cluster_changed"));
+  if (cluster)
+    printf("~ cluster.toml\n");
+  if (changes || removed || cluster)
+    printf("\n%zu to deploy, %zu to remove, %zu unchanged\n", changes, removed, json_array_size(json_object_get(plan, "unchanged")));
+  else
+    printf("Nothing to do: %zu unchanged\n", json_array_size(json_object_get(plan, "unchanged")));
+}

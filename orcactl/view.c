@@ -1,0 +1,191 @@
+#include "orcactl/view.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "orcactl/api.h"
+#include "orcactl/text.h"
+
+enum table_color view_status_color(const char *s) {
+  static const struct {
+    const char *status;
+    enum table_color color;
+  } colors[] = {
+      {"running", TABLE_GREEN}, {"complete", TABLE_GREEN}, {"ready", TABLE_GREEN},       {"stopped", TABLE_DIM},     {"exited", TABLE_DIM},      {"failed", TABLE_RED},
+      {"crashing", TABLE_RED},  {"backoff", TABLE_RED},    {"rolled_back", TABLE_RED}, {"degraded", TABLE_RED}, {"timeout", TABLE_RED}, {"removed", TABLE_RED},
+  };
+  for (size_t i = 0; i < sizeof colors / sizeof *colors; i++)
+    if (strcmp(colors[i].status, s) == 0)
+      return colors[i].color;
+  return *s ? TABLE_YELLOW : TABLE_PLAIN;
+}
+
+bool view_status_is_bad(const char *s) {
+  return strcmp(s, "running") != 0 && strcmp(s, "stopped") != 0 && strcmp(s, "stopping") != 0 && strcmp(s, "deploying") != 0;
+}
+
+void view_join(const json_t *strings, struct buf *to) {
+  size_t i;
+  json_t *one;
+  json_array_foreach(strings, i, one)
+    buf_printf(to, "%s%s", i ? "," : "", json_is_string(one) ? json_string_value(one) : "");
+}
+
+void view_age(const char *rfc3339, char out[16]) {
+  int64_t at = text_time(rfc3339);
+  if (at < 0)
+    snprintf(out, 16, "-");
+  else
+    text_age((int64_t)time(NULL) - at, out);
+}
+
+void view_print(const struct ctl *ctl, const struct table *t) {
+  struct buf out = BUF_INIT((size_t)64 << 20);
+  table_print(t, ctl->width, ctl->color, &out);
+  fputs(buf_str(&out), stdout);
+  buf_free(&out);
+}
+
+/* ---- instances ---- */
+
+void view_instance_columns(struct table *t, bool wide) {
+  table_column(t, "INSTANCE", false);
+  table_column(t, "STATE", false);
+  table_column(t, "READY", false);
+  table_column(t, "RESTARTS", true);
+  table_column(t, "NODE", false);
+  table_column(t, "ADDRESS", false);
+  table_column(t, "REV", true);
+  table_column(t, "AGE", true);
+  if (wide) {
+    table_column(t, "CONTAINER", false);
+    table_column(t, "CPU", true);
+    table_column(t, "MEMORY", true);
+    table_column(t, "EXIT", true);
+  }
+  table_column(t, "REASON", false);
+}
+
+static const char *dash(const char *s) {
+  return *s ? s : "-";
+}
+
+void view_instance_row(struct table *t, const json_t *in, bool wide) {
+  char age[16], memory[16];
+  const char *state = api_str(in, "state");
+  const json_t *exit_code = json_object_get(in, "exit_code");
+  view_age(*api_str(in, "started") ? api_str(in, "started") : api_str(in, "created"), age);
+  text_bytes((uint64_t)api_int(in, "memory"), memory);
+  bool ready = json_is_true(json_object_get(in, "ready"));
+  table_cell(t, TABLE_PLAIN, api_str(in, "id"));
+  table_cell(t, view_status_color(state), state);
+  table_cell(t, ready ? TABLE_GREEN : TABLE_PLAIN, ready ? "yes" : "no");
+  table_cellf(t, TABLE_PLAIN, "%lld", api_int(in, "restarts"));
+  table_cell(t, TABLE_PLAIN, dash(api_str(in, "node")));
+  table_cell(t, TABLE_PLAIN, dash(api_str(in, "address")));
+  table_cellf(t, TABLE_PLAIN, "%lld", api_int(in, "revision"));
+  table_cell(t, TABLE_PLAIN, age);
+  if (wide) {
+    table_cellf(t, TABLE_PLAIN, "%.12s", dash(api_str(in, "container_id")));
+    table_cellf(t, TABLE_PLAIN, "%.3f", api_num(in, "cpu"));
+    table_cell(t, TABLE_PLAIN, memory);
+    if (json_is_integer(exit_code))
+      table_cellf(t, TABLE_PLAIN, "%lld", (long long)json_integer_value(exit_code));
+    else
+      table_cell(t, TABLE_PLAIN, "-");
+  }
+  table_cellf(t, TABLE_PLAIN, "%s%s%s", api_str(in, "reason"), *api_str(in, "reason") && *api_str(in, "progress") ? ": " : "", api_str(in, "progress"));
+}
+
+/* ---- services ---- */
+
+static void columns(struct table *t, bool wide) {
+  table_column(t, "SERVICE", false);
+  table_column(t, "STATUS", false);
+  table_column(t, "READY", true);
+  table_column(t, "IMAGE", false);
+  table_column(t, "DOMAIN", false);
+  table_column(t, "REV", true);
+  if (wide)
+    table_column(t, "NODES", false);
+  table_column(t, "CPU", true);
+  table_column(t, "MEMORY", true);
+}
+
+static void row(struct table *t, const json_t *s, bool wide) {
+  const char *status = api_str(s, "status");
+  char memory[16];
+  text_bytes((uint64_t)api_int(s, "memory"), memory);
+  table_cellf(t, TABLE_PLAIN, "%s/%s", api_str(s, "project"), api_str(s, "name"));
+  table_cell(t, view_status_color(status), status);
+  table_cellf(t, TABLE_PLAIN, "%lld/%lld", api_int(s, "ready_replicas"), api_int(s, "replicas"));
+  table_cell(t, TABLE_PLAIN, dash(api_str(s, "image")));
+  table_cell(t, TABLE_PLAIN, dash(api_str(s, "domain")));
+  table_cellf(t, TABLE_PLAIN, "%lld", api_int(s, "revision"));
+  if (wide) {
+    struct buf nodes = BUF_INIT((size_t)1 << 16);
+    view_join(json_object_get(s, "nodes"), &nodes);
+    table_cell(t, TABLE_PLAIN, dash(buf_str(&nodes)));
+    buf_free(&nodes);
+  }
+  table_cellf(t, TABLE_PLAIN, "%.2f", api_num(s, "cpu"));
+  table_cell(t, TABLE_PLAIN, memory);
+}
+
+static void headline(const struct ctl *ctl, const json_t *services, struct buf *to) {
+  size_t i, count = json_array_size(services), bad = 0, busy = 0;
+  long long ready = 0, wanted = 0;
+  json_t *s;
+  json_array_foreach(services, i, s) {
+    bad += view_status_is_bad(api_str(s, "status"));
+    busy += strcmp(api_str(s, "status"), "deploying") == 0;
+    ready += api_int(s, "ready_replicas");
+    wanted += api_int(s, "replicas");
+  }
+  const char *color = bad ? table_color_code(TABLE_RED) : busy ? table_color_code(TABLE_YELLOW) : table_color_code(TABLE_GREEN);
+  const char *plural = count == 1 ? "" : "s";
+  if (ctl->color)
+    buf_add_str(to, color);
+  if (bad)
+    buf_printf(to, "%zu of %zu service%s need%s a look; ", bad, count, plural, bad == 1 ? "s" : "");
+  else if (busy)
+    buf_printf(to, "All well, %zu of %zu service%s being deployed; ", busy, count, plural);
+  else
+    buf_printf(to, "All is well: %zu service%s, ", count, plural);
+  buf_printf(to, "%lld of %lld instance%s ready%s\n", ready, wanted, wanted == 1 ? "" : "s", ctl->color ? "\033[0m" : "");
+}
+
+void view_status(const struct ctl *ctl, const json_t *services, struct buf *to) {
+  size_t i;
+  json_t *s;
+  if (!json_array_size(services)) {
+    buf_add_str(to, "All is well: nothing is deployed yet (`orcactl deploy` does that).\n");
+    return;
+  }
+  headline(ctl, services, to);
+  buf_add_byte(to, '\n');
+  struct table t = {0};
+  columns(&t, ctl->output == CTL_WIDE);
+  json_array_foreach(services, i, s)
+    row(&t, s, ctl->output == CTL_WIDE);
+  table_print(&t, ctl->width, ctl->color, to);
+  table_free(&t);
+  bool first = true;
+  json_array_foreach(services, i, s) {
+    if (!*api_str(s, "last_error"))
+      continue;
+    if (first)
+      buf_add_byte(to, '\n');
+    first = false;
+    text_clean(api_str(s, "project"), to);
+    buf_add_byte(to, '/');
+    text_clean(api_str(s, "name"), to);
+    buf_add_str(to, ": ");
+    if (strcmp(api_str(s, "status"), "rolled_back") == 0)
+      buf_printf(to, "rolled back to revision %lld: ", api_int(s, "revision"));
+    text_clean(api_str(s, "last_error"), to);
+    buf_add_byte(to, '\n');
+  }
+}

@@ -1,0 +1,21 @@
+/* What several commands show alike.
+ * Threads: none. */
+#ifndef ORCA_ORCACTL_VIEW_H
+#define ORCA_ORCACTL_VIEW_H
+
+#include <jansson.h>
+
+#include "orcactl/ctl.h"
+#include "orcactl/table.h"
+
+enum table_color view_status_color(const char *status);
+bool view_status_is_bad(const char *status); /* somebody should look */
+void view_join(const json_t *strings, struct buf *to); /* "n1,n2" */
+void view_age(const char *rfc3339, char out[16]); /* "3h", "-" */
+void view_instance_columns(struct table *t, bool wide);
+void view_instance_row(struct table *t, const json_t *instance, bool wide);
+/* The page of `orcactl status`: a line that says whether all is well, the table, what is wrong. */
+void view_status(const struct ctl *ctl, const json_t *services, struct buf *to);
+void view_print(const struct ctl *ctl, const struct table *t); /* to stdout */
+
+#endif
