@@ -46,12 +46,13 @@ static void send_snapshot(struct raft *r, struct raft_peer *p) {
 
 void raft_replicate(struct raft *r, struct raft_peer *p) {
   while (p->flow != FLOW_SNAPSHOT && p->next <= r->shape.last) {
-    if (p->flow == FLOW_PROBE ? p->waiting : p->inflight_n >= r->max_inflight)
-      return;
+    /* Before the windows: what they wait for may have been compacted meanwhile, and no heartbeat would show it. */
     if (p->next <= r->shape.base_index) {
       send_snapshot(r, p);
       return;
     }
+    if (p->flow == FLOW_PROBE ? p->waiting : p->inflight_n >= r->max_inflight)
+      return;
     uint64_t n = 0, bytes = 0;
     while (n < r->max_entries && p->next + n <= r->shape.last) {
       bytes += raft_shape_len(&r->shape, p->next + n);
