@@ -79,7 +79,7 @@ static Model__PullPolicy pull_by_tag(const char *image) {
 void spec_fill_probe(Model__Probe *probe, uint32_t port) {
   const struct spec_key *key = spec_find_key(&spec_service_table, "readiness");
   fill(key->table, &probe->base);
-  if (!probe->has_port && port)
+  if (!probe->has_port && !probe->n_exec && port)
     PB_SET(probe, port, port);
 }
 
