@@ -1,9 +1,11 @@
 /* orca-store: the cluster's state. Start-up, then the loop. */
+#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "common/daemon/daemon.h"
@@ -90,6 +92,8 @@ static int run(struct app *app, struct bus **bus, struct err *err) {
   if (acl_load(&app->acl, c->key_dir, err) < 0)
     return -1;
   struct store_options options = {.loop = app->d.loop, .dir = dir, .cluster_id = c->cluster_id, .node = c->name, .address = c->address, .ops = &ops, .arg = app};
+  if (mkdir(c->state_dir, 0700) < 0 && errno != EEXIST)
+    return err_errno(err, errno, "%s", c->state_dir);
   if (watch_for_faults(dir, err) < 0 || !(app->store = store_open(&options, err)))
     return -1;
   if (!(*bus = daemon_bus(&app->d, err)) || !(app->rpc = store_rpc_new(app->d.loop, *bus, app->store, &app->acl, endpoint, err)))

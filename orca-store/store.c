@@ -1085,6 +1085,29 @@ static int open_raft(struct store *s, const struct dlog_found *found, const char
   return 0;
 }
 
+static void refuse_all(struct store *s) {
+  struct err err;
+  err_set(&err, ERR_UNAVAILABLE, "the store is stopping: the outcome is not known");
+  struct proposals *queues[] = {&s->fresh, &s->waiting};
+  for (size_t q = 0; q < 2; q++) {
+    while (queues[q]->count) {
+      struct proposal p = pop(queues[q]);
+      refuse(&p, &err);
+    }
+    free(queues[q]->list);
+  }
+  for (struct reader *r = s->readers, *next; r; r = next) {
+    next = r->next;
+    r->done(r->arg, &err);
+    free(r);
+  }
+  while (s->rounds) {
+    struct read_round *round = s->rounds;
+    s->rounds = round->next;
+    finish_round(round, &err);
+  }
+}
+
 static void close_all(struct store *s) {
   if (s->syncer_runs) {
     pthread_mutex_lock(&s->lock);
@@ -1101,30 +1124,10 @@ static void close_all(struct store *s) {
     loop_timer_cancel(s->loop, timers[i]);
   raft_free(s->raft);
   raft_actions_fini(&s->actions);
+  refuse_all(s);
   kv_close(s->kv);
   dlog_close(s->log);
   lease_clock_free(s->leases);
-  struct proposals *queues[] = {&s->fresh, &s->waiting};
-  for (size_t q = 0; q < 2; q++) {
-    while (queues[q]->count)
-      free(pop(queues[q]).data);
-    free(queues[q]->list);
-  }
-  while (s->readers) {
-    struct reader *r = s->readers;
-    s->readers = r->next;
-    free(r);
-  }
-  while (s->rounds) {
-    struct read_round *round = s->rounds;
-    s->rounds = round->next;
-    while (round->first) {
-      struct reader *r = round->first;
-      round->first = r->next;
-      free(r);
-    }
-    free(round);
-  }
   buf_free(&s->scratch);
   pthread_mutex_destroy(&s->lock);
   pthread_cond_destroy(&s->wake);

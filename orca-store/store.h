@@ -39,7 +39,7 @@ struct store_options {
 
 /* ERR_CONFLICT: someone else has the folder (says who). ERR_CORRUPT: names what is damaged. ERR_UNSUPPORTED: a newer format, by name. */
 struct store *store_open(const struct store_options *options, struct err *err);
-/* A clean stop: syncs log and map, and leaves the mark that says so. What waits for an answer gets none. */
+/* A clean stop: syncs log and map, and leaves the mark that says so. What waits for an answer is refused with ERR_UNAVAILABLE. */
 int store_close(struct store *s, struct err *err);
 
 /* call: a packed Store__Call that is a command of the log. done: once, from the loop; result NULL with err, else result->err may hold a refusal. An err of
