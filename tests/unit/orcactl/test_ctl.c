@@ -1,0 +1,230 @@
+/* Arguments, names, what a deploy sends and shows. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "orcactl/api.h"
+#include "orcactl/ctl.h"
+#include "orcactl/infra.h"
+#include "orcactl/progress.h"
+#include "orcactl/text.h"
+#include "orcactl/view.h"
+
+static int real_out, real_err;
+
+static void quiet(void) {
+  fflush(stdout);
+  real_out = dup(1);
+  real_err = dup(2);
+  int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
+  dup2(null, 1);
+  dup2(null, 2);
+  close(null);
+}
+
+static void loud(void) {
+  fflush(stdout);
+  fflush(stderr);
+  dup2(real_out, 1);
+  dup2(real_err, 2);
+  close(real_out);
+  close(real_err);
+}
+
+#define PARSE(ctl, stop, ...) parse((ctl), (stop), (const char *[]){"orcactl", __VA_ARGS__, NULL})
+
+static int parse(struct ctl *ctl, bool *stop, const char *const *argv) {
+  int argc = 0;
+  while (argv[argc])
+    argc++;
+  *ctl = (struct ctl){0};
+  quiet();
+  int rc = ctl_parse(ctl, argc, (char **)(uintptr_t)argv, stop);
+  loud();
+  return rc;
+}
+
+static void test_arguments(void **state) {
+  (void)state;
+  struct ctl ctl;
+  bool stop;
+  assert_int_equal(PARSE(&ctl, &stop, "-C", "infra", "deploy", "web", "--prune", "-o", "json", "db", "-y"), CTL_OK);
+  assert_false(stop);
+  assert_string_equal(ctl.command->name, "deploy");
+  assert_string_equal(ctl.dir, "infra");
+  assert_int_equal(ctl.argc, 2);
+  assert_string_equal(ctl.argv[1], "db");
+  assert_true(ctl_flag(&ctl, "prune") && !ctl_flag(&ctl, "no-wait") && ctl.yes && ctl.output == CTL_JSON);
+  assert_int_equal(PARSE(&ctl, &stop, "rollback", "web", "--to=7", "--context", "c"), CTL_OK);
+  assert_string_equal(ctl_value(&ctl, "to"), "7");
+  assert_string_equal(ctl.context_name, "c");
+  assert_int_equal(PARSE(&ctl, &stop, "events", "-fn20", "-owide"), CTL_OK);
+  assert_true(ctl_flag(&ctl, "follow") && ctl.output == CTL_WIDE);
+  assert_string_equal(ctl_value(&ctl, "tail"), "20");
+  assert_int_equal(PARSE(&ctl, &stop, "ps", "--", "-odd"), CTL_OK);
+  assert_string_equal(ctl.argv[0], "-odd");
+  assert_int_equal(PARSE(&ctl, &stop, "--version"), CTL_OK);
+  assert_string_equal(ctl.command->name, "version");
+}
+
+static void test_usage(void **state) {
+  (void)state;
+  struct ctl ctl;
+  bool stop;
+  assert_int_equal(PARSE(&ctl, &stop, "deploi"), CTL_USAGE);
+  assert_int_equal(PARSE(&ctl, &stop, "scale", "web"), CTL_USAGE);
+  assert_int_equal(PARSE(&ctl, &stop, "scale", "web", "3", "4"), CTL_USAGE);
+  assert_int_equal(PARSE(&ctl, &stop, "status", "--wacth"), CTL_USAGE);
+  assert_int_equal(PARSE(&ctl, &stop, "status", "--watch=1"), CTL_USAGE);
+  assert_int_equal(PARSE(&ctl, &stop, "rollback", "web", "--to"), CTL_USAGE);
+  assert_int_equal(PARSE(&ctl, &stop, "status", "-o", "xml"), CTL_USAGE);
+  assert_int_equal(PARSE(&ctl, &stop, "status", "-q"), CTL_USAGE);
+  assert_int_equal(PARSE(&ctl, &stop, "-C"), CTL_USAGE);
+  assert_true(stop);
+  char *no_argv[] = {(char[]){"orcactl"}, NULL};
+  ctl = (struct ctl){0};
+  quiet();
+  assert_int_equal(ctl_parse(&ctl, 1, no_argv, &stop), CTL_USAGE);
+  loud();
+  for (size_t i = 0; i < ctl_command_count; i++) {
+    assert_int_equal(PARSE(&ctl, &stop, ctl_commands[i].name, "--help"), CTL_OK);
+    assert_true(stop);
+    assert_non_null(ctl_commands[i].run);
+    assert_true(ctl_commands[i].summary[0]);
+  }
+}
+
+static const char *verb(const void *list, size_t i) {
+  (void)list;
+  return i < ctl_command_count ? ctl_commands[i].name : NULL;
+}
+
+static void test_did_you_mean(void **state) {
+  (void)state;
+  assert_string_equal(ctl_nearest("deploi", verb, NULL), "deploy");
+  assert_string_equal(ctl_nearest("statsu", verb, NULL), "status");
+  assert_string_equal(ctl_nearest("rollbak", verb, NULL), "rollback");
+  assert_null(ctl_nearest("xyzzy-and-more", verb, NULL));
+  char endless[300];
+  memset(endless, 'a', sizeof endless);
+  endless[sizeof endless - 1] = 0;
+  ctl_nearest(endless, verb, NULL);
+}
+
+static void test_paths(void **state) {
+  (void)state;
+  char path[512];
+  struct err err;
+  assert_int_equal(api_service_path("web", "/scale", "", path, &err), 0);
+  assert_string_equal(path, "/api/v1/services/web/scale");
+  assert_int_equal(api_service_path("shop/web", "/rollback", "to=3", path, &err), 0);
+  assert_string_equal(path, "/api/v1/services/web/rollback?project=shop&to=3");
+  assert_int_equal(api_service_path("web", "", "purge=true", path, &err), 0);
+  assert_string_equal(path, "/api/v1/services/web?purge=true");
+  static const char *const bad[] = {"", "/", "a/", "/b", "a/b/c", "Web", "web?x=1", "../x", "web scale", "a%2fb"};
+  for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+    assert_int_equal(api_service_path(bad[i], "", "", path, &err), -1);
+  assert_int_equal(api_escape("a b/ä", path, sizeof path), 0);
+  assert_string_equal(path, "a%20b%2F%C3%A4");
+  assert_int_equal(api_escape("abc", path, 3), -1);
+}
+
+static void test_only_named_services(void **state) {
+  (void)state;
+  static const char text[] = "[[service]]\nname = \"web\"\nimage = \"x\"\n[[service]]\nname = \"db\"\nimage = \"y\"\n";
+  struct spec_set set = {0};
+  struct spec_faults faults = {0};
+  struct err err;
+  assert_int_equal(spec_parse_services("s", text, sizeof text - 1, "shop", &set, &faults), 0);
+  const char *names[] = {"shop/db"};
+  assert_int_equal(infra_keep(&set, names, 1, &err), 0);
+  assert_int_equal(set.service_count, 1);
+  assert_string_equal(set.services[0]->name, "db");
+  names[0] = "dv";
+  assert_int_equal(infra_keep(&set, names, 1, &err), -1);
+  assert_non_null(strstr(err.msg, "did you mean db"));
+  names[0] = "other/db";
+  assert_int_equal(infra_keep(&set, names, 1, &err), -1);
+  json_t *details = json_pack("[{s:s,s:s},{s:s},{s:s},{s:s}]", "path", "services[0].port", "message", "m", "path", "services[9].x", "path", "services[0]", "path", "cluster.name");
+  infra_name_faults(&set, details);
+  assert_string_equal(api_str(json_array_get(details, 0), "path"), "shop/db: port");
+  assert_string_equal(api_str(json_array_get(details, 1), "path"), "services[9].x");
+  assert_string_equal(api_str(json_array_get(details, 2), "path"), "shop/db");
+  assert_string_equal(api_str(json_array_get(details, 3), "path"), "cluster.name");
+  json_decref(details);
+  spec_set_free(&set);
+  spec_faults_free(&faults);
+}
+
+static void feed(struct progress *p, const char *event, const char *data, struct buf *out) {
+  json_t *json = json_loads(data, 0, NULL);
+  assert_non_null(json);
+  buf_reset(out);
+  progress_event(p, event, json, out);
+  json_decref(json);
+}
+
+static void test_progress(void **state) {
+  (void)state;
+  struct buf out = BUF_INIT(100000);
+  struct progress p = {0};
+  feed(&p, "progress", "{\"service\":\"shop/api\",\"state\":\"deploying\",\"phase\":\"one of two\",\"ready\":1,\"replicas\":2}", &out);
+  assert_string_equal(buf_str(&out), "shop/api  deploying     1/2 ready  one of two\n");
+  feed(&p, "done", "{\"ok\":false,\"services\":[{\"service\":\"shop/api\",\"state\":\"rolled_back\",\"reason\":\"it \\u001b[1mcrashed\"},{\"service\":\"a/b\",\"state\":\"running\",\"reason\":\"\"}]}",
+       &out);
+  assert_string_equal(buf_str(&out), "shop/api: rolled back: it crashed\n");
+  feed(&p, "progress", "{\"service\":7,\"state\":[],\"ready\":\"x\"}", &out); /* nonsense is shown as nothing, not believed */
+  feed(&p, "unknown", "{}", &out);
+  assert_string_equal(buf_str(&out), "");
+  progress_free(&p);
+  /* on a terminal the lines are drawn again */
+  p = (struct progress){.live = true, .width = 30, .height = 24};
+  feed(&p, "progress", "{\"service\":\"a/b\",\"state\":\"deploying\",\"phase\":\"a phase that is too long for this\",\"ready\":0,\"replicas\":1}", &out);
+  assert_string_equal(buf_str(&out), "\ra/b  deploying     0/1 ready …\033[K\n");
+  feed(&p, "progress", "{\"service\":\"a/c\",\"state\":\"pending\",\"phase\":\"\",\"ready\":0,\"replicas\":1}", &out);
+  assert_non_null(strstr(buf_str(&out), "\033[1A\ra/b"));
+  progress_free(&p);
+  buf_free(&out);
+}
+
+static void test_status_page(void **state) {
+  (void)state;
+  struct ctl ctl = {0};
+  struct buf out = BUF_INIT(100000);
+  json_t *services = json_loads("[{\"project\":\"shop\",\"name\":\"web\",\"status\":\"running\",\"replicas\":2,\"ready_replicas\":2,\"running_replicas\":2,\"image\":\"x:1\",\"domain\":\"w.test\","
+                                "\"revision\":3,\"nodes\":[\"n1\"],\"cpu\":0.25,\"memory\":2097152,\"last_error\":\"\"}]",
+                                0, NULL);
+  view_status(&ctl, services, &out);
+  assert_string_equal(buf_str(&out), "All is well: 1 service, 2 of 2 instances ready\n\n"
+                                     "SERVICE   STATUS   READY  IMAGE  DOMAIN  REV   CPU  MEMORY\n"
+                                     "shop/web  running    2/2  x:1    w.test    3  0.25   2.0Mi\n");
+  json_object_set_new(json_array_get(services, 0), "status", json_string("rolled_back"));
+  json_object_set_new(json_array_get(services, 0), "last_error", json_string("exit 1\nagain"));
+  buf_reset(&out);
+  view_status(&ctl, services, &out);
+  assert_true(strncmp(buf_str(&out), "1 of 1 service needs a look; 2 of 2 instances ready\n", 52) == 0);
+  assert_non_null(strstr(buf_str(&out), "shop/web: rolled back to revision 3: exit 1 again\n"));
+  buf_reset(&out);
+  json_array_clear(services);
+  view_status(&ctl, services, &out);
+  assert_non_null(strstr(buf_str(&out), "nothing is deployed yet"));
+  json_decref(services);
+  buf_free(&out);
+}
+
+int main(void) {
+  text_init();
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_arguments), cmocka_unit_test(test_usage),    cmocka_unit_test(test_did_you_mean), cmocka_unit_test(test_paths),
+      cmocka_unit_test(test_only_named_services), cmocka_unit_test(test_progress), cmocka_unit_test(test_status_page),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
