@@ -87,6 +87,17 @@ bool raft_is_voter(const struct raft *r, uint64_t id) {
   return m && m->voter;
 }
 
+/* §4.2.2: until its removal is committed a server may still be needed: nobody else need have the entry that removes it. Then it stands, without a
+ * vote of its own. */
+bool raft_may_stand(const struct raft *r) {
+  if (raft_is_voter(r, r->id))
+    return true;
+  if (r->members_index <= r->commit || r->shape.n_members < 2)
+    return false;
+  const struct raft_member *before = raft_members_find(&r->shape.members[r->shape.n_members - 2].members, r->id);
+  return before && before->voter;
+}
+
 size_t raft_quorum(const struct raft *r) {
   size_t voters = 0;
   for (size_t i = 0; i < r->members.n; i++)
@@ -128,7 +139,7 @@ static uint64_t draw(struct raft *r) { /* splitmix64 */
 
 /* §3.4, §9.3: spread, so that votes seldom split. */
 void raft_set_election_deadline(struct raft *r) {
-  r->election_at = raft_is_voter(r, r->id) ? r->now + r->election_timeout + (int64_t)(draw(r) % (uint64_t)r->election_timeout) : INT64_MAX;
+  r->election_at = raft_may_stand(r) ? r->now + r->election_timeout + (int64_t)(draw(r) % (uint64_t)r->election_timeout) : INT64_MAX;
 }
 
 void raft_become_follower(struct raft *r, uint64_t term, uint64_t leader) {

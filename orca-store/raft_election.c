@@ -36,18 +36,20 @@ void raft_campaign(struct raft *r, bool transfer) {
 }
 
 void raft_election_timeout(struct raft *r) {
-  if (!raft_is_voter(r, r->id)) { /* §4.2.1 learners, and who was removed, never stand */
+  struct raft_peer *self = raft_peer(r, r->id);
+  if (!raft_may_stand(r)) { /* §4.2.1 learners, and who was removed, never stand */
     r->election_at = INT64_MAX;
     return;
   }
-  if (raft_quorum(r) == 1) {
+  if (raft_quorum(r) == 1 && raft_is_voter(r, r->id)) {
     raft_campaign(r, false);
     return;
   }
   r->role = RAFT_PRECANDIDATE;
   r->leader = 0;
   clear_votes(r);
-  raft_peer(r, r->id)->voted = VOTE_GRANTED;
+  if (self)
+    self->voted = VOTE_GRANTED;
   raft_set_election_deadline(r);
   ask_for_votes(r, true, false);
 }

@@ -107,6 +107,7 @@ void raft_append(struct raft *r, const struct raft_entry *e, const struct raft_m
 void raft_become_follower(struct raft *r, uint64_t term, uint64_t leader);
 void raft_set_election_deadline(struct raft *r);
 bool raft_is_voter(const struct raft *r, uint64_t id);
+bool raft_may_stand(const struct raft *r);
 size_t raft_quorum(const struct raft *r);
 struct raft_peer *raft_peer(struct raft *r, uint64_t id);
 void raft_use_members(struct raft *r);
