@@ -25,13 +25,16 @@ static int64_t early_offset(uint32_t n) {
 
 static void plan_next(struct keeper_probe *p, int64_t now) {
   /* Results that come late (a timeout longer than the interval) don't pile tries up. */
-  int64_t regular = on_grid(p, now + 1 > p->counted_at ? now + 1 : p->counted_at);
+  int64_t regular = on_grid(p, now + 1 > p->regular_from ? now + 1 : p->regular_from);
   p->next_at = regular;
+  p->regular = true;
   while (waits_for_success(p) && p->early < EARLY_MAX) {
     int64_t at = p->base + early_offset(p->early);
     if (at > now) {
-      if (at < regular)
+      if (at < regular) {
         p->next_at = at;
+        p->regular = false;
+      }
       return;
     }
     p->early++;
@@ -48,10 +51,10 @@ void keeper_probe_begin(struct keeper_probe *p, enum keeper_probe_kind kind, con
   p->base = due > now ? due : now;
   if (kind == KEEPER_LIVENESS) {
     p->next_at = on_grid(p, p->base);
-    p->counted_at = p->next_at;
+    p->regular = true;
   } else {
     /* Patience is counted from the beginning: the first try, then one in each interval after it. */
-    p->counted_at = p->base + rules->interval;
+    p->regular_from = p->base + rules->interval;
     p->next_at = p->base + (rules->initial_delay > 0 && due > now ? 0 : early_at[0]);
   }
 }
@@ -71,7 +74,7 @@ static struct keeper_probe_step succeeded(struct keeper_probe *p, int64_t now) {
     return step;
   }
   if (step.changed)
-    p->counted_at = now;
+    p->regular_from = now;
   plan_next(p, now);
   return step;
 }
@@ -79,12 +82,10 @@ static struct keeper_probe_step succeeded(struct keeper_probe *p, int64_t now) {
 static struct keeper_probe_step failed(struct keeper_probe *p, int64_t now) {
   struct keeper_probe_step step = {0};
   p->successes = 0;
-  step.counted = !waits_for_success(p) || p->failures == 0 || now >= p->counted_at;
+  step.counted = p->regular || p->failures == 0;
   if (step.counted) {
     if (p->failures < p->rules.failure_threshold)
       p->failures++;
-    if (now >= p->counted_at)
-      p->counted_at = now;
     if (p->opinion != KEEPER_FAILS && p->failures >= p->rules.failure_threshold) {
       p->opinion = KEEPER_FAILS;
       step.changed = true;

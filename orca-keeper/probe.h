@@ -34,7 +34,8 @@ struct keeper_probe {
   int64_t base;    /* when the first try is due at the earliest */
   int64_t phase;   /* of its grid */
   int64_t next_at; /* WAITING: the next try; KEEPER_NEVER otherwise */
-  int64_t counted_at; /* failures before this one count for nothing */
+  int64_t regular_from; /* the grid is used from here on */
+  bool regular;    /* the try that is planned or under way is one of the grid */
   uint32_t early;  /* tries made in the beginning */
   uint32_t failures, successes; /* in a row */
 };
