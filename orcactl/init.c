@@ -254,7 +254,8 @@ static int make_ca(const struct plan *plan, struct err *err) {
 static int make_first_token(const struct plan *plan, bool use, struct err *err) {
   struct context context = {0};
   snprintf(context.name, sizeof context.name, "%s", plan->context);
-  snprintf(context.url, sizeof context.url, "http://127.0.0.1:%u", plan->ports[PORT_API]);
+  /* As the apiserver listens: on loopback, and on the node's own address when that is a loopback one. */
+  snprintf(context.url, sizeof context.url, "http://%s:%u", strncmp(plan->address, "127.", 4) == 0 ? plan->address : "127.0.0.1", plan->ports[PORT_API]);
   char letters[TOKEN_LETTERS + 1], path[PATH_MAX], hex[65];
   uint8_t hash[32];
   if (crypto_random_id(letters, TOKEN_LETTERS, err) < 0 || join(path, plan->key_dir, "first-token", err) < 0)
