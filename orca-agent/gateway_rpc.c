@@ -18,7 +18,8 @@ struct gateway {
   struct agent *a;
   struct bus_conn *conn;
   struct bus_call *hello, *reporting;
-  struct loop_timer retry; /* of hello and of reports */
+  struct loop_timer retry;  /* of hello and of reports */
+  struct loop_timer settle; /* only wakes the loop, whose rounds end in gateway_flush() */
   int64_t up_since;
   bool said_hello_failed;
 };
@@ -122,10 +123,8 @@ void gateway_flush(struct gateway *g) {
       (!report_pending(&a->report, &a->core) && !usage_pending(a->usage)))
     return;
   /* Before Docker has said what runs here, a report would call running things waiting. */
-  if (a->report.full && !agent_core_settled(&a->core) && loop_now(a->loop) - g->up_since < SETTLE) {
-    retry_later(g);
+  if (a->report.full && !agent_core_settled(&a->core) && loop_now(a->loop) - g->up_since < SETTLE)
     return;
-  }
   Node__StatusReport *m = report_build(&a->report, &a->core, &a->node);
   if (!m) {
     retry_later(g);
@@ -143,6 +142,10 @@ void gateway_flush(struct gateway *g) {
     return;
   }
   a->report.full = a->report.node_dirty = false;
+}
+
+static void on_settle(void *arg) {
+  gateway_flush(arg);
 }
 
 static void on_retry(void *arg) {
@@ -210,6 +213,8 @@ static void on_up(void *arg, struct bus_conn *conn) {
   g->up_since = loop_now(g->a->loop);
   g->said_hello_failed = false;
   loop_timer_cancel(g->a->loop, &g->retry);
+  if (loop_timer_in(g->a->loop, &g->settle, SETTLE, NULL) < 0)
+    log_error("no memory for a timer");
   report_restart(&g->a->report);
   if (!g->hello)
     say_hello(g);
@@ -232,6 +237,7 @@ struct gateway *gateway_open(struct agent *a, struct err *err) {
   }
   g->a = a;
   g->retry = (struct loop_timer){.cb = on_retry, .arg = g};
+  g->settle = (struct loop_timer){.cb = on_settle, .arg = g};
   struct bus_address addresses[MAX_MASTERS];
   char endpoints[MAX_MASTERS][300];
   size_t count = config->master_count < MAX_MASTERS ? config->master_count : MAX_MASTERS;
@@ -251,8 +257,7 @@ struct gateway *gateway_open(struct agent *a, struct err *err) {
 void gateway_close(struct gateway *g) {
   if (!g)
     return;
-  loop_timer_cancel(g->a->loop, &g->retry);
-  g->reporting = NULL;
+  loop_timer_cancel(g->a->loop, &g->settle);
   bus_conn_free(g->conn);
   loop_timer_cancel(g->a->loop, &g->retry);
   free(g);
