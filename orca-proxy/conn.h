@@ -76,6 +76,7 @@ struct flow {
   enum body_kind in, out;
   enum flow_state state;
   bool in_done, ended_by_eof;
+  bool excess;  /* more came than belongs to it */
   bool busy;    /* moved a lot at once: raw flows splice then */
   uint64_t left; /* BODY_LENGTH: still to be read */
   uint64_t limit, decoded; /* of a body of unknown length; 0: none */

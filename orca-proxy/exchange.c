@@ -519,7 +519,7 @@ static bool advance(struct worker *w, struct exchange *x) {
       return false;
     if (x->answer.state == FLOW_DONE) {
       bool complete = x->body.state == FLOW_DONE && x->body.in_done;
-      if (x->up && x->keep_up && complete && !x->answer.ended_by_eof) {
+      if (x->up && x->keep_up && complete && !x->answer.ended_by_eof && !x->answer.excess) {
         upstream_keep(w, x->up);
         x->up = NULL;
       }

@@ -210,19 +210,23 @@ static int read_by_splice(struct worker *w, struct flow *f, enum flow_result *r)
 }
 
 static int read_by_copy(struct worker *w, struct flow *f, enum flow_result *r) {
-  size_t want = f->in == BODY_LENGTH && f->left < IO_MAX ? (size_t)f->left : IO_MAX;
-  /* A chunked request may be followed by the next one, which is not ours to read: it goes back to the client's buffer. */
+  /* From an instance all there is: a short read then says that nothing is left. From a client not what may be its next request; behind
+   * a chunked body that can't be helped, and it goes to the client's buffer. */
+  size_t want = f->in == BODY_LENGTH && f->left < IO_MAX && f->from->kind == SOCK_CLIENT ? (size_t)f->left : IO_MAX;
   ssize_t n = sock_read(f->from, w->in, want);
   if (n > 0) {
     size_t used;
     f->busy = (size_t)n == IO_MAX;
     *r = flow_feed(w, f, NULL, 0, w->in, (size_t)n, &used);
-    if (*r == FLOW_OK && used < (size_t)n) {
+    if (*r == FLOW_OK && used < (size_t)n && f->from->kind == SOCK_UPSTREAM) {
+      f->excess = true;
+    } else if (*r == FLOW_OK && used < (size_t)n) {
       struct client *c = (struct client *)f->from;
-      if (f->from->kind != SOCK_CLIENT || c->in_len || !(c->in = c->in ? c->in : block_get(w)))
+      if (c->in_len || !(c->in = c->in ? c->in : block_get(w)))
         *r = FLOW_BAD;
       else {
         c->in_len = (size_t)n - used;
+        c->in_seen = 0;
         memcpy(c->in->data, w->in + used, c->in_len);
       }
     }

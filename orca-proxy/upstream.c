@@ -67,11 +67,19 @@ struct upstream *upstream_get(struct worker *w, struct endpoint *e, bool any_age
   return u;
 }
 
+/* After a splice nobody knows whether more is there. */
+static bool is_quiet(struct sock *s) {
+  uint8_t byte;
+  if (s->readable && recv(s->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 && errno == EAGAIN)
+    s->readable = false;
+  return !s->readable && !s->hung_up && !s->failed;
+}
+
 void upstream_keep(struct worker *w, struct upstream *u) {
   struct endpoint *e = u->endpoint;
   u->exchange = NULL;
   /* Anything there now was sent before we asked: not an answer to what comes next. */
-  if (!e->in_table || u->sock.readable || u->sock.hung_up || u->sock.failed || u->in_len || e->idle_count >= UPSTREAM_IDLE_MAX || w->stopping) {
+  if (!e->in_table || !is_quiet(&u->sock) || u->in_len || e->idle_count >= UPSTREAM_IDLE_MAX || w->stopping) {
     upstream_close(w, u);
     return;
   }
