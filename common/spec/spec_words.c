@@ -259,7 +259,7 @@ static unsigned distance(const char *a, const char *b) {
 const char *spec_nearest(const char *text, const char *(*name)(const void *list, size_t i), const void *list) {
   const char *best = NULL;
   size_t len = strlen(text);
-  unsigned best_distance = len <= 3 ? 2 : len <= 8 ? 3 : 4; /* one less than this is near enough */
+  unsigned best_distance = len <= 4 ? 2 : len <= 8 ? 3 : 4; /* one less than this is near enough */
   const char *n;
   for (size_t i = 0; (n = name(list, i)); i++) {
     unsigned d = distance(text, n);
