@@ -111,7 +111,8 @@ void raft_use_members(struct raft *r) {
   struct raft_peer peers[RAFT_MEMBERS_MAX];
   for (size_t i = 0; i < newest->members.n; i++) {
     const struct raft_peer *old = raft_peer(r, newest->members.m[i].id);
-    peers[i] = old ? *old : (struct raft_peer){.id = newest->members.m[i].id, .next = r->shape.last + 1, .last_ack = r->now};
+    /* who is new is asked about the log's end at once */
+    peers[i] = old ? *old : (struct raft_peer){.id = newest->members.m[i].id, .next = r->shape.last ? r->shape.last : 1, .last_ack = r->now};
   }
   r->members = newest->members;
   r->members_index = newest->index;
