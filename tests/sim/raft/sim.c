@@ -63,6 +63,7 @@ struct node {
   uint64_t applied, chain, snapshot;
   uint64_t seen_term;
   bool was_leader;
+  enum err_code proposed; /* of the last PROPOSE or CHANGE: the actions may have been used again since */
   int64_t skew;
 };
 
@@ -518,6 +519,8 @@ static void step(struct sim *s, struct node *n, const struct raft_event *ev) {
   s->result->steps++;
   if (raft_step(n->raft, ev, s->now + n->skew, a) < 0)
     abort();
+  if (ev->type == RAFT_EV_PROPOSE || ev->type == RAFT_EV_CHANGE)
+    n->proposed = a->proposed;
   if (a->install) {
     if (ev->snapshot->index < n->applied)
       violation(s, "node %" PRIu64 " installs a snapshot of %" PRIu64 " over its state of %" PRIu64, n->id, ev->snapshot->index, n->applied);
@@ -682,14 +685,19 @@ static void propose(struct sim *s, struct node *n) {
   /* the clients wait before the step: with one voter nothing is acknowledged inside it, but a fault might */
   if (s->n_waiting + count > sizeof s->waiting / sizeof s->waiting[0])
     s->n_waiting = 0;
-  size_t at = s->n_waiting;
+  uint64_t first = raft_last_index(n->raft) + 1;
   for (size_t i = 0; i < count; i++)
     s->waiting[s->n_waiting++] =
-        (struct waiting){(int)(n - s->nodes), n->epoch, raft_last_index(n->raft) + 1 + i, raft_term(n->raft), value_of(&e[i], data[i])};
+        (struct waiting){(int)(n - s->nodes), n->epoch, first + i, raft_term(n->raft), value_of(&e[i], data[i])};
   uint64_t epoch = n->epoch;
   step(s, n, &(struct raft_event){.type = RAFT_EV_PROPOSE, .entries = e, .n_entries = count});
-  if (epoch == n->epoch && n->actions.proposed != ERR_NONE && s->n_waiting >= at + count)
-    s->n_waiting -= count;
+  if (epoch != n->epoch || n->proposed == ERR_NONE)
+    return;
+  size_t kept = 0;
+  for (size_t i = 0; i < s->n_waiting; i++)
+    if (&s->nodes[s->waiting[i].node] != n || s->waiting[i].index < first)
+      s->waiting[kept++] = s->waiting[i];
+  s->n_waiting = kept;
 }
 
 static void change_members(struct sim *s, struct node *n) {
@@ -703,9 +711,9 @@ static void change_members(struct sim *s, struct node *n) {
   if ((ev.change.type == RAFT_REMOVE && voters <= 2 && s->voters > 2) || dlog_reserve(n->log, 1, 2048, &err) < 0)
     return;
   step(s, n, &ev);
-  if (n->up && n->actions.proposed == ERR_NONE) {
+  if (n->up && n->proposed == ERR_NONE) {
     s->result->changes++;
-    tell(s, "n%" PRIu64 " changes members: %d of %" PRIu64 " at %" PRIu64, n->id, (int)ev.change.type, ev.change.id, n->actions.proposed_first);
+    tell(s, "n%" PRIu64 " changes members: %d of %" PRIu64 " at %" PRIu64, n->id, (int)ev.change.type, ev.change.id, raft_last_index(n->raft));
   }
 }
 
