@@ -303,6 +303,8 @@ int kv_reserve(struct kv *kv, uint64_t bytes, struct err *err) {
   want = (want + RESERVE_STEP - 1) / RESERVE_STEP * RESERVE_STEP;
   if (want > kv->map_size)
     want = kv->map_size; /* then LMDB itself says that the map is full */
+  if (want <= kv->reserved)
+    return 0;
   int fd;
   int rc = mdb_env_get_fd(kv->env, &fd);
   if (rc)

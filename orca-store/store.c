@@ -604,6 +604,8 @@ static bool flush(void *arg) {
   struct store *s = arg;
   if (s->stopping)
     return false;
+  /* Answers that leave here may swallow the bus's wake-up (ZMQ_FD is edge-triggered): it must look again before the loop sleeps. */
+  bool worked = s->fresh.count || s->readers;
   if (s->fresh.count)
     propose_some(s);
   if (!s->stopping && s->readers)
@@ -620,7 +622,7 @@ static bool flush(void *arg) {
     }
     return true;
   }
-  return !s->stopping && (s->fresh.count || s->readers);
+  return worked;
 }
 
 void store_propose(struct store *s, const uint8_t *call, size_t len, bool adds, store_done_fn *done, void *arg) {
@@ -979,7 +981,8 @@ static void skipped(void *arg, const char *file, const char *text) {
 
 /* The map anew: from the newest snapshot that is whole, or from nothing when the log goes back to its beginning. */
 static int rebuild(struct store *s, const struct dlog_found *found, const char *why, struct err *err) {
-  s->ops->note(s->arg, "rebuilding the state from snapshot and log", why);
+  if (found->last)
+    s->ops->note(s->arg, "rebuilding the state from snapshot and log", why);
   kv_close(s->kv);
   s->kv = NULL;
   struct snapshot_meta meta;

@@ -463,7 +463,7 @@ static bool catch_up_some(void *arg) {
     else if (!w->waits && !watch_is_live(w->watcher) && catch_up(rpc, w))
       lag(w);
   }
-  return rpc->lagging != NULL;
+  return list != NULL; /* what was sent may have swallowed the bus's wake-up: it looks again before the loop sleeps */
 }
 
 struct stalled {
