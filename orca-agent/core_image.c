@@ -86,7 +86,10 @@ static void ask(struct agent_step *s, struct agent_image *image, enum agent_acti
 
 void agent_image_reconcile(struct agent_step *s, struct agent_image *image) {
   bool due = image->state == AGENT_IMAGE_NEW || (image->state == AGENT_IMAGE_FAILED && s->now.mono_ns >= image->next_try);
-  if (s->core->docker != AGENT_DOCKER_UP || !due || !agent_image_wanted(s->core, image))
+  if (s->core->docker != AGENT_DOCKER_UP || !due)
+    return;
+  image->state = AGENT_IMAGE_NEW; /* what nobody wants any more is not due again and again */
+  if (!agent_image_wanted(s->core, image))
     return;
   image->pulled = image->fallback = false;
   ask(s, image, image->policy == MODEL__PULL_POLICY__PULL_ALWAYS ? AGENT_ACT_IMAGE_PULL : AGENT_ACT_IMAGE_LOOK);

@@ -440,6 +440,9 @@ void agent_instance_reconcile(struct agent_step *s, struct agent_instance *i) {
       set_phase(s, i, MODEL__PHASE__PHASE_WAITING, "Docker: %s", s->core->docker_error[0] ? s->core->docker_error : "not connected yet");
     return;
   }
+  /* What was waited for is over: nothing ticks for it any more, whatever else it now waits for. */
+  if (i->next_try && !waiting(s, i))
+    i->next_try = 0;
   if (i->want == AGENT_WANT_STOP || i->want == AGENT_WANT_NONE)
     wind_down(s, i);
   else

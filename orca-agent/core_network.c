@@ -47,7 +47,10 @@ static bool needed(const struct agent_core *core, const struct agent_network *ne
 
 void agent_network_reconcile(struct agent_step *s, struct agent_network *network) {
   bool due = network->state == AGENT_NETWORK_NEW || (network->state == AGENT_NETWORK_FAILED && s->now.mono_ns >= network->next_try);
-  if (s->core->docker != AGENT_DOCKER_UP || !due || !needed(s->core, network))
+  if (s->core->docker != AGENT_DOCKER_UP || !due)
+    return;
+  network->state = AGENT_NETWORK_NEW; /* what nobody needs any more is not due again and again */
+  if (!needed(s->core, network))
     return;
   struct agent_action *act = agent_act(s, AGENT_ACT_NETWORK_CREATE);
   if (!act)
