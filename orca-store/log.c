@@ -297,7 +297,8 @@ static int put(struct dlog *log, const struct raft_hard *hard, const struct dlog
   }
   seg->used += at;
   log->mark = (struct raft_stable){log->state.last, log->state.last_term, log->state.hard};
-  log->ticket++;
+  if (!reset) /* which is synced before anyone can ask */
+    log->ticket++;
   pthread_mutex_unlock(&log->lock);
   return 0;
 }

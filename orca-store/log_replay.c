@@ -135,9 +135,10 @@ static const char *follow(struct dlog_replay *r, const struct dlog_record *rec, 
     place->max_index = 0;
     break;
   case DLOG_ENTRY:
-    if (broken && (rec->index > s->last + 1 || rec->index <= s->base_index))
+    /* Before the base: it replaces entries of segments that are gone (behind a snapshot, or by a reset further on). */
+    if (rec->index <= s->base_index || (broken && rec->index > s->last + 1))
       dlog_state_reset(s, rec->index - 1, 0);
-    if (rec->index > s->last + 1 || rec->index <= s->base_index)
+    if (rec->index > s->last + 1)
       return empty ? "first entry does not follow what was cut" : "entry does not follow the one before";
     if (dlog_state_add(s, rec->index, rec->term, dlog_position(place->number, offset)) < 0)
       return "";
