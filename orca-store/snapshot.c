@@ -219,6 +219,8 @@ int snapshot_commit(struct disk *disk, const char *dir, const char *path, struct
   if (check(disk, dir, name, true, &there, NULL) == 0) {
     *meta = there;
     int rc = disk->unlink(disk, path);
+    if (rc == 0)
+      rc = disk->sync_dir(disk, dir); /* its renames may have been the last thing before a sync of the folder that failed */
     return rc < 0 ? err_errno(err, -rc, "%s", path) : 0;
   }
   if (write_meta(disk, tmp, meta, err) < 0)
@@ -314,6 +316,12 @@ int snapshot_newest(struct disk *disk, const char *dir, const uint8_t *cluster_i
     } else if (skipped) {
       skipped(arg, l.names[i], why.msg);
     }
+  }
+  /* Found is not yet durable: a process may have ended between the renames and the sync of the folder, and the log is about to be judged by this. */
+  if (rc == 1 && verify) {
+    int synced = disk->sync_dir(disk, dir);
+    if (synced < 0)
+      rc = err_errno(&why, -synced, "%s", dir);
   }
   if (rc == 0 && l.n > 0)
     rc = err_context(&why, "no whole snapshot among %zu", l.n);

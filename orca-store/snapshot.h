@@ -37,7 +37,8 @@ int snapshot_begin(struct disk *disk, const char *dir, char path[SNAPSHOT_PATH_M
 int snapshot_commit(struct disk *disk, const char *dir, const char *path, struct snapshot_meta *meta, const uint8_t *expect_sha256, struct err *err);
 
 /* The newest (highest index) whose contents match: 1 and fills meta and the path of its .snap; 0 when there is none at all. -1: ERR_CORRUPT when snapshots are
- * there but none is whole. Damaged newer ones are told to `skipped` (NULL: not). verify false: only the metadata and the size are checked. */
+ * there but none is whole. Damaged newer ones are told to `skipped` (NULL: not). verify false: only the metadata and the size are checked.
+ * With verify what it returns is durable, too. */
 int snapshot_newest(struct disk *disk, const char *dir, const uint8_t *cluster_id, bool verify, struct snapshot_meta *meta, char path[SNAPSHOT_PATH_MAX],
                     void (*skipped)(void *arg, const char *file, const char *text), void *arg, struct err *err);
 

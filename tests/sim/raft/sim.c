@@ -370,7 +370,7 @@ static int read_snapshot(struct sim *s, struct node *n, struct snapshot_meta *me
   struct err err = {0};
   struct disk *d = simdisk_disk(n->disk);
   int rc = snapshot_newest(d, "snap", cluster, true, meta, path, NULL, NULL, &err);
-  if (rc < 0)
+  if (rc < 0 && err.code != ERR_IO)
     violation(s, "node %" PRIu64 ": snapshots: %s", n->id, err.msg);
   if (rc <= 0)
     return rc;
@@ -584,8 +584,10 @@ static void start(struct sim *s, struct node *n) {
   uint64_t chain = 0;
   memcpy(lo.cluster_id, cluster, sizeof cluster);
   int has = read_snapshot(s, n, &meta, &chain);
-  if (has < 0)
+  if (has < 0) {
+    later(s, 50 * MS, (struct happening){.what = RESTART, .node = (int)(n - s->nodes)});
     return;
+  }
   if (dlog_open(&n->log, &lo, &found, &err) < 0 || (has && dlog_follow_snapshot(n->log, meta.raft.index, meta.raft.term, &err) < 0)) {
     dlog_close(n->log);
     n->log = NULL;
