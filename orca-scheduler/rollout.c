@@ -30,13 +30,9 @@ static void wake(struct step *s, int64_t at) {
     s->out->next_ms = at;
 }
 
-static void decide(struct rollout_instance *i, enum rollout_fate fate, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
-static void decide(struct rollout_instance *i, enum rollout_fate fate, const char *fmt, ...) {
+static void decide(struct rollout_instance *i, enum rollout_fate fate, const char *why) {
   i->fate = fate;
-  va_list ap;
-  va_start(ap, fmt);
-  vsnprintf(i->why, sizeof i->why, fmt, ap);
-  va_end(ap);
+  i->why = why;
 }
 
 static void tell(struct step *s, enum rollout_event event) {
@@ -70,11 +66,11 @@ static bool is_wanted(const struct step *s, const struct rollout_instance *i) {
 /* The way out. What was never placed has nothing to drain or stop; what does not run is in no route table that matters. */
 static void let_go(struct rollout_instance *i, const char *why) {
   if (!i->placed)
-    decide(i, ROLLOUT_DELETE, "%s", why);
+    decide(i, ROLLOUT_DELETE, why);
   else if (!i->reported || !i->running)
-    decide(i, ROLLOUT_STOP, "%s", why);
+    decide(i, ROLLOUT_STOP, why);
   else
-    decide(i, ROLLOUT_DRAIN, "%s", why);
+    decide(i, ROLLOUT_DRAIN, why);
 }
 
 static void carry_on(struct step *s, struct rollout_instance *i) {
@@ -275,11 +271,10 @@ static void let_all_go(struct step *s, bool wanted_too, const char *why) {
       let_go(&s->list[k], why);
 }
 
-static void old_reason(const struct step *s, char why[ROLLOUT_TEXT]) {
-  if (s->rollout->state == MODEL__ROLLOUT_STATE__ROLLOUT_ROLLING_BACK || s->rollout->state == MODEL__ROLLOUT_STATE__ROLLOUT_ROLLED_BACK)
-    snprintf(why, ROLLOUT_TEXT, "rolled back to revision %" PRIu64, s->revision);
-  else
-    snprintf(why, ROLLOUT_TEXT, "replaced by revision %" PRIu64, s->revision);
+static const char *old_why(const struct step *s) {
+  bool back = s->rollout->state == MODEL__ROLLOUT_STATE__ROLLOUT_ROLLING_BACK || s->rollout->state == MODEL__ROLLOUT_STATE__ROLLOUT_ROLLED_BACK;
+  snprintf(s->out->old_why, sizeof s->out->old_why, back ? "rolled back to revision %" PRIu64 : "replaced by revision %" PRIu64, s->revision);
+  return s->out->old_why;
 }
 
 /* Fewer are wanted than there are. */
@@ -295,8 +290,7 @@ static void shrink(struct step *s, uint32_t keep_available) {
 }
 
 static void remove_old(struct step *s, uint32_t keep_available, uint32_t at_once) {
-  char why[ROLLOUT_TEXT];
-  old_reason(s, why);
+  const char *why = old_why(s);
   for (;;) {
     struct tally t = take_tally(s);
     struct rollout_instance *i = least_valued(s, false);
@@ -315,8 +309,6 @@ static void remove_old(struct step *s, uint32_t keep_available, uint32_t at_once
 
 static void move(struct step *s) {
   const struct rollout_policy *p = s->policy;
-  char why[ROLLOUT_TEXT];
-  old_reason(s, why);
   if (s->wanted == 0) {
     let_all_go(s, true, s->in->stopped ? "the service is stopped" : "scaled down");
     return;
@@ -329,7 +321,7 @@ static void move(struct step *s) {
   uint32_t keep = minus(s->wanted, unavailable);
   shrink(s, recreate ? 0 : keep);
   if (recreate) {
-    let_all_go(s, false, why);
+    let_all_go(s, false, old_why(s));
     struct tally t = take_tally(s);
     s->out->create = t.old_existing ? 0 : minus(s->wanted, t.existing); /* nor does it ever run beside itself */
     return;
@@ -395,7 +387,7 @@ void rollout_step(const struct rollout_input *in, struct rollout *rollout, struc
   *out = (struct rollout_output){.next_ms = ROLLOUT_NEVER};
   for (size_t k = 0; k < count; k++) {
     list[k].fate = ROLLOUT_KEEP;
-    list[k].why[0] = 0;
+    list[k].why = "";
     carry_on(&s, &list[k]);
   }
   if (!in->exists) {

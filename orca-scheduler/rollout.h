@@ -51,7 +51,7 @@ struct rollout_instance {
   const char *detail; /* what is known of its trouble; borrowed; may be NULL */
   /* Answers. */
   enum rollout_fate fate;
-  char why[ROLLOUT_TEXT];
+  const char *why; /* of the fate: a literal, or the output's old_why */
 };
 
 struct rollout_policy {
@@ -90,6 +90,7 @@ struct rollout_output {
   int64_t next_ms;    /* ask again then; ROLLOUT_NEVER */
   enum rollout_event events[ROLLOUT_EVENTS];
   size_t event_count;
+  char old_why[ROLLOUT_TEXT]; /* why what is not wanted any more goes */
 };
 
 /* list is in order of numbers. rollout is read and written. */

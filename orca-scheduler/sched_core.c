@@ -218,8 +218,8 @@ static int make_room(struct sched_core *core, size_t count) {
 static void describe(const struct sched_core *core, const struct sched_instance *instance, struct rollout_instance *ret) {
   const Model__Instance *record = instance->record;
   const Model__InstanceStatus *status = sched_instance_status(instance);
-  const struct sched_revision *revision = sched_service_revision(instance->service, PB_GET(record, revision, 0));
-  const struct place_node *node = *PB_STR(record->node) ? place_node_find(&core->state.nodes, record->node) : NULL;
+  const struct sched_revision *revision = instance->counted ? instance->counted_as : sched_service_revision(instance->service, PB_GET(record, revision, 0));
+  const struct place_node *node = instance->counted || !*PB_STR(record->node) ? instance->counted : place_node_find(&core->state.nodes, record->node);
   Model__Phase phase = status ? PB_GET(status, phase, MODEL__PHASE__PHASE_WAITING) : MODEL__PHASE__PHASE_WAITING;
   *ret = (struct rollout_instance){
       .number = instance->number,
