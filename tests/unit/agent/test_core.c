@@ -544,7 +544,7 @@ static void run_seed(uint64_t seed) {
 
 static void test_histories(void **state) {
   (void)state;
-  for (uint64_t seed = 1; seed <= 150; seed++)
+  for (uint64_t seed = 1; seed <= 300; seed++)
     run_seed(seed);
 }
 
