@@ -282,9 +282,22 @@ static void flush_queued(struct bus *bus) {
   }
 }
 
+/* Every send makes libzmq look into its mailbox, and takes the descriptor's signal with it when a message has just come. Whoever sends
+ * from another hook that runs after ours would put the loop to sleep over that message, for a timer's length or for ever. */
+void bus_touched(struct bus *bus) {
+  if (!bus->in_hook && !loop_timer_is_set(&bus->again) && loop_timer_in(bus->loop, &bus->again, 0, NULL) < 0)
+    bus->worked = true;
+}
+
+static void on_again(void *arg) {
+  (void)arg; /* it has kept the loop awake; the hook does the rest */
+}
+
 /* Before each wait. True when something was done: callbacks may have left work to the other hooks or to this one. */
 static bool bus_hook(void *arg) {
   struct bus *bus = arg;
+  bus->in_hook = true;
+  loop_timer_cancel(bus->loop, &bus->again);
   bury_dead(bus);
   bus_pump_all(bus);
   bus->worked |= settle_broken(bus);
@@ -292,6 +305,7 @@ static bool bus_hook(void *arg) {
   bus->worked |= bus_calls_deliver_resumed(bus);
   bool worked = bus->worked;
   bus->worked = false;
+  bus->in_hook = false;
   return worked || bus->broken || bus->resumed;
 }
 
@@ -314,6 +328,7 @@ struct bus *bus_new(struct loop *loop, const struct bus_config *config, struct e
   bus->report = config->report;
   bus->report_arg = config->report_arg;
   bus->hook = (struct loop_hook){.cb = bus_hook, .arg = bus};
+  bus->again = (struct loop_timer){.cb = on_again, .arg = bus};
   loop_hook_add(loop, &bus->hook);
   return bus;
 }
@@ -337,6 +352,7 @@ void bus_free(struct bus *bus) {
   }
   bus_socket_close(bus, &bus->zap, 0);
   loop_hook_remove(bus->loop, &bus->hook);
+  loop_timer_cancel(bus->loop, &bus->again);
   if (bus->zmq)
     zmq_ctx_term(bus->zmq); /* waits as long as the sockets linger */
   bury_dead(bus);

@@ -159,11 +159,14 @@ struct bus {
   struct bus_conn *queued, *broken;
   struct bus_call *resumed, *orphans;
   bool worked; /* a callback may have run since the hook last said so */
+  bool in_hook;
+  struct loop_timer again; /* something was sent outside of the hook: look at the sockets once more before sleeping */
 };
 
 /* bus.c */
 void bus_bury(struct bus *bus, struct bus_grave *grave);
 uint64_t bus_random(void);
+void bus_touched(struct bus *bus); /* after every send */
 void bus_report(struct bus *bus, int64_t *last, const char *peer, const char *what);
 int bus_socket_open(struct bus *bus, struct bus_socket *s, int type, struct err *err);
 int bus_socket_set(struct bus_socket *s, int option, int value, struct err *err);
