@@ -581,7 +581,7 @@ static struct toml_value *scalar(struct parser *p) {
     return float_of(p, *s == '-' ? -INFINITY : INFINITY);
   if (is(s + sign, len - sign, "nan"))
     return float_of(p, *s == '-' ? -NAN : NAN);
-  if (is_digit(s[sign]) || s[sign] == '.')
+  if (len > sign && (is_digit(s[sign]) || s[sign] == '.'))
     return number(p, mark, s, len);
   char text[48];
   fault_at(p, mark, "`%s` is not a value: strings stand in quotes, true and false in small letters", shown(text, s, len));

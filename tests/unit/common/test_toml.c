@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
 
@@ -224,6 +225,8 @@ static const struct invalid invalids[] = {
     {"a = _1", 1, 5, "not a value"},
     {"a = 1_", 1, 5, "not a number"},
     {"a = ++1", 1, 5, "not a value"},
+    {"a = +", 1, 5, "not a value"},
+    {"a = -", 1, 5, "not a value"},
     {"a = 0X1f", 1, 5, "not a number"},
     {"a = 0x", 1, 5, "not a number"},
     {"a = 0x_1", 1, 5, "not a number"},
@@ -407,7 +410,12 @@ static void test_invalid(void **state) {
   for (size_t i = 0; i < sizeof invalids / sizeof *invalids; i++) {
     struct first_fault f = {0};
     const struct invalid *c = &invalids[i];
-    struct toml_doc *doc = toml_parse(c->text, strlen(c->text), note, &f);
+    size_t len = strlen(c->text);
+    char *exact = malloc(len ? len : 1); /* without the NUL, so that a sanitizer sees what reads past the end */
+    assert_non_null(exact);
+    memcpy(exact, c->text, len);
+    struct toml_doc *doc = toml_parse(exact, len, note, &f);
+    free(exact);
     assert_non_null(doc);
     if (!f.count || toml_fault_count(doc) != f.count)
       fail_msg("%s: no fault", c->text);
