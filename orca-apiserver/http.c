@@ -147,10 +147,14 @@ static enum MHD_Result queue_answer(struct exchange *x) {
 
 static void wake(struct api_request *r) {
   struct exchange *x = r->transport;
-  if (x && x->suspended) {
-    x->suspended = false;
-    MHD_resume_connection(x->connection);
-  }
+  if (!x || !x->suspended)
+    return;
+  x->suspended = false;
+  MHD_resume_connection(x->connection);
+  /* Without a thread of its own MHD has nothing to wake itself with: it is run in the loop's next round. */
+  struct err err;
+  if (loop_timer_in(x->http->api->loop, &x->http->timer, 0, &err) < 0)
+    log_error("no timer for HTTP", "error", err.msg);
 }
 
 /* Streams that have nothing to say say so now and then: that is how a client that is gone is found out. */

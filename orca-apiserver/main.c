@@ -9,7 +9,8 @@
 #include "orca-apiserver/http.h"
 #include "orca-apiserver/store_link.h"
 
-#define API_ADDRESS "127.0.0.1" /* further away needs TLS, which is orca-proxy's */
+/* REST is for this machine: further away needs TLS, which is orca-proxy's. Several nodes on one machine have a loopback address each. */
+static const char *api_address(const struct node_config *config) { return strncmp(config->address, "127.", 4) == 0 ? config->address : "127.0.0.1"; }
 
 struct stores {
   struct bus_address *list;
@@ -53,12 +54,12 @@ static int run(struct daemon *d) {
   struct store_link *link = NULL;
   api_init(&api, d->loop, &d->config);
   api.bus = daemon_bus(d, &err);
-  if (!api.bus || stores_of(&d->config, &stores, &err) < 0 || !(http = api_http_open(&api, API_ADDRESS, d->config.port_api, &err)) ||
+  if (!api.bus || stores_of(&d->config, &stores, &err) < 0 || !(http = api_http_open(&api, api_address(&d->config), d->config.port_api, &err)) ||
       !(link = store_link_open(&api, stores.list, stores.count, &err))) {
     daemon_fail(d, &err);
   } else {
-    char status[64];
-    snprintf(status, sizeof status, "REST on %s:%u", API_ADDRESS, api_http_port(http));
+    char status[96];
+    snprintf(status, sizeof status, "REST on %s:%u", api_address(&d->config), api_http_port(http));
     daemon_ready(d, status);
     daemon_run(d);
   }
