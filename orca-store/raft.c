@@ -203,13 +203,13 @@ static bool settle_term(struct raft *r, const struct raft_msg *m) {
       raft_become_follower(r, m->term, 0);
       return false;
     case RAFT_MSG_APPEND:
+    case RAFT_MSG_SNAPSHOT:
       raft_become_follower(r, m->term, m->from);
       return true;
     case RAFT_MSG_APPEND_REPLY:
     case RAFT_MSG_SNAPSHOT_REPLY:
       raft_become_follower(r, m->term, 0);
       return false;
-    case RAFT_MSG_SNAPSHOT:
     case RAFT_MSG_TIMEOUT_NOW:
       return false;
     }
@@ -245,7 +245,9 @@ static void on_message(struct raft *r, const struct raft_msg *m) {
   case RAFT_MSG_APPEND_REPLY:
     raft_on_append_reply(r, m);
     return;
-  case RAFT_MSG_SNAPSHOT: /* comes as RAFT_EV_INSTALL when all of it is here */
+  case RAFT_MSG_SNAPSHOT: /* a sign of the leader's life; all of it comes as RAFT_EV_INSTALL */
+    if (r->role != RAFT_LEADER)
+      raft_become_follower(r, m->term, m->from);
     return;
   case RAFT_MSG_SNAPSHOT_REPLY:
     raft_on_snapshot_reply(r, m);

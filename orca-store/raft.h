@@ -111,6 +111,10 @@ enum raft_event_type {
   RAFT_EV_TRANSFER,       /* peer: hand leadership to it (0: to whoever is most up to date) (§3.10) */
 };
 
+/* Receiving a snapshot: each chunk is handed in as a RAFT_MSG_SNAPSHOT first (term, and the leader's sign of life); chunks of an older term are dropped; the file
+ * is committed (snapshot_commit) only when the term is synced; then RAFT_EV_INSTALL. Else a crash could leave a snapshot of a term that the log never saw,
+ * which is what a lost log looks like. */
+
 /* What a sync covers: taken from the log (dlog_mark) before it began. An (index, term) pair names a whole prefix of a log (§3.5), so
  * that a report that a later replacement of entries has overtaken is seen to be one. */
 struct raft_stable {

