@@ -643,7 +643,7 @@ static struct toml_value *inline_table(struct parser *p, unsigned depth) {
   blanks(p);
   if (peek(p) != '}') {
     for (;;) {
-      if (key_value(p, t, depth + 1) < 0)
+      if (key_value(p, t, depth) < 0)
         return NULL;
       blanks(p);
       if (peek(p) == '}')
@@ -814,15 +814,17 @@ static int key_value(struct parser *p, struct toml_value *table, unsigned depth)
 /* ---- Table, Array of Tables ---- */
 
 /* One step of a header towards its last part: a table, or the newest element of an array of tables. */
-static struct toml_value *step_into(struct parser *p, struct toml_value *table, const struct key_part *part) {
+static struct toml_value *step_into(struct parser *p, struct toml_value *table, const struct key_part *part, unsigned *depth) {
   struct toml_entry *e = toml_find(table, part->name, part->len);
   if (!e) {
     struct toml_value *t = new_table(p, TOML_IMPLICIT, part->mark);
     return t && add(p, table, part, t) ? t : NULL;
   }
   struct toml_value *v = e->value;
-  if (v->type == TOML_ARRAY && v->origin == TOML_TABLES)
+  if (v->type == TOML_ARRAY && v->origin == TOML_TABLES) {
+    ++*depth;
     return v->array.items[v->array.count - 1];
+  }
   if (v->type == TOML_TABLE && v->origin != TOML_CLOSED)
     return v;
   defined_already(p, part, e);
@@ -890,11 +892,11 @@ static struct toml_value *header(struct parser *p, unsigned *ret_depth) {
   if (end_of_line(p, "a table's name") < 0)
     return NULL;
   struct toml_value *table = &p->doc->root;
+  *ret_depth = k.count + element;
   for (unsigned i = 0; table && i + 1 < k.count; i++)
-    table = step_into(p, table, &k.part[i]);
+    table = step_into(p, table, &k.part[i], ret_depth);
   if (table)
     table = element ? open_element(p, table, &k.part[k.count - 1], mark) : open_table(p, table, &k.part[k.count - 1], mark);
-  *ret_depth = 2 * k.count;
   return table || p->memory ? table : new_table(p, TOML_HEADER, mark);
 }
 

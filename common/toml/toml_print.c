@@ -144,6 +144,9 @@ int toml_print_value(const struct toml_value *value, struct buf *to) {
 
 /* ---- a document ---- */
 
+/* Longer names than this stay within braces: the parser takes 64 parts. */
+#define HEADER_PARTS 32
+
 static bool is_tables(const struct toml_value *v) {
   if (v->type != TOML_ARRAY || v->array.count == 0)
     return false;
@@ -166,17 +169,18 @@ static void print_path(const struct path *path, struct buf *to) {
   toml_print_key(path->entry->key, path->entry->key_len, to);
 }
 
-static void print_table(const struct toml_value *table, const struct path *path, struct buf *to) {
+static void print_table(const struct toml_value *table, const struct path *path, unsigned parts, struct buf *to) {
+  bool headers = parts < HEADER_PARTS;
   for (size_t i = 0; i < table->table.count; i++) {
     const struct toml_entry *e = &table->table.entries[i];
-    if (e->value->type == TOML_TABLE || is_tables(e->value))
+    if (headers && (e->value->type == TOML_TABLE || is_tables(e->value)))
       continue;
     toml_print_key(e->key, e->key_len, to);
     buf_add_str(to, " = ");
     toml_print_value(e->value, to);
     buf_add_byte(to, '\n');
   }
-  for (size_t i = 0; i < table->table.count; i++) {
+  for (size_t i = 0; headers && i < table->table.count; i++) {
     const struct toml_entry *e = &table->table.entries[i];
     bool several = is_tables(e->value);
     if (e->value->type != TOML_TABLE && !several)
@@ -188,12 +192,12 @@ static void print_table(const struct toml_value *table, const struct path *path,
       buf_add_str(to, several ? "[[" : "[");
       print_path(&here, to);
       buf_add_str(to, several ? "]]\n" : "]\n");
-      print_table(several ? e->value->array.items[n] : e->value, &here, to);
+      print_table(several ? e->value->array.items[n] : e->value, &here, parts + 1, to);
     }
   }
 }
 
 int toml_print(const struct toml_value *root, struct buf *to) {
-  print_table(root, NULL, to);
+  print_table(root, NULL, 0, to);
   return buf_failed(to) ? -1 : 0;
 }
