@@ -345,8 +345,9 @@ void kv_sizes(const struct kv *kv, uint64_t *size, uint64_t *used) {
   *used = *size - free_pages((struct kv *)(uintptr_t)kv) * kv->page_size;
 }
 
-int kv_room(struct kv *kv, size_t bytes, struct err *err) {
-  uint64_t end = end_of_map(kv), need = 3 * (uint64_t)bytes + 64 * kv->page_size;
+int kv_room(struct kv *kv, size_t bytes, size_t changes, struct err *err) {
+  /* At least what kv_begin() and kv_apply() will want to reserve for it. */
+  uint64_t end = end_of_map(kv), need = 8 * (uint64_t)bytes + (192 + changes * 2 * PAGES_PER_ENTRY) * kv->page_size;
   uint64_t allowed = kv->map_size - kv->slack;
   if (end + need > allowed && end - free_pages(kv) * kv->page_size + need > allowed)
     return err_set(err, ERR_NO_SPACE, "the store holds %zu MiB, all that it may: delete something", (size_t)(allowed >> 20));

@@ -58,8 +58,9 @@ int kv_discard(const char *dir, struct err *err); /* removes the map's files; no
 int kv_sync(struct kv *kv, struct err *err);      /* before a mark of a clean stop */
 const struct kv_state *kv_state(const struct kv *kv); /* as of the last commit */
 void kv_sizes(const struct kv *kv, uint64_t *size, uint64_t *used); /* bytes of the file in use by the map, and of those not free for reuse */
-/* ERR_NO_SPACE when a txn that adds data should not even be proposed. */
-int kv_room(struct kv *kv, size_t bytes, struct err *err);
+/* ERR_NO_SPACE when what adds so many bytes by so many changes (of all that is proposed and not applied yet) should not even be proposed: once it is
+ * committed it can only wait for room. */
+int kv_room(struct kv *kv, size_t bytes, size_t changes, struct err *err);
 
 /* ---- commands: what a log entry holds (an empty entry is raft's own no-op) ---- */
 
@@ -68,7 +69,7 @@ int kv_command(struct buf *to, uint64_t time_ms, const uint8_t *call, size_t len
 /* Refuses, saying why, what kv_apply would refuse whatever the state. */
 int kv_check_txn(const Store__TxnRequest *txn, struct err *err);
 int kv_check_range(const Store__RangeRequest *range, struct err *err);
-bool kv_txn_adds(const Store__TxnRequest *txn); /* it puts something */
+size_t kv_txn_weight(const Store__TxnRequest *txn); /* for kv_room(): its changes, 0 when it puts nothing */
 
 struct kv_result {
   struct err err;      /* code ERR_NONE: applied. Otherwise the command was refused and nothing changed */

@@ -123,8 +123,10 @@ static bool ops_add(Store__Op *const *ops, size_t n) {
   return false;
 }
 
-bool kv_txn_adds(const Store__TxnRequest *txn) {
-  return ops_add(txn->success, txn->n_success) || ops_add(txn->failure, txn->n_failure);
+size_t kv_txn_weight(const Store__TxnRequest *txn) {
+  if (!ops_add(txn->success, txn->n_success) && !ops_add(txn->failure, txn->n_failure))
+    return 0;
+  return txn->n_success > txn->n_failure ? txn->n_success : txn->n_failure;
 }
 
 /* ---------------------------------------------------------------- single changes */

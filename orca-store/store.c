@@ -34,7 +34,7 @@
 
 struct proposal {
   uint8_t *data;
-  size_t len;
+  size_t len, weight;
   uint64_t index, term;
   store_done_fn *done;
   void *arg;
@@ -90,6 +90,7 @@ struct store {
   struct loop_hook hook;
   struct loop_timer tick, lease_timer, space_timer, history_timer;
   struct proposals fresh, waiting; /* not yet in the log; in it, by index */
+  size_t pending_bytes, pending_weight; /* of those that add something */
   struct reader *readers, **readers_last;
   struct read_round *rounds, **rounds_last;
   uint64_t next_round;
@@ -168,9 +169,18 @@ static struct proposal pop(struct proposals *q) {
   return p;
 }
 
-static void refuse(struct proposal *p, const struct err *err) {
-  p->done(p->arg, NULL, err);
+/* It is no longer on its way to the map. */
+static void drop(struct store *s, struct proposal *p) {
+  if (p->weight) {
+    s->pending_bytes -= p->len;
+    s->pending_weight -= p->weight;
+  }
   free(p->data);
+}
+
+static void refuse(struct store *s, struct proposal *p, const struct err *err) {
+  p->done(p->arg, NULL, err);
+  drop(s, p);
 }
 
 static void note_fault(struct store *s, const struct err *err) {
@@ -279,7 +289,7 @@ static void role_changed(struct store *s) {
   err_set(&err, ERR_UNAVAILABLE, "this store is not the leader any more: the outcome is not known");
   while (s->waiting.count) {
     struct proposal p = pop(&s->waiting);
-    refuse(&p, &err);
+    refuse(s, &p, &err);
   }
 }
 
@@ -302,7 +312,7 @@ static void write_log(struct store *s) {
   while (s->waiting.count) {
     struct proposal p = pop(&s->waiting);
     if (p.index > ev.stable.index || push(&keep, &p) < 0)
-      refuse(&p, &err);
+      refuse(s, &p, &err);
   }
   free(s->waiting.list);
   s->waiting = keep;
@@ -492,7 +502,7 @@ static bool apply_batch(struct store *s) {
         err_set(&err, ERR_UNAVAILABLE, "another leader's entry took its place");
         mine.done(mine.arg, NULL, &err);
       }
-      free(mine.data);
+      drop(s, &mine);
     }
   }
   free_results(results, n);
@@ -547,7 +557,7 @@ static void propose_some(struct store *s) {
     note_fault(s, &err);
     while (n--) {
       struct proposal p = pop(&s->fresh);
-      refuse(&p, &err);
+      refuse(s, &p, &err);
     }
     return;
   }
@@ -566,7 +576,7 @@ static void propose_some(struct store *s) {
     p.term = s->actions.proposed_term;
     if (said != ERR_NONE) {
       err_set(&err, said, said == ERR_NO_LEADER ? "this store is not the leader" : "the proposal was not taken");
-      refuse(&p, &err);
+      refuse(s, &p, &err);
     } else if (push(&s->waiting, &p) < 0) {
       err_set(&err, ERR_MEMORY, "out of memory"); /* the core's actions point into it */
       fatal(s, &err);
@@ -625,16 +635,16 @@ static bool flush(void *arg) {
   return worked;
 }
 
-void store_propose(struct store *s, const uint8_t *call, size_t len, bool adds, store_done_fn *done, void *arg) {
+void store_propose(struct store *s, const uint8_t *call, size_t len, size_t weight, store_done_fn *done, void *arg) {
   struct err err;
   struct buf data = BUF_INIT(KV_MAX_TXN + 65536);
-  struct proposal p = {.done = done, .arg = arg};
+  struct proposal p = {.done = done, .arg = arg, .weight = weight};
   if (len > KV_MAX_TXN) {
     err_set(&err, ERR_TOO_LARGE, "txn: at most %zu bytes, this one has %zu", KV_MAX_TXN, len);
     done(arg, NULL, &err);
     return;
   }
-  if (adds && kv_room(s->kv, len, &err) < 0) {
+  if (weight && kv_room(s->kv, s->pending_bytes + len, s->pending_weight + weight, &err) < 0) {
     note_fault(s, &err);
     done(arg, NULL, &err);
     return;
@@ -645,6 +655,9 @@ void store_propose(struct store *s, const uint8_t *call, size_t len, bool adds, 
     free(p.data);
     err_set(&err, ERR_MEMORY, "out of memory");
     done(arg, NULL, &err);
+  } else if (weight) {
+    s->pending_bytes += p.len;
+    s->pending_weight += weight;
   }
 }
 
@@ -683,7 +696,7 @@ static void propose_call(struct store *s, const Store__Call *call, store_done_fn
     err_set(&err, ERR_MEMORY, "out of memory");
     done(arg, NULL, &err);
   } else {
-    store_propose(s, packed.data, packed.len, false, done, arg);
+    store_propose(s, packed.data, packed.len, 0, done, arg);
   }
   buf_free(&packed);
 }
@@ -1095,7 +1108,7 @@ static void refuse_all(struct store *s) {
   for (size_t q = 0; q < 2; q++) {
     while (queues[q]->count) {
       struct proposal p = pop(queues[q]);
-      refuse(&p, &err);
+      refuse(s, &p, &err);
     }
     free(queues[q]->list);
   }

@@ -45,7 +45,8 @@ int store_close(struct store *s, struct err *err);
 /* call: a packed Store__Call that is a command of the log. done: once, from the loop; result NULL with err, else result->err may hold a refusal. An err of
  * ERR_UNAVAILABLE leaves open whether it happened. */
 typedef void store_done_fn(void *arg, const struct kv_result *result, const struct err *err);
-void store_propose(struct store *s, const uint8_t *call, size_t len, bool adds, store_done_fn *done, void *arg);
+/* weight: kv_txn_weight(); 0 for what adds nothing and is taken even when space is short. */
+void store_propose(struct store *s, const uint8_t *call, size_t len, size_t weight, store_done_fn *done, void *arg);
 /* done(err NULL): what is read from store_kv() in this callback is linearizable. */
 typedef void store_read_fn(void *arg, const struct err *err);
 void store_read(struct store *s, store_read_fn *done, void *arg);

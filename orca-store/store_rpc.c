@@ -178,10 +178,10 @@ static int check_txn(enum acl_role role, const Store__TxnRequest *t, struct err 
   return check_ops(role, t->success, t->n_success, err) < 0 || check_ops(role, t->failure, t->n_failure, err) < 0 ? -1 : 0;
 }
 
-static void propose(struct store_rpc *rpc, struct bus_call *call, const uint8_t *body, size_t len, bool adds) {
+static void propose(struct store_rpc *rpc, struct bus_call *call, const uint8_t *body, size_t len, size_t weight) {
   struct answer *a = answer_later(rpc, call, NULL);
   if (a)
-    store_propose(rpc->store, body, len, adds, proposed, a);
+    store_propose(rpc->store, body, len, weight, proposed, a);
 }
 
 /* ---------------------------------------------------------------- leases */
@@ -204,7 +204,7 @@ static void grant(struct store_rpc *rpc, struct bus_call *call, Store__LeaseGran
     err_set(&err, ERR_MEMORY, "out of memory");
     bus_fail(call, &err);
   } else {
-    propose(rpc, call, packed.data, packed.len, true);
+    propose(rpc, call, packed.data, packed.len, 1);
   }
   buf_free(&packed);
 }
@@ -702,14 +702,14 @@ static void on_call(void *arg, struct bus_conn *conn, struct bus_call *call, con
     later(rpc, call, q, leases_may_read);
     return;
   case STORE__CALL__BODY_TXN:
-    propose(rpc, call, body, len, kv_txn_adds(q->txn));
+    propose(rpc, call, body, len, kv_txn_weight(q->txn));
     break;
   case STORE__CALL__BODY_LEASE_GRANT:
     grant(rpc, call, q->lease_grant);
     break;
   case STORE__CALL__BODY_LEASE_REVOKE:
   case STORE__CALL__BODY_COMPACT:
-    propose(rpc, call, body, len, false);
+    propose(rpc, call, body, len, 0);
     break;
   case STORE__CALL__BODY_WATCH:
     on_watch(rpc, call, q->watch);

@@ -433,13 +433,13 @@ static void test_full_map(void **state) {
   kv_close(r.kv);
   struct err err;
   assert_int_equal(kv_discard(r.dir, &err), 0);
-  struct kv_options o = {.map_size = (size_t)4 << 20, .slack = (size_t)1 << 20};
+  struct kv_options o = {.map_size = (size_t)8 << 20, .slack = (size_t)1 << 20};
   r.kv = kv_open(r.dir, &o, &err);
   assert_non_null(r.kv);
   char value[64 << 10];
   memset(value, 'v', sizeof value);
   unsigned n = 0;
-  for (; n < 1000 && kv_room(r.kv, sizeof value, &err) == 0; n++) {
+  for (; n < 1000 && kv_room(r.kv, sizeof value, 1, &err) == 0; n++) {
     char key[16];
     snprintf(key, sizeof key, "/k/%u", n);
     struct kv_result result = put(&r, key, value, sizeof value);

@@ -24,7 +24,7 @@ struct seen {
 };
 
 struct rig {
-  char dir[64], endpoint[64];
+  char dir[64], endpoint[96];
   struct loop *loop;
   struct bus_key_pair store_keys, admin_keys, scheduler_keys;
   struct acl acl;
@@ -319,7 +319,7 @@ static void ignore(void *arg, const struct kv_result *result, const struct err *
 static void propose(struct rig *r, const Store__Call *call) {
   struct buf packed = BUF_INIT(4096);
   assert_int_equal(pb_pack(&call->base, &packed), 0);
-  store_propose(r->store, packed.data, packed.len, true, ignore, NULL);
+  store_propose(r->store, packed.data, packed.len, 1, ignore, NULL);
   buf_free(&packed);
 }
 
