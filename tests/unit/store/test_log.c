@@ -157,6 +157,36 @@ static void write_and_read_back(void **state) {
   simdisk_free(s);
 }
 
+/* Another leader's entries begin before a segment's first record, then a snapshot is installed and the segment before is dropped. */
+static void a_reset_behind_a_replaced_tail(void **state) {
+  (void)state;
+  struct simdisk *s = simdisk_new(1);
+  struct dlog_found found;
+  struct err err = {0};
+  struct dlog *log = open_log(s, &found, &err);
+  struct raft_hard hard = {1, 1};
+  assert_int_equal(dlog_write(log, &hard, NULL, 0, &err), 0);
+  uint64_t last = 0;
+  for (; last < 150; last += 10)
+    assert_int_equal(append(log, last + 1, 10, 1, &err), 0);
+  assert_true(dlog_bytes(log) > 65536);
+  hard = (struct raft_hard){2, 0};
+  assert_int_equal(dlog_write(log, &hard, NULL, 0, &err), 0);
+  assert_int_equal(append(log, 20, 10, 2, &err), 0);
+  uint64_t ticket = dlog_ticket(log);
+  assert_int_equal(dlog_reset(log, 400, 2, &err), 0);
+  assert_int_equal(dlog_ticket(log), ticket); /* nothing to wait for */
+  assert_int_equal(dlog_bytes(log), 65536);
+  dlog_close(log);
+  log = open_log(s, &found, &err);
+  if (!log)
+    fail_msg("%s", err.msg);
+  assert_int_equal(found.base_index, 400);
+  assert_int_equal(found.last, 400);
+  dlog_close(log);
+  simdisk_free(s);
+}
+
 static void bad_batches_are_refused(void **state) {
   (void)state;
   struct simdisk *s = simdisk_new(1);
@@ -486,10 +516,12 @@ static void *sync_all_the_time(void *arg) {
   for (;;) {
     struct raft_stable stable;
     struct err err = {0};
+    pthread_mutex_lock(&y->lock);
+    bool stop = y->stop; /* set behind the last write: the sync after it covers all */
+    pthread_mutex_unlock(&y->lock);
     if (dlog_sync(y->log, &stable, NULL, &err) < 0)
       return strdup(err.msg);
     pthread_mutex_lock(&y->lock);
-    bool stop = y->stop && y->stable == stable.index;
     y->stable = stable.index;
     pthread_mutex_unlock(&y->lock);
     if (stop)
@@ -558,6 +590,7 @@ static void writing_beside_syncing(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(write_and_read_back),
+      cmocka_unit_test(a_reset_behind_a_replaced_tail),
       cmocka_unit_test(bad_batches_are_refused),
       cmocka_unit_test(large_entries),
       cmocka_unit_test(each_call_fails_in_turn),
