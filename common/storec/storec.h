@@ -32,6 +32,7 @@ void storec_put_message(struct storec_txn *txn, const char *key, const ProtobufC
 void storec_delete(struct storec_txn *txn, const char *key);
 void storec_delete_prefix(struct storec_txn *txn, const char *prefix);
 size_t storec_txn_ops(const struct storec_txn *txn);
+const Store__TxnRequest *storec_txn_request(const struct storec_txn *txn); /* what it says so far, borrowed: for simulators and tests */
 /* Takes txn. done: err NULL when it was decided (succeeded says how, revision is the store's after it). */
 typedef void storec_txn_fn(void *arg, bool succeeded, uint64_t revision, const struct err *err);
 void storec_commit(struct storec *c, struct storec_txn *txn, int64_t timeout_ns, storec_txn_fn *done, void *arg);

@@ -243,3 +243,7 @@ refused:
   storec_txn_free(txn);
   refuse(c, &err, done, arg);
 }
+
+const Store__TxnRequest *storec_txn_request(const struct storec_txn *txn) {
+  return txn->request;
+}
