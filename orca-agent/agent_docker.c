@@ -180,6 +180,24 @@ static void on_stray(void *arg, const struct docker_reply *reply) {
   free(d);
 }
 
+/* Docker lets two agents of a cluster make a network of the same name in the same moment, and then refuses to start anything on either. The
+ * older one stays; whoever made the other removes it. NULL when list[n] is not one to remove. */
+static const char *duplicate(const struct agent_found_network *list, size_t count, size_t n) {
+  for (size_t m = 0; m < count && list[n].ours; m++) {
+    if (m == n || strcmp(list[m].name, list[n].name) != 0)
+      continue;
+    if (list[m].created_ns < list[n].created_ns || (list[m].created_ns == list[n].created_ns && strcmp(list[m].id, list[n].id) < 0))
+      return list[n].id;
+  }
+  return NULL;
+}
+
+static void on_duplicate_removed(void *arg, const struct docker_reply *reply) {
+  (void)arg;
+  if (reply->code != ERR_NONE && reply->code != ERR_NOT_FOUND)
+    log_warn("a second network of the same name could not be removed", "error", reply->message);
+}
+
 /* ---- the comparison: containers, networks, volumes in one go ---- */
 
 struct listing {
@@ -232,6 +250,13 @@ static void on_networks(void *arg, const struct docker_reply *reply) {
   listing_note(l, reply->code, reply->message);
   if (reply->code == ERR_NONE && docker_parse_networks(reply->json, &l->a->self, &l->networks, &l->network_count, &err) < 0)
     listing_note(l, err.code, err.msg);
+  for (size_t n = 0; n < l->network_count; n++) {
+    const char *id = duplicate(l->networks, l->network_count, n);
+    char path[AGENT_CONTAINER_ID + 32];
+    snprintf(path, sizeof path, "/networks/%s", id ? id : "");
+    if (id && !docker_call(l->a->docker, &(struct docker_options){.method = "DELETE", .path = path, .timeout_ns = QUICK, .done = on_duplicate_removed}))
+      listing_note(l, ERR_MEMORY, "no memory");
+  }
   listing_part(l);
 }
 
@@ -242,15 +267,22 @@ static void on_volumes(void *arg, const struct docker_reply *reply) {
   listing_part(l);
 }
 
-static void list_one(struct listing *l, const char *what, bool with_node, docker_done_fn *done) {
-  char filters[512], escaped[1600], path[2048];
+/* WHAT with the filter for what carries this cluster's label, or this node's too. */
+static int filtered(const struct agent *a, const char *what, bool with_node, char path[2048]) {
+  char filters[512], escaped[1600];
   if (with_node)
-    snprintf(filters, sizeof filters, "{\"label\":[\"" AGENT_LABEL_CLUSTER "=%s\",\"" AGENT_LABEL_NODE "=%s\"]}", l->a->self.cluster_id, l->a->self.node);
+    snprintf(filters, sizeof filters, "{\"label\":[\"" AGENT_LABEL_CLUSTER "=%s\",\"" AGENT_LABEL_NODE "=%s\"]}", a->self.cluster_id, a->self.node);
   else
-    snprintf(filters, sizeof filters, "{\"label\":[\"" AGENT_LABEL_CLUSTER "=%s\"]}", l->a->self.cluster_id);
-  bool fits = http_escape(filters, escaped, sizeof escaped) == 0;
-  snprintf(path, sizeof path, "%sfilters=%s", what, escaped);
-  if (!fits || !docker_call(l->a->docker, &(struct docker_options){.method = "GET", .path = path, .timeout_ns = QUICK, .done = done, .arg = l})) {
+    snprintf(filters, sizeof filters, "{\"label\":[\"" AGENT_LABEL_CLUSTER "=%s\"]}", a->self.cluster_id);
+  if (http_escape(filters, escaped, sizeof escaped) < 0)
+    return -1;
+  snprintf(path, 2048, "%sfilters=%s", what, escaped);
+  return 0;
+}
+
+static void list_one(struct listing *l, const char *what, bool with_node, docker_done_fn *done) {
+  char path[2048];
+  if (filtered(l->a, what, with_node, path) < 0 || !docker_call(l->a->docker, &(struct docker_options){.method = "GET", .path = path, .timeout_ns = QUICK, .done = done, .arg = l})) {
     listing_note(l, ERR_MEMORY, "no memory");
     l->left--;
   }
@@ -411,9 +443,36 @@ static void on_network_found(void *arg, const struct docker_reply *reply) {
   free(d);
 }
 
+static void on_second_removed(void *arg, const struct docker_reply *reply) {
+  struct doing *d = arg;
+  network_answer(d->a, &d->act, reply->code == ERR_NOT_FOUND ? ERR_NONE : reply->code, reply->message, false);
+  free(d);
+}
+
+static void on_networks_after(void *arg, const struct docker_reply *reply) {
+  struct doing *d = arg;
+  struct agent_found_network *list = NULL;
+  size_t count = 0;
+  struct err err;
+  char path[AGENT_CONTAINER_ID + 32] = "";
+  if (reply->code == ERR_NONE && docker_parse_networks(reply->json, &d->a->self, &list, &count, &err) == 0)
+    for (size_t n = 0; n < count; n++)
+      if (strcmp(list[n].name, d->act.name) == 0 && duplicate(list, count, n))
+        snprintf(path, sizeof path, "/networks/%s", list[n].id);
+  free(list);
+  if (*path)
+    ask(d->a, &d->act, "DELETE", path, NULL, CREATE_TIMEOUT, on_second_removed);
+  else
+    network_answer(d->a, &d->act, reply->code, reply->message, true);
+  free(d);
+}
+
 static void on_network_created(void *arg, const struct docker_reply *reply) {
   struct doing *d = arg;
-  if (reply->code == ERR_CONFLICT) {
+  char list[2048];
+  if (reply->code == ERR_NONE && filtered(d->a, "/networks?", false, list) == 0) {
+    ask(d->a, &d->act, "GET", list, NULL, QUICK, on_networks_after);
+  } else if (reply->code == ERR_CONFLICT) {
     /* Another agent of this cluster on the same Docker was faster, or somebody else has the name. */
     char path[AGENT_IMAGE_MAX + 32];
     snprintf(path, sizeof path, "/networks/%s", d->act.name);

@@ -85,6 +85,8 @@ struct agent_instance {
   int64_t run_since;  /* mono */
   unsigned stop_tries, address_tries;
   uint32_t restarts;
+  int32_t last_exit; /* how it ended the last time; with exit_handled_ns */
+  bool last_oom;
   struct agent_verdict verdict; /* about the running container */
 
   Model__Phase phase; /* what is reported, from here on */
@@ -171,6 +173,8 @@ enum agent_container_event { AGENT_CE_START, AGENT_CE_DIE, AGENT_CE_OOM, AGENT_C
 struct agent_found_network {
   char name[AGENT_NAME_MAX], project[64];
   bool ours;
+  char id[AGENT_CONTAINER_ID]; /* for the shell: names of networks are not unique in Docker */
+  int64_t created_ns;
 };
 
 struct agent_event {

@@ -20,8 +20,8 @@ static void set_source(struct agent_image *image, const Node__Assignment *a) {
   const char *given = PB_STR(a->image);
   image->given = *given != 0;
   agent_copy(image->ref, sizeof image->ref, image->given ? given : PB_STR(spec->image));
-  image->implicit = !spec->has_pull && !PB_GET(a->revision, force_pull, false);
   image->policy = spec->has_pull ? spec->pull : agent_image_floats(image->ref) ? MODEL__PULL_POLICY__PULL_ALWAYS : MODEL__PULL_POLICY__PULL_IF_ABSENT;
+  image->implicit = !spec->has_pull && image->policy == MODEL__PULL_POLICY__PULL_ALWAYS && !PB_GET(a->revision, force_pull, false);
   if (PB_GET(a->revision, force_pull, false) && image->policy != MODEL__PULL_POLICY__PULL_NEVER)
     image->policy = MODEL__PULL_POLICY__PULL_ALWAYS;
   if (image->given && image->policy == MODEL__PULL_POLICY__PULL_ALWAYS)
@@ -112,7 +112,8 @@ void agent_image_docker_down(struct agent_image *image) {
 static void failed(struct agent_step *s, struct agent_image *image, const char *why) {
   image->state = AGENT_IMAGE_FAILED;
   image->next_try = s->now.mono_ns + agent_backoff_failure(&image->failure, FIRST_RETRY);
-  agent_copy(image->error, sizeof image->error, why);
+  if (why != image->error)
+    agent_copy(image->error, sizeof image->error, why);
 }
 
 static void ready(struct agent_step *s, struct agent_image *image, const struct agent_event *ev) {

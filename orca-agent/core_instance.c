@@ -212,8 +212,8 @@ static void no_container(struct agent_instance *i) {
 /* The container has ended: when may it start again? */
 static void exited(struct agent_step *s, struct agent_instance *i, int32_t code, bool oom, int64_t at_ns) {
   i->c.state = AGENT_C_EXITED;
-  i->c.exit_code = code;
-  i->c.oom_killed = oom;
+  i->c.exit_code = i->last_exit = code;
+  i->c.oom_killed = i->last_oom = oom;
   i->c.pid = 0;
   i->c.address[0] = 0;
   i->c.detailed = true;

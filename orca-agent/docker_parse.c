@@ -184,10 +184,13 @@ int docker_parse_networks(const json_t *json, const struct docker_self *self, st
   for (size_t at = 0; at < count; at++) {
     const json_t *one = json_array_get(json, at), *labels = json_object_get(one, "Labels");
     const char *name = text_of(one, "Name");
-    if (!*name || strlen(name) >= AGENT_NAME_MAX || strcmp(text_of(labels, AGENT_LABEL_CLUSTER), self->cluster_id) != 0)
+    const char *id = text_of(one, "Id");
+    if (!*name || !hex_id(id) || strlen(name) >= AGENT_NAME_MAX || strcmp(text_of(labels, AGENT_LABEL_CLUSTER), self->cluster_id) != 0)
       continue;
     copy_whole(list[n].name, sizeof list[n].name, name);
     copy_whole(list[n].project, sizeof list[n].project, text_of(labels, AGENT_LABEL_PROJECT));
+    copy_whole(list[n].id, sizeof list[n].id, id);
+    list[n].created_ns = docker_parse_time(text_of(one, "Created"));
     list[n].ours = labelled(labels, self);
     n++;
   }

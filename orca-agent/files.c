@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -17,6 +18,7 @@
 
 struct files {
   char dir[PATH_MAX / 2];
+  int lock_fd;
 };
 
 static int make_dir(const char *path, mode_t mode, struct err *err) {
@@ -34,6 +36,26 @@ static int path_join(char out[PATH_MAX], struct err *err, const char *fmt, ...) 
   return n < 0 || n >= PATH_MAX ? err_set(err, ERR_TOO_LARGE, "a path is too long") : 0;
 }
 
+/* Two agents that share a state folder are one node twice: the second says who the first is. */
+static int take_lock(struct files *f, struct err *err) {
+  char path[PATH_MAX], pid[32] = "";
+  if (path_join(path, err, "%s/lock", f->dir) < 0)
+    return -1;
+  f->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+  if (f->lock_fd < 0)
+    return err_errno(err, errno, "open %s", path);
+  if (flock(f->lock_fd, LOCK_EX | LOCK_NB) < 0) {
+    int why = errno;
+    ssize_t n = read(f->lock_fd, pid, sizeof pid - 1);
+    return why == EWOULDBLOCK ? err_set(err, ERR_CONFLICT, "%s is in use by another orca-agent, process %.*s", f->dir, n > 0 ? (int)strcspn(pid, "\n") : 1, n > 0 ? pid : "?")
+                              : err_errno(err, why, "lock %s", path);
+  }
+  int len = snprintf(pid, sizeof pid, "%d\n", (int)getpid());
+  if (ftruncate(f->lock_fd, 0) < 0 || write(f->lock_fd, pid, (size_t)len) != len)
+    return err_errno(err, errno, "write %s", path);
+  return 0;
+}
+
 struct files *files_open(const char *state_dir, struct err *err) {
   struct files *f = calloc(1, sizeof *f);
   if (!f) {
@@ -47,16 +69,19 @@ struct files *files_open(const char *state_dir, struct err *err) {
     free(f);
     return NULL;
   }
+  f->lock_fd = -1;
   if (snprintf(f->dir, sizeof f->dir, "%s/agent", real) >= (int)sizeof f->dir || make_dir(f->dir, 0711, err) < 0 ||
       path_join(path, err, "%s/content", f->dir) < 0 || make_dir(path, 0700, err) < 0 || path_join(path, err, "%s/mounts", f->dir) < 0 ||
-      make_dir(path, 0711, err) < 0) {
-    free(f);
+      make_dir(path, 0711, err) < 0 || take_lock(f, err) < 0) {
+    files_close(f);
     return NULL;
   }
   return f;
 }
 
 void files_close(struct files *f) {
+  if (f && f->lock_fd >= 0)
+    close(f->lock_fd);
   free(f);
 }
 

@@ -1,5 +1,6 @@
-/* Files of the infra directory on the node, and what host paths a mount may name.
+/* Files of the infra directory on the node, and what host paths a mount may name; and the lock that keeps a second agent away.
  *
+ *   STATE_DIR/agent/lock                   held while the agent lives; says its process
  *   STATE_DIR/agent/content/SHA256         fetched content, named by what it is
  *   STATE_DIR/agent/mounts/CONTAINER/N/…   the tree of an instance's Nth mount, with modes; bind-mounted read-only
  *

@@ -144,9 +144,9 @@ Model__InstanceStatus *report_instance(const struct agent_core *core, const stru
   if (i->c.address[0])
     st->address = strdup(i->c.address);
   PB_SET(st, restarts, i->restarts);
-  if (i->exit_handled_ns || i->c.state == AGENT_C_EXITED) {
-    PB_SET(st, exit_code, i->c.exit_code);
-    PB_SET(st, oom_killed, i->c.oom_killed);
+  if (i->exit_handled_ns) {
+    PB_SET(st, exit_code, i->last_exit);
+    PB_SET(st, oom_killed, i->last_oom);
   }
   st->reason = strdup(i->reason);
   PB_SET(st, since_ms, i->since_ms);
