@@ -34,8 +34,9 @@ struct spec_place {      /* where a service was written */
 };
 struct spec_set {
   Model__ServiceSpec **services; /* owned; as written, defaults not filled in; name and project always set */
-  struct spec_place *places;     /* one for each service */
   size_t service_count;
+  struct spec_place *places; /* of the services as they were read; whoever changes their list loses the places, and faults then go without */
+  size_t place_count;
   Model__ClusterSpec *cluster;   /* NULL when absent */
   struct spec_file *files;
   size_t file_count;

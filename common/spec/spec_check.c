@@ -2,6 +2,7 @@
 #include "common/spec/spec.h"
 
 #include <stdarg.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -149,6 +150,7 @@ struct first_refusal {
   bool any;
 };
 
+static void refuse_err(void *arg, const char *key, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 static void refuse_err(void *arg, const char *key, const char *fmt, ...) {
   struct first_refusal *first = arg;
   char message[400];
@@ -185,7 +187,9 @@ static const Model__ServiceSpec *service(const struct checker *c, size_t i) {
 static void set_fault(void *arg, const char *key, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 static void set_fault(void *arg, const char *key, const char *fmt, ...) {
   struct checker *c = arg;
-  const struct spec_place *place = &c->set->places[c->at];
+  char no_file[] = "";
+  const struct spec_place nowhere = {no_file, 0, 0};
+  const struct spec_place *place = c->set->place_count == c->set->service_count ? &c->set->places[c->at] : &nowhere;
   const Model__ServiceSpec *s = c->set->services[c->at];
   char path[256], message[640];
   va_list ap;

@@ -13,6 +13,7 @@
 
 /* ---- faults and their path ---- */
 
+static void add_fault(struct spec_reader *r, unsigned line, unsigned column, const char *fmt, va_list ap) __attribute__((format(printf, 4, 0)));
 static void add_fault(struct spec_reader *r, unsigned line, unsigned column, const char *fmt, va_list ap) {
   char message[640];
   vsnprintf(message, sizeof message, fmt, ap);

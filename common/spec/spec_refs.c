@@ -113,7 +113,7 @@ int spec_resolve_env(struct spec_set *set, const char *(*lookup)(const char *nam
     bool cluster = i == set->service_count;
     if (cluster && !set->cluster)
       break;
-    struct spec_reader r = {.faults = faults, .file = cluster ? "cluster.toml" : set->places[i].file, .path = BUF_INIT(1024)};
+    struct spec_reader r = {.faults = faults, .file = cluster ? "cluster.toml" : set->place_count == set->service_count ? set->places[i].file : "", .path = BUF_INIT(1024)};
     if (!cluster)
       spec_path_push(&r, "%s/%s", set->services[i]->project, set->services[i]->name);
     size_t before = faults->count;

@@ -8,10 +8,10 @@
 void spec_set_free(struct spec_set *set) {
   if (!set)
     return;
-  for (size_t i = 0; i < set->service_count; i++) {
+  for (size_t i = 0; i < set->service_count; i++)
     model__service_spec__free_unpacked(set->services[i], NULL);
+  for (size_t i = 0; i < set->place_count; i++)
     free(set->places[i].file);
-  }
   free(set->services);
   free(set->places);
   if (set->cluster)
@@ -26,7 +26,7 @@ int spec_set_add(struct spec_set *set, struct spec_reader *r, const struct spec_
   Model__ServiceSpec **services = reallocarray(set->services, set->service_count + 1, sizeof *services);
   if (services)
     set->services = services;
-  struct spec_place *places = reallocarray(set->places, set->service_count + 1, sizeof *places);
+  struct spec_place *places = reallocarray(set->places, set->place_count + 1, sizeof *places);
   if (places)
     set->places = places;
   Model__ServiceSpec *spec = (Model__ServiceSpec *)spec_message_new(table->desc);
@@ -37,8 +37,8 @@ int spec_set_add(struct spec_set *set, struct spec_reader *r, const struct spec_
   /* After a fault these may be unset; whoever gets the set may rely on them, and gets none with faults. */
   if ((!spec->name && !(spec->name = strdup(""))) || (!spec->project && !(spec->project = strdup(r->project ? r->project : "default"))))
     goto memory;
-  set->services[set->service_count] = spec;
-  set->places[set->service_count++] = (struct spec_place){file, value->line, value->column};
+  set->services[set->service_count++] = spec;
+  set->places[set->place_count++] = (struct spec_place){file, value->line, value->column};
   return 0;
 memory:
   if (spec)
