@@ -74,6 +74,9 @@ static int wait_with(struct worker *w, struct flow *f, const struct iovec *iov, 
   return 0;
 }
 
+#define GATHER_MAX 2048
+#define VEC(p, n) ((struct iovec){.iov_base = (p), .iov_len = (n)})
+
 static enum flow_result send_all(struct worker *w, struct flow *f, const struct iovec *iov, int count) {
   size_t total = 0;
   for (int i = 0; i < count; i++)
@@ -81,6 +84,16 @@ static enum flow_result send_all(struct worker *w, struct flow *f, const struct 
   if (!total)
     return FLOW_OK;
   bool more = f->in == BODY_LENGTH && !f->in_done && f->left >= SPLICE_MIN;
+  /* A few small pieces are cheaper to copy together than to describe to the kernel. */
+  uint8_t together[GATHER_MAX];
+  struct iovec one = VEC(together, total);
+  if (count > 1 && total <= sizeof together) {
+    size_t at = 0;
+    for (int i = 0; i < count; at += iov[i++].iov_len)
+      memcpy(together + at, iov[i].iov_base, iov[i].iov_len);
+    iov = &one;
+    count = 1;
+  }
   ssize_t n = f->to->writable ? sock_write(f->to, iov, count, more) : 0;
   if (n < 0)
     return FLOW_TO_FAILED;
@@ -89,8 +102,6 @@ static enum flow_result send_all(struct worker *w, struct flow *f, const struct 
     return FLOW_TO_FAILED;
   return FLOW_OK;
 }
-
-#define VEC(p, n) ((struct iovec){.iov_base = (p), .iov_len = (n)})
 
 /* The pieces of body bytes on the wire. Returns how many; scratch holds the chunk's head. */
 static int frame(struct flow *f, struct iovec *iov, char scratch[CHUNK_HEAD_MAX], uint8_t *at, size_t len) {

@@ -20,32 +20,46 @@ bool span_same_nocase(struct span a, struct span b) {
 
 static const struct {
   const char *name;
-  size_t len;
 } field_names[] = {
-    [FIELD_OTHER] = {"", 0},
-#define X(id, text) [id] = {text, sizeof(text) - 1},
+    [FIELD_OTHER] = {""},
+#define X(id, text) [id] = {text},
     HEAD_FIELD_IDS(X)
 #undef X
 };
 
-/* Which names have a length: at most a handful to compare with. Filled by the compiler from the sizes above would need
- * a generator; a first-letter test in the loop does as well and costs a byte compare a name. */
+#define FIELD_NAME_MAX 21
+
+/* The names of each length, 0-terminated. A test compares it with the list in the header. */
+static const uint8_t by_length[FIELD_NAME_MAX + 1][4] = {
+    [2] = {FIELD_TE},
+    [4] = {FIELD_HOST},
+    [6] = {FIELD_ACCEPT, FIELD_EXPECT},
+    [7] = {FIELD_UPGRADE, FIELD_REFERER, FIELD_TRAILER},
+    [9] = {FIELD_FORWARDED, FIELD_X_REAL_IP},
+    [10] = {FIELD_CONNECTION, FIELD_USER_AGENT, FIELD_KEEP_ALIVE},
+    [14] = {FIELD_CONTENT_LENGTH, FIELD_HTTP2_SETTINGS},
+    [15] = {FIELD_X_FORWARDED_FOR},
+    [16] = {FIELD_PROXY_CONNECTION, FIELD_X_FORWARDED_HOST, FIELD_X_FORWARDED_PORT},
+    [17] = {FIELD_TRANSFER_ENCODING, FIELD_X_FORWARDED_PROTO, FIELD_WS_KEY},
+    [19] = {FIELD_PROXY_AUTHORIZATION},
+    [20] = {FIELD_WS_ACCEPT},
+    [21] = {FIELD_WS_VERSION},
+};
+
 enum field_id field_id_of(struct span name) {
-  if (name.len < 2 || name.len > 21)
+  if (name.len > FIELD_NAME_MAX)
     return FIELD_OTHER;
-  uint8_t c = name.at[0] | 0x20;
-  for (unsigned id = FIELD_OTHER + 1; id < FIELD_ID_COUNT; id++) {
-    if (field_names[id].len != name.len || (uint8_t)field_names[id].name[0] != c)
-      continue;
-    size_t i = 1;
+  for (const uint8_t *id = by_length[name.len]; *id; id++) {
+    const char *text = field_names[*id].name;
+    size_t i = 0;
     for (; i < name.len; i++) {
       uint8_t b = name.at[i];
       b = b == '_' ? '-' : (b >= 'A' && b <= 'Z') ? (uint8_t)(b | 0x20) : b;
-      if (b != (uint8_t)field_names[id].name[i])
+      if (b != (uint8_t)text[i])
         break;
     }
     if (i == name.len)
-      return (enum field_id)id;
+      return (enum field_id)*id;
   }
   return FIELD_OTHER;
 }

@@ -12,6 +12,8 @@
 #include "orca-proxy/table.h"
 
 #define BACKLOG 4096
+#define TAKEN_TRIES 50
+#define TAKEN_PAUSE_US 20000
 
 static int open_one(const union table_addr *a, bool share, bool dual) {
   int on = 1, off = 0;
@@ -50,6 +52,10 @@ static bool lacks_v6(int e) {
 /* Probes without SO_REUSEPORT, which fails where anybody listens already; with it, two nodes on one machine would share a port and not know. */
 static int probe(const union table_addr *a, bool dual) {
   int fd = open_one(a, false, dual);
+  for (int tries = 0; fd < 0 && errno == EADDRINUSE && tries < TAKEN_TRIES; tries++) { /* the proxy before this one may be ending */
+    usleep(TAKEN_PAUSE_US);
+    fd = open_one(a, false, dual);
+  }
   if (fd < 0)
     return -1;
   close(fd);
