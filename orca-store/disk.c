@@ -153,7 +153,9 @@ static struct disk posix = {
     .lock = posix_lock,
 };
 
-struct disk *disk_posix(void) { return &posix; }
+struct disk *disk_posix(void) {
+  return &posix;
+}
 
 ssize_t disk_read_at(struct disk *d, int fd, void *data, size_t len, int64_t offset) {
   size_t done = 0;

@@ -22,10 +22,10 @@ enum disk_open {
 struct disk {
   int (*open)(struct disk *d, const char *path, enum disk_open how);
   void (*close)(struct disk *d, int fd);
-  ssize_t (*pread)(struct disk *d, int fd, void *data, size_t len, int64_t offset);         /* may be short; 0 at the end */
-  ssize_t (*pwrite)(struct disk *d, int fd, const void *data, size_t len, int64_t offset);  /* may be short */
+  ssize_t (*pread)(struct disk *d, int fd, void *data, size_t len, int64_t offset);        /* may be short; 0 at the end */
+  ssize_t (*pwrite)(struct disk *d, int fd, const void *data, size_t len, int64_t offset); /* may be short */
   int (*fdatasync)(struct disk *d, int fd);
-  int (*allocate)(struct disk *d, int fd, int64_t len);  /* makes the file len long, its blocks reserved and read as zeros */
+  int (*allocate)(struct disk *d, int fd, int64_t len); /* makes the file len long, its blocks reserved and read as zeros */
   int (*truncate)(struct disk *d, int fd, int64_t len);
   int (*size)(struct disk *d, int fd, int64_t *ret);
   int (*rename)(struct disk *d, const char *from, const char *to);

@@ -101,7 +101,9 @@ static int make_segment(struct dlog *log, uint64_t number, uint64_t size, struct
   return 0;
 }
 
-static struct segment *active(struct dlog *log) { return &log->segs[log->n_segs - 1]; }
+static struct segment *active(struct dlog *log) {
+  return &log->segs[log->n_segs - 1];
+}
 
 static int push_segment(struct dlog *log, const struct segment *seg, struct err *err) {
   if (log->n_segs == log->cap_segs) {
@@ -235,7 +237,8 @@ static int write_batch(struct dlog *log, size_t size, struct err *err) {
 }
 
 /* Puts hard (or NULL), a reset (or NULL) and entries into the file as one write. */
-static int put(struct dlog *log, const struct raft_hard *hard, const struct dlog_record *reset, const struct raft_entry *entries, size_t n, struct err *err) {
+static int put(struct dlog *log, const struct raft_hard *hard, const struct dlog_record *reset, const struct raft_entry *entries, size_t n,
+               struct err *err) {
   size_t size = (hard ? FIRST_RECORD : 0) + (reset ? DLOG_RECORD_OVERHEAD : 0);
   if (check_poison(log, err) < 0 || room_for_positions(log, entries, n, err) < 0)
     return -1;
@@ -253,7 +256,8 @@ static int put(struct dlog *log, const struct raft_hard *hard, const struct dlog
   uint64_t synced = log->synced;
   pthread_mutex_unlock(&log->lock);
   const struct dlog_state *s = &log->state;
-  struct dlog_record rec = {.type = DLOG_HARD, .index = s->last, .last_term = s->last_term, .term = s->hard.term, .vote = s->hard.vote, .synced = synced};
+  struct dlog_record rec = {
+      .type = DLOG_HARD, .index = s->last, .last_term = s->last_term, .term = s->hard.term, .vote = s->hard.vote, .synced = synced};
   size_t at = 0;
   if (seg->used == DLOG_HEADER) {
     if (log->n_segs > 1)
@@ -376,8 +380,12 @@ int dlog_sync(struct dlog *log, struct raft_stable *ret, uint64_t *ret_ticket, s
   return 0;
 }
 
-uint64_t dlog_ticket(const struct dlog *log) { return log->ticket; }
-struct raft_stable dlog_mark(const struct dlog *log) { return log->mark; }
+uint64_t dlog_ticket(const struct dlog *log) {
+  return log->ticket;
+}
+struct raft_stable dlog_mark(const struct dlog *log) {
+  return log->mark;
+}
 
 /* ---------------------------------------------------------------- reading */
 
@@ -415,7 +423,8 @@ int dlog_read(struct dlog *log, uint64_t index, struct raft_entry *entry, struct
   if (rc == 0) {
     enum dlog_seen seen = dlog_get_record(bytes, (size_t)n, offset, number, offset, &rec, &text);
     if (seen != DLOG_SEEN_RECORD || rec.type != DLOG_ENTRY || rec.index != index)
-      rc = err_set(err, ERR_CORRUPT, "%s/%s: offset %" PRIu64 ", entry %" PRIu64 ": %s", log->dir, name, offset, index, seen == DLOG_SEEN_RECORD ? "another record" : text);
+      rc = err_set(err, ERR_CORRUPT, "%s/%s: offset %" PRIu64 ", entry %" PRIu64 ": %s", log->dir, name, offset, index,
+                   seen == DLOG_SEEN_RECORD ? "another record" : text);
   }
   if (rc == 0) {
     *entry = (struct raft_entry){.index = index, .term = rec.term, .type = rec.entry_type, .len = rec.len};
@@ -427,8 +436,12 @@ int dlog_read(struct dlog *log, uint64_t index, struct raft_entry *entry, struct
   return rc;
 }
 
-uint64_t dlog_first(const struct dlog *log) { return log->state.base_index + 1; }
-uint64_t dlog_last(const struct dlog *log) { return log->state.last; }
+uint64_t dlog_first(const struct dlog *log) {
+  return log->state.base_index + 1;
+}
+uint64_t dlog_last(const struct dlog *log) {
+  return log->state.last;
+}
 
 uint64_t dlog_bytes(const struct dlog *log) {
   uint64_t n = 0;
@@ -508,13 +521,16 @@ int dlog_reset(struct dlog *log, uint64_t index, uint64_t term, struct err *err)
 int dlog_follow_snapshot(struct dlog *log, uint64_t index, uint64_t term, struct err *err) {
   const struct dlog_state *s = &log->state;
   if (s->hard.term < term)
-    return err_set(err, ERR_CORRUPT, "%s: the log ends in term %" PRIu64 ", the newest snapshot is of term %" PRIu64 ": the log was replaced by an older one, or is gone", log->dir,
-                   s->hard.term, term);
+    return err_set(err, ERR_CORRUPT,
+                   "%s: the log ends in term %" PRIu64 ", the newest snapshot is of term %" PRIu64
+                   ": the log was replaced by an older one, or is gone",
+                   log->dir, s->hard.term, term);
   if (s->last < index)
     return dlog_reset(log, index, term, err);
   if (s->base_index > index)
-    return err_set(err, ERR_CORRUPT, "%s: the log begins at entry %" PRIu64 ", the newest whole snapshot ends at %" PRIu64 ": what is between is missing", log->dir, s->base_index + 1,
-                   index);
+    return err_set(err, ERR_CORRUPT,
+                   "%s: the log begins at entry %" PRIu64 ", the newest whole snapshot ends at %" PRIu64 ": what is between is missing", log->dir,
+                   s->base_index + 1, index);
   uint64_t there = s->base_term;
   if (s->base_index < index) {
     struct raft_entry e;
@@ -563,7 +579,8 @@ static void each_fault(void *arg, const struct dlog_fault *f) {
   struct faults *c = arg;
   if (f->torn) {
     c->found->torn = true;
-    snprintf(c->found->torn_text, sizeof c->found->torn_text, "%s: offset %" PRIu64 ", behind entry %" PRIu64 ": %s", f->file, f->offset, f->index, f->text);
+    snprintf(c->found->torn_text, sizeof c->found->torn_text, "%s: offset %" PRIu64 ", behind entry %" PRIu64 ": %s", f->file, f->offset, f->index,
+             f->text);
   } else if (c->first.code == ERR_NONE) {
     err_set(&c->first, ERR_CORRUPT, "%s/%s: offset %" PRIu64 ", behind entry %" PRIu64 ": %s", c->dir, f->file, f->offset, f->index, f->text);
   } else {

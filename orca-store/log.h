@@ -5,8 +5,8 @@
  * where it stands, its type, index, term, length and payload. Nothing is ever overwritten: an entry with an index that is there already
  * replaces that one and all behind it by coming later, so that a sync never races a truncation.
  *
- * Opening tells a torn tail (a write that no sync had covered when the power went: cut off, and reported) from damage (named with file, offset and index,
- * and refused: never skipped). How: log_format.h.
+ * Opening tells a torn tail (a write that no sync had covered when the power went: cut off, and reported) from damage (named with file, offset and
+ * index, and refused: never skipped). How: log_format.h.
  *
  * Threads: dlog_sync() from one other thread, at any time; all else from the owner's. Errors: ERR_NO_SPACE leaves the log as it was
  * and usable; ERR_IO is final (after a failed sync nobody knows what is on disk): every later call fails, and the process must end. */
@@ -36,10 +36,11 @@ struct dlog_options {
 /* What opening found. */
 struct dlog_found {
   struct raft_hard hard;
-  uint64_t base_index, base_term; /* the entry before the first: 0, or what a reset (an installed snapshot) put there; base_term 0: not known (compacted) */
-  uint64_t first, last;           /* entries; last < first: none */
-  bool torn;                      /* an unsynced tail was cut off … */
-  char torn_text[256];            /* … here: file, offset, for the log line */
+  uint64_t base_index,
+      base_term;        /* the entry before the first: 0, or what a reset (an installed snapshot) put there; base_term 0: not known (compacted) */
+  uint64_t first, last; /* entries; last < first: none */
+  bool torn;            /* an unsynced tail was cut off … */
+  char torn_text[256];  /* … here: file, offset, for the log line */
 };
 
 /* Takes the lock; ERR_CONFLICT names the pid that has it. ERR_CORRUPT names file, offset and index. ERR_UNSUPPORTED: a newer format, by name.
@@ -63,8 +64,8 @@ uint64_t dlog_ticket(const struct dlog *log);
 /* Last entry and hard state written (what RAFT_EV_WRITE_FAILED wants). */
 struct raft_stable dlog_mark(const struct dlog *log);
 
-/* Reads one entry: its payload is put behind what `data` holds already, entry->data stays NULL (the buffer may move). ERR_COMPACTED before the first, ERR_NOT_FOUND behind the last,
- * ERR_CORRUPT with file and offset when its checksum does not hold. */
+/* Reads one entry: its payload is put behind what `data` holds already, entry->data stays NULL (the buffer may move). ERR_COMPACTED before the first,
+ * ERR_NOT_FOUND behind the last, ERR_CORRUPT with file and offset when its checksum does not hold. */
 int dlog_read(struct dlog *log, uint64_t index, struct raft_entry *entry, struct buf *data, struct err *err);
 
 uint64_t dlog_first(const struct dlog *log); /* last + 1 when there is none */
@@ -76,18 +77,18 @@ int dlog_cut(struct dlog *log, uint64_t index, struct err *err);
 /* Forgets every entry; the next has index + 1 (a snapshot was installed). Durable when it returns; not beside a running dlog_sync(). */
 int dlog_reset(struct dlog *log, uint64_t index, uint64_t term, struct err *err);
 
-/* At start: a log that ends before the newest snapshot, begins behind it or has another term there (a crash between installing a snapshot and resetting the
- * log) is reset to it. */
+/* At start: a log that ends before the newest snapshot, begins behind it or has another term there (a crash between installing a snapshot and
+ * resetting the log) is reset to it. */
 int dlog_follow_snapshot(struct dlog *log, uint64_t index, uint64_t term, struct err *err);
 
 /* ---------------------------------------------------------------- offline */
 
 struct dlog_fault {
-  const char *file;    /* name in the folder */
-  uint64_t offset;     /* in bytes */
-  uint64_t index;      /* of the entry, or of the last good one before it; 0: not known */
-  const char *text;    /* "payload checksum does not match" … */
-  bool torn;           /* an unsynced tail: not damage */
+  const char *file; /* name in the folder */
+  uint64_t offset;  /* in bytes */
+  uint64_t index;   /* of the entry, or of the last good one before it; 0: not known */
+  const char *text; /* "payload checksum does not match" … */
+  bool torn;        /* an unsynced tail: not damage */
 };
 struct dlog_summary {
   uint64_t segments, records, bytes, first, last;
@@ -95,7 +96,7 @@ struct dlog_summary {
 };
 /* Reads the whole folder without a lock and without changing it, tells every fault to `each`, and counts (summary may be NULL).
  * cluster_id NULL: any. Returns the number of faults that are damage, -1 when the folder can't be read. */
-int dlog_verify(struct disk *disk, const char *dir, const uint8_t *cluster_id, void (*each)(void *arg, const struct dlog_fault *fault), void *arg, struct dlog_summary *summary,
-                struct err *err);
+int dlog_verify(struct disk *disk, const char *dir, const uint8_t *cluster_id, void (*each)(void *arg, const struct dlog_fault *fault), void *arg,
+                struct dlog_summary *summary, struct err *err);
 
 #endif

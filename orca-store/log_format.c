@@ -29,7 +29,9 @@ static uint64_t get64(const uint8_t *p) {
   return le64toh(v);
 }
 
-bool dlog_is_zero(const uint8_t *data, size_t len) { return len == 0 || (data[0] == 0 && memcmp(data, data + 1, len - 1) == 0); }
+bool dlog_is_zero(const uint8_t *data, size_t len) {
+  return len == 0 || (data[0] == 0 && memcmp(data, data + 1, len - 1) == 0);
+}
 
 static uint32_t header_crc(uint64_t number, uint64_t offset, const uint8_t *header) {
   uint8_t place[16];
@@ -80,7 +82,8 @@ static bool has_unwritten_share(const uint8_t *bytes, uint64_t offset, size_t le
   return false;
 }
 
-enum dlog_seen dlog_get_record(const uint8_t *bytes, size_t size, uint64_t begin, uint64_t number, uint64_t offset, struct dlog_record *rec, const char **text) {
+enum dlog_seen dlog_get_record(const uint8_t *bytes, size_t size, uint64_t begin, uint64_t number, uint64_t offset, struct dlog_record *rec,
+                               const char **text) {
   if (offset - begin + DLOG_RECORD_OVERHEAD > size)
     return DLOG_SEEN_END;
   const uint8_t *at = bytes + (offset - begin);
@@ -104,7 +107,8 @@ enum dlog_seen dlog_get_record(const uint8_t *bytes, size_t size, uint64_t begin
     /* the very last byte is never 0 once it was written */
     return end[7] == 0 || has_unwritten_share(at, offset, total) ? DLOG_SEEN_TORN : DLOG_SEEN_DAMAGED;
   }
-  struct dlog_record out = {.type = at[8], .index = get64(at + 16), .term = get64(at + 24), .synced = get64(at + 32), .data = at + DLOG_RECORD_HEADER, .len = len};
+  struct dlog_record out = {
+      .type = at[8], .index = get64(at + 16), .term = get64(at + 24), .synced = get64(at + 32), .data = at + DLOG_RECORD_HEADER, .len = len};
   /* Behind two checksums that hold, what makes no sense was written so. */
   *text = "record makes no sense, though its checksums hold";
   switch (out.type) {
@@ -177,9 +181,13 @@ void dlog_put_hint(uint8_t out[DLOG_HINT_BYTES], uint64_t position) {
   put32(out + 8, crypto_crc32c(0, out, 8));
 }
 
-uint64_t dlog_get_hint(const uint8_t in[DLOG_HINT_BYTES]) { return get32(in + 8) == crypto_crc32c(0, in, 8) ? get64(in) : 0; }
+uint64_t dlog_get_hint(const uint8_t in[DLOG_HINT_BYTES]) {
+  return get32(in + 8) == crypto_crc32c(0, in, 8) ? get64(in) : 0;
+}
 
-void dlog_name(char out[DLOG_NAME_MAX], uint64_t number) { snprintf(out, DLOG_NAME_MAX, "%016llx.log", (unsigned long long)number); }
+void dlog_name(char out[DLOG_NAME_MAX], uint64_t number) {
+  snprintf(out, DLOG_NAME_MAX, "%016llx.log", (unsigned long long)number);
+}
 
 bool dlog_parse_name(const char *name, uint64_t *ret) {
   uint64_t v = 0;

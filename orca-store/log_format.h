@@ -1,23 +1,19 @@
 /* The log's bytes. All numbers little-endian.
  *
- * Segment header, 64 bytes, the same in every format to come: magic[8], version u32, 64 u32, cluster[16], number u64, zeros, CRC32C u32 of the 60 before.
- * Records follow, each at a multiple of 8:
- *    0 header_crc u32   over segment number, offset and bytes 4..39: a record holds only where it was written
- *    4 len u32          of the payload
- *    8 type u8, entry_type u8, 0 u16, 0 u32
- *   16 index u64        ENTRY: its index. HARD: the last entry's before it. RESET: the base
- *   24 term u64         ENTRY, RESET: its term. HARD: the hard state's
- *   32 synced u64       position (number << 32 | offset) before which all had been synced when this was written: never 0 in its upper half
- *   40 payload, zeros up to a multiple of 8
- *  end payload_crc u32 (seeded with header_crc), DLOG_END u32
- * HARD's payload: vote u64, last_term u64, where the segment before ended u64 (0: not the first record of a segment). Every segment begins with one.
+ * Segment header, 64 bytes, the same in every format to come: magic[8], version u32, 64 u32, cluster[16], number u64, zeros, CRC32C u32 of the 60
+ * before. Records follow, each at a multiple of 8: 0 header_crc u32   over segment number, offset and bytes 4..39: a record holds only where it was
+ * written 4 len u32          of the payload 8 type u8, entry_type u8, 0 u16, 0 u32 16 index u64        ENTRY: its index. HARD: the last entry's
+ * before it. RESET: the base 24 term u64         ENTRY, RESET: its term. HARD: the hard state's 32 synced u64       position (number << 32 | offset)
+ * before which all had been synced when this was written: never 0 in its upper half 40 payload, zeros up to a multiple of 8 end payload_crc u32
+ * (seeded with header_crc), DLOG_END u32 HARD's payload: vote u64, last_term u64, where the segment before ended u64 (0: not the first record of a
+ * segment). Every segment begins with one.
  *
  * Torn or damaged? What a sync has covered must be whole; what none has covered may, after a power cut, be there in part: any of its 512-byte
  * sectors, in any order, the others as they were: zeros, since segments are preallocated and written once. So a record that does not hold is
  *   torn     when a part of it was never written: one of its sectors' shares is all zeros, or its end is (a process killed while writing); and
  *   damaged  when all of it was written, or when anything says that it had been synced: a later record's `synced`, or the file `synced`, which
- *            has the newest position a sync had covered. That file is not synced itself: after SIGKILL it is exact, after a power cut it may lag, never lead.
- * The same for an end that comes too early. */
+ *            has the newest position a sync had covered. That file is not synced itself: after SIGKILL it is exact, after a power cut it may lag,
+ * never lead. The same for an end that comes too early. */
 #ifndef ORCA_STORE_LOG_FORMAT_H
 #define ORCA_STORE_LOG_FORMAT_H
 
@@ -51,13 +47,19 @@ struct dlog_record {
 
 enum dlog_seen { DLOG_SEEN_RECORD, DLOG_SEEN_END, DLOG_SEEN_TORN, DLOG_SEEN_DAMAGED };
 
-static inline uint64_t dlog_position(uint64_t number, uint64_t offset) { return number << 32 | offset; }
-static inline size_t dlog_record_size(size_t len) { return DLOG_RECORD_OVERHEAD + ((len + 7) & ~(size_t)7); }
+static inline uint64_t dlog_position(uint64_t number, uint64_t offset) {
+  return number << 32 | offset;
+}
+static inline size_t dlog_record_size(size_t len) {
+  return DLOG_RECORD_OVERHEAD + ((len + 7) & ~(size_t)7);
+}
 
 /* Writes dlog_record_size() bytes for a record at `offset` of segment `number`. HARD: the payload is made here. */
 size_t dlog_put_record(uint8_t *out, uint64_t number, uint64_t offset, const struct dlog_record *rec);
-/* Looks at what stands at offset of a segment, of which `bytes` has what begins at `begin`. *text says what is wrong with it (TORN, DAMAGED). rec is filled for RECORD only. */
-enum dlog_seen dlog_get_record(const uint8_t *bytes, size_t size, uint64_t begin, uint64_t number, uint64_t offset, struct dlog_record *rec, const char **text);
+/* Looks at what stands at offset of a segment, of which `bytes` has what begins at `begin`. *text says what is wrong with it (TORN, DAMAGED). rec is
+ * filled for RECORD only. */
+enum dlog_seen dlog_get_record(const uint8_t *bytes, size_t size, uint64_t begin, uint64_t number, uint64_t offset, struct dlog_record *rec,
+                               const char **text);
 /* The next whole record behind offset, wherever it begins; false when there is none. */
 bool dlog_find_record(const uint8_t *seg, size_t size, uint64_t number, uint64_t *offset, struct dlog_record *rec);
 
@@ -99,9 +101,9 @@ struct dlog_replay {
   struct dlog_place *places;
   size_t n_places;
   uint64_t records, bytes;
-  uint64_t synced;   /* the hint: position; 0: none */
-  uint64_t torn_at;  /* position of the cut; 0: none */
-  size_t damaged;    /* faults that are not torn tails */
+  uint64_t synced;  /* the hint: position; 0: none */
+  uint64_t torn_at; /* position of the cut; 0: none */
+  size_t damaged;   /* faults that are not torn tails */
 };
 /* Reads everything, changes nothing. -1: err (unreadable, newer format, another cluster's); damage is told to `fault` and counted. */
 int dlog_replay(struct dlog_replay *r, struct err *err);

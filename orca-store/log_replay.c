@@ -301,8 +301,8 @@ int dlog_replay(struct dlog_replay *r, struct err *err) {
   return rc;
 }
 
-int dlog_verify(struct disk *disk, const char *dir, const uint8_t *cluster_id, void (*each)(void *arg, const struct dlog_fault *fault), void *arg, struct dlog_summary *summary,
-                struct err *err) {
+int dlog_verify(struct disk *disk, const char *dir, const uint8_t *cluster_id, void (*each)(void *arg, const struct dlog_fault *fault), void *arg,
+                struct dlog_summary *summary, struct err *err) {
   struct dlog_replay r = {.disk = disk ? disk : disk_posix(), .dir = dir, .cluster_id = cluster_id, .fault = each, .arg = arg};
   int rc = dlog_replay(&r, err);
   if (rc == 0) {

@@ -12,7 +12,9 @@
 
 /* ---------------------------------------------------------------- actions */
 
-void raft_actions_init(struct raft_actions *a) { *a = (struct raft_actions){.deadline = INT64_MAX}; }
+void raft_actions_init(struct raft_actions *a) {
+  *a = (struct raft_actions){.deadline = INT64_MAX};
+}
 
 void raft_actions_fini(struct raft_actions *a) {
   free(a->append);
@@ -23,8 +25,13 @@ void raft_actions_fini(struct raft_actions *a) {
 }
 
 static void actions_clear(struct raft_actions *a) {
-  struct raft_actions fresh = {
-      .append = a->append, .msgs = a->msgs, .reads = a->reads, .scratch = a->scratch, .cap_append = a->cap_append, .cap_msgs = a->cap_msgs, .cap_reads = a->cap_reads};
+  struct raft_actions fresh = {.append = a->append,
+                               .msgs = a->msgs,
+                               .reads = a->reads,
+                               .scratch = a->scratch,
+                               .cap_append = a->cap_append,
+                               .cap_msgs = a->cap_msgs,
+                               .cap_reads = a->cap_reads};
   *a = fresh;
 }
 
@@ -164,8 +171,8 @@ void raft_become_follower(struct raft *r, uint64_t term, uint64_t leader) {
 
 /* What a peer says is checked before anything is done with it: it may be broken, old or hostile. */
 static bool well_formed(const struct raft *r, const struct raft_msg *m) {
-  if (m->from == 0 || m->from == r->id || m->to != r->id || m->term == 0 || m->term > RAFT_NUMBER_MAX || m->index > RAFT_NUMBER_MAX || m->index_term > m->term ||
-      m->match > RAFT_NUMBER_MAX)
+  if (m->from == 0 || m->from == r->id || m->to != r->id || m->term == 0 || m->term > RAFT_NUMBER_MAX || m->index > RAFT_NUMBER_MAX ||
+      m->index_term > m->term || m->match > RAFT_NUMBER_MAX)
     return false;
   if (m->type != RAFT_MSG_APPEND)
     return m->type >= RAFT_MSG_VOTE && m->type <= RAFT_MSG_TIMEOUT_NOW;
@@ -175,7 +182,8 @@ static bool well_formed(const struct raft *r, const struct raft_msg *m) {
   for (uint64_t i = 0; i < m->n_entries; i++) {
     const struct raft_entry *e = &m->entries[i];
     struct raft_members members;
-    if (e->index != m->index + 1 + i || e->term < term || e->term == 0 || e->term > m->term || e->len > RAFT_ENTRY_MAX || e->type < RAFT_ENTRY_NOOP || e->type > RAFT_ENTRY_MEMBERS)
+    if (e->index != m->index + 1 + i || e->term < term || e->term == 0 || e->term > m->term || e->len > RAFT_ENTRY_MAX || e->type < RAFT_ENTRY_NOOP ||
+        e->type > RAFT_ENTRY_MEMBERS)
       return false;
     if (e->type == RAFT_ENTRY_MEMBERS && raft_members_decode(e->data, e->len, &members, NULL) < 0)
       return false;
@@ -184,7 +192,9 @@ static bool well_formed(const struct raft *r, const struct raft_msg *m) {
   return true;
 }
 
-static bool hears_leader(const struct raft *r) { return r->role == RAFT_LEADER || (r->leader != 0 && r->now - r->leader_seen < r->election_timeout); }
+static bool hears_leader(const struct raft *r) {
+  return r->role == RAFT_LEADER || (r->leader != 0 && r->now - r->leader_seen < r->election_timeout);
+}
 
 /* §3.3 with §9.6 and §4.2.3. False: the message is dealt with, or is none of our term's business. */
 static bool settle_term(struct raft *r, const struct raft_msg *m) {
@@ -413,10 +423,10 @@ int raft_step(struct raft *r, const struct raft_event *ev, int64_t now, struct r
 /* ---------------------------------------------------------------- life */
 
 struct raft *raft_new(const struct raft_options *o, struct err *err) {
-  if (o->id == 0 || o->hard.term > RAFT_NUMBER_MAX || o->snapshot.index > RAFT_NUMBER_MAX || o->applied > RAFT_NUMBER_MAX || o->snapshot.term > o->hard.term ||
-      (o->snapshot.index == 0) != (o->snapshot.term == 0)) {
-    err_set(err, ERR_INVALID, "raft: id 0, or term %llu with a snapshot of term %llu at %llu", (unsigned long long)o->hard.term, (unsigned long long)o->snapshot.term,
-            (unsigned long long)o->snapshot.index);
+  if (o->id == 0 || o->hard.term > RAFT_NUMBER_MAX || o->snapshot.index > RAFT_NUMBER_MAX || o->applied > RAFT_NUMBER_MAX ||
+      o->snapshot.term > o->hard.term || (o->snapshot.index == 0) != (o->snapshot.term == 0)) {
+    err_set(err, ERR_INVALID, "raft: id 0, or term %llu with a snapshot of term %llu at %llu", (unsigned long long)o->hard.term,
+            (unsigned long long)o->snapshot.term, (unsigned long long)o->snapshot.index);
     return NULL;
   }
   struct raft *r = calloc(1, sizeof *r);
@@ -447,8 +457,9 @@ int raft_restore(struct raft *r, const struct raft_entry *e, struct err *err) {
   if (e->index <= r->shape.base_index)
     return 0;
   if (e->index != r->shape.last + 1 || e->term < raft_shape_last_term(&r->shape) || e->term > r->hard.term || e->term == 0)
-    return err_set(err, ERR_CORRUPT, "raft: entry %llu of term %llu behind entry %llu of term %llu, in term %llu", (unsigned long long)e->index, (unsigned long long)e->term,
-                   (unsigned long long)r->shape.last, (unsigned long long)raft_shape_last_term(&r->shape), (unsigned long long)r->hard.term);
+    return err_set(err, ERR_CORRUPT, "raft: entry %llu of term %llu behind entry %llu of term %llu, in term %llu", (unsigned long long)e->index,
+                   (unsigned long long)e->term, (unsigned long long)r->shape.last, (unsigned long long)raft_shape_last_term(&r->shape),
+                   (unsigned long long)r->hard.term);
   if (is_members && raft_members_decode(e->data, e->len, &members, err) < 0)
     return err_context(err, "raft: entry %llu", (unsigned long long)e->index);
   if (raft_shape_push(&r->shape, e->term, e->len, is_members ? &members : NULL) < 0)
@@ -467,16 +478,36 @@ void raft_free(struct raft *r) {
   free(r);
 }
 
-enum raft_role raft_role(const struct raft *r) { return r->role; }
-uint64_t raft_id(const struct raft *r) { return r->id; }
-uint64_t raft_term(const struct raft *r) { return r->hard.term; }
-uint64_t raft_leader(const struct raft *r) { return r->leader; }
-uint64_t raft_commit(const struct raft *r) { return r->commit; }
-uint64_t raft_first_index(const struct raft *r) { return r->shape.base_index + 1; }
-uint64_t raft_last_index(const struct raft *r) { return r->shape.last; }
-uint64_t raft_stable_index(const struct raft *r) { return r->stable; }
-uint64_t raft_term_at(const struct raft *r, uint64_t index) { return raft_shape_term(&r->shape, index); }
-const struct raft_members *raft_members(const struct raft *r) { return &r->members; }
+enum raft_role raft_role(const struct raft *r) {
+  return r->role;
+}
+uint64_t raft_id(const struct raft *r) {
+  return r->id;
+}
+uint64_t raft_term(const struct raft *r) {
+  return r->hard.term;
+}
+uint64_t raft_leader(const struct raft *r) {
+  return r->leader;
+}
+uint64_t raft_commit(const struct raft *r) {
+  return r->commit;
+}
+uint64_t raft_first_index(const struct raft *r) {
+  return r->shape.base_index + 1;
+}
+uint64_t raft_last_index(const struct raft *r) {
+  return r->shape.last;
+}
+uint64_t raft_stable_index(const struct raft *r) {
+  return r->stable;
+}
+uint64_t raft_term_at(const struct raft *r, uint64_t index) {
+  return raft_shape_term(&r->shape, index);
+}
+const struct raft_members *raft_members(const struct raft *r) {
+  return &r->members;
+}
 
 const struct raft_members *raft_members_at(const struct raft *r, uint64_t index) {
   for (size_t i = r->shape.n_members; i > 0; i--)

@@ -97,23 +97,23 @@ struct raft_msg {
 /* ---------------------------------------------------------------- events */
 
 enum raft_event_type {
-  RAFT_EV_START,          /* once, first */
-  RAFT_EV_TICK,           /* the deadline has come (early or late is fine) */
-  RAFT_EV_MESSAGE,        /* msg; the shell has checked that `from` is who sent it */
-  RAFT_EV_PROPOSE,        /* entries (type DATA; index and term are the core's to give) */
-  RAFT_EV_READ,           /* read_id: a linearizable read wants an index (§6.4) */
-  RAFT_EV_STABLE,         /* stable: what a finished sync covers */
-  RAFT_EV_WRITE_FAILED,   /* the log took nothing of the last step's `write` for want of space, and no message of that step was sent */
-  RAFT_EV_COMPACTED,      /* snapshot: entries up to its index need not be sent from the log any more (it may have been cut) */
-  RAFT_EV_SNAPSHOT_SENT,  /* peer, ok: streaming to it has ended; then its SNAPSHOT_REPLY counts, a failure lets it be tried again */
-  RAFT_EV_INSTALL,        /* snapshot, msg.from, msg.term: a received snapshot is verified and durable; the core says in `install` whether to take it */
-  RAFT_EV_CHANGE,         /* change: membership, one at a time (§4.1) */
-  RAFT_EV_TRANSFER,       /* peer: hand leadership to it (0: to whoever is most up to date) (§3.10) */
+  RAFT_EV_START,         /* once, first */
+  RAFT_EV_TICK,          /* the deadline has come (early or late is fine) */
+  RAFT_EV_MESSAGE,       /* msg; the shell has checked that `from` is who sent it */
+  RAFT_EV_PROPOSE,       /* entries (type DATA; index and term are the core's to give) */
+  RAFT_EV_READ,          /* read_id: a linearizable read wants an index (§6.4) */
+  RAFT_EV_STABLE,        /* stable: what a finished sync covers */
+  RAFT_EV_WRITE_FAILED,  /* the log took nothing of the last step's `write` for want of space, and no message of that step was sent */
+  RAFT_EV_COMPACTED,     /* snapshot: entries up to its index need not be sent from the log any more (it may have been cut) */
+  RAFT_EV_SNAPSHOT_SENT, /* peer, ok: streaming to it has ended; then its SNAPSHOT_REPLY counts, a failure lets it be tried again */
+  RAFT_EV_INSTALL,  /* snapshot, msg.from, msg.term: a received snapshot is verified and durable; the core says in `install` whether to take it */
+  RAFT_EV_CHANGE,   /* change: membership, one at a time (§4.1) */
+  RAFT_EV_TRANSFER, /* peer: hand leadership to it (0: to whoever is most up to date) (§3.10) */
 };
 
-/* Receiving a snapshot: each chunk is handed in as a RAFT_MSG_SNAPSHOT first (term, and the leader's sign of life); chunks of an older term are dropped; the file
- * is committed (snapshot_commit) only when the term is synced; then RAFT_EV_INSTALL. Else a crash could leave a snapshot of a term that the log never saw,
- * which is what a lost log looks like. */
+/* Receiving a snapshot: each chunk is handed in as a RAFT_MSG_SNAPSHOT first (term, and the leader's sign of life); chunks of an older term are
+ * dropped; the file is committed (snapshot_commit) only when the term is synced; then RAFT_EV_INSTALL. Else a crash could leave a snapshot of a term
+ * that the log never saw, which is what a lost log looks like. */
 
 /* What a sync covers: taken from the log (dlog_mark) before it began. An (index, term) pair names a whole prefix of a log (§3.5), so
  * that a report that a later replacement of entries has overtaken is seen to be one. */
@@ -192,15 +192,15 @@ void raft_actions_fini(struct raft_actions *a);
 
 struct raft_options {
   uint64_t id;
-  uint64_t seed;                /* of the generator that spreads election timeouts: from the system's randomness */
-  int64_t election_timeout;     /* ns, the least; drawn from [1, 2) of it. 0: 150 ms */
-  int64_t heartbeat;            /* 0: a fifth of the election timeout */
-  uint64_t max_append_entries;  /* in one message; 0: 1,024 */
-  uint64_t max_append_bytes;    /* payload in one message, but always one entry; 0: 1 MiB */
-  uint64_t max_inflight;        /* messages to one follower not answered yet; 0: 64 */
-  struct raft_hard hard;        /* as the log had it */
+  uint64_t seed;                 /* of the generator that spreads election timeouts: from the system's randomness */
+  int64_t election_timeout;      /* ns, the least; drawn from [1, 2) of it. 0: 150 ms */
+  int64_t heartbeat;             /* 0: a fifth of the election timeout */
+  uint64_t max_append_entries;   /* in one message; 0: 1,024 */
+  uint64_t max_append_bytes;     /* payload in one message, but always one entry; 0: 1 MiB */
+  uint64_t max_inflight;         /* messages to one follower not answered yet; 0: 64 */
+  struct raft_hard hard;         /* as the log had it */
   struct raft_snapshot snapshot; /* newest; index 0: none, members then are those the cluster was founded with */
-  uint64_t applied;             /* what the state machine holds already (≥ snapshot.index): known to be committed */
+  uint64_t applied;              /* what the state machine holds already (≥ snapshot.index): known to be committed */
 };
 
 struct raft;
@@ -225,7 +225,8 @@ uint64_t raft_last_index(const struct raft *r);
 uint64_t raft_stable_index(const struct raft *r);
 /* 0 when the index is not in the log; the snapshot's own index has its term. */
 uint64_t raft_term_at(const struct raft *r, uint64_t index);
-/* The newest membership in the log, committed or not (§4.1), and the one as of a committed index (for a snapshot's metadata; NULL when it was compacted). */
+/* The newest membership in the log, committed or not (§4.1), and the one as of a committed index (for a snapshot's metadata; NULL when it was
+ * compacted). */
 const struct raft_members *raft_members(const struct raft *r);
 const struct raft_members *raft_members_at(const struct raft *r, uint64_t index);
 

@@ -92,8 +92,8 @@ struct raft {
 int raft_shape_init(struct raft_shape *s, uint64_t index, uint64_t term, const struct raft_members *members);
 void raft_shape_fini(struct raft_shape *s);
 int raft_shape_push(struct raft_shape *s, uint64_t term, size_t len, const struct raft_members *members);
-void raft_shape_truncate(struct raft_shape *s, uint64_t last);  /* last ≥ base */
-void raft_shape_compact(struct raft_shape *s, uint64_t index);  /* base < index ≤ last */
+void raft_shape_truncate(struct raft_shape *s, uint64_t last); /* last ≥ base */
+void raft_shape_compact(struct raft_shape *s, uint64_t index); /* base < index ≤ last */
 void raft_shape_reset(struct raft_shape *s, const struct raft_snapshot *snapshot);
 uint64_t raft_shape_term(const struct raft_shape *s, uint64_t index);
 uint64_t raft_shape_last_term(const struct raft_shape *s);

@@ -110,7 +110,7 @@ void raft_advance_commit(struct raft *r) {
   if (index <= r->commit || (raft_shape_term(&r->shape, index) != r->hard.term && !MUTANT(COMMIT_OLD_TERM)))
     return;
   r->commit = index;
-  raft_confirm_reads(r); /* those that waited for this term's first commit */
+  raft_confirm_reads(r);                                           /* those that waited for this term's first commit */
   if (r->members_index <= r->commit && !raft_is_voter(r, r->id)) { /* §4.2.2: removed by what it has just committed */
     tell_commit(r);
     raft_become_follower(r, r->hard.term, 0);

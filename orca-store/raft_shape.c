@@ -116,9 +116,13 @@ uint64_t raft_shape_term(const struct raft_shape *s, uint64_t index) {
   return s->runs[lo].term;
 }
 
-uint64_t raft_shape_last_term(const struct raft_shape *s) { return s->n_runs > 0 ? s->runs[s->n_runs - 1].term : s->base_term; }
+uint64_t raft_shape_last_term(const struct raft_shape *s) {
+  return s->n_runs > 0 ? s->runs[s->n_runs - 1].term : s->base_term;
+}
 
-uint32_t raft_shape_len(const struct raft_shape *s, uint64_t index) { return s->lens[index & (s->cap_lens - 1)]; }
+uint32_t raft_shape_len(const struct raft_shape *s, uint64_t index) {
+  return s->lens[index & (s->cap_lens - 1)];
+}
 
 uint64_t raft_shape_seek(const struct raft_shape *s, uint64_t from, uint64_t term) {
   uint64_t end = from < s->last ? from : s->last; /* last index of the run looked at */

@@ -10,9 +10,9 @@
 
 #include "common/crypto/crypto.h"
 
-/* .meta, little-endian: magic[8], format u32, length u32 of it all, cluster[16], index u64, term u64, revision u64, size u64, sha256[32], data_format u32,
- * members' length u32, members (proto/raft.proto), CRC32C u32 of all before. Magic, format, length and the checksum at the end stay where they are
- * in every format to come. */
+/* .meta, little-endian: magic[8], format u32, length u32 of it all, cluster[16], index u64, term u64, revision u64, size u64, sha256[32], data_format
+ * u32, members' length u32, members (proto/raft.proto), CRC32C u32 of all before. Magic, format, length and the checksum at the end stay where they
+ * are in every format to come. */
 #define META_FORMAT 1
 #define META_FIXED 104
 #define META_MAX (META_FIXED + RAFT_MEMBERS_BYTES + 4)
@@ -73,7 +73,8 @@ static int meta_decode(const uint8_t *p, size_t len, struct snapshot_meta *ret, 
     return err_set(err, ERR_CORRUPT, "metadata checksum does not match");
   if (get32(p + 8) > META_FORMAT)
     return err_set(err, ERR_UNSUPPORTED, "written by a newer orca-store: snapshot format %u, this one knows up to %d", get32(p + 8), META_FORMAT);
-  struct snapshot_meta m = {.raft.index = get64(p + 32), .raft.term = get64(p + 40), .revision = get64(p + 48), .size = get64(p + 56), .data_format = get32(p + 96)};
+  struct snapshot_meta m = {
+      .raft.index = get64(p + 32), .raft.term = get64(p + 40), .revision = get64(p + 48), .size = get64(p + 56), .data_format = get32(p + 96)};
   memcpy(m.cluster_id, p + 16, sizeof m.cluster_id);
   memcpy(m.sha256, p + 64, sizeof m.sha256);
   size_t members = get32(p + 100);
@@ -210,7 +211,8 @@ int snapshot_commit(struct disk *disk, const char *dir, const char *path, struct
   char name[NAME_LEN + 1], snap[SNAPSHOT_PATH_MAX], tmp[SNAPSHOT_PATH_MAX], final[SNAPSHOT_PATH_MAX];
   struct snapshot_meta there;
   if (meta->raft.index == 0 || meta->raft.term == 0 || meta->raft.members.n == 0)
-    return err_set(err, ERR_INVALID, "snapshot: of index %" PRIu64 ", term %" PRIu64 ", with %zu members", meta->raft.index, meta->raft.term, meta->raft.members.n);
+    return err_set(err, ERR_INVALID, "snapshot: of index %" PRIu64 ", term %" PRIu64 ", with %zu members", meta->raft.index, meta->raft.term,
+                   meta->raft.members.n);
   meta_name(meta, name);
   if (join(snap, dir, name, ".snap", err) < 0 || join(final, dir, name, ".meta", err) < 0 || join(tmp, dir, "meta.tmp", "", err) < 0 ||
       sync_contents(disk, path, meta, expect_sha256, err) < 0)
@@ -298,8 +300,8 @@ static int list(struct disk *disk, const char *dir, const char *suffix, struct l
   return rc < 0 ? -1 : 0;
 }
 
-int snapshot_newest(struct disk *disk, const char *dir, const uint8_t *cluster_id, bool verify, struct snapshot_meta *meta, char path[SNAPSHOT_PATH_MAX],
-                    void (*skipped)(void *arg, const char *file, const char *text), void *arg, struct err *err) {
+int snapshot_newest(struct disk *disk, const char *dir, const uint8_t *cluster_id, bool verify, struct snapshot_meta *meta,
+                    char path[SNAPSHOT_PATH_MAX], void (*skipped)(void *arg, const char *file, const char *text), void *arg, struct err *err) {
   struct listed l;
   struct err why = {0};
   if (list(disk, dir, ".meta", &l, err) < 0)
@@ -378,7 +380,8 @@ int snapshot_clean(struct disk *disk, const char *dir, size_t keep, struct err *
   return rc;
 }
 
-int snapshot_verify(struct disk *disk, const char *dir, void (*each)(void *arg, const char *file, uint64_t offset, const char *text), void *arg, size_t *ret_count, struct err *err) {
+int snapshot_verify(struct disk *disk, const char *dir, void (*each)(void *arg, const char *file, uint64_t offset, const char *text), void *arg,
+                    size_t *ret_count, struct err *err) {
   struct listed l;
   size_t whole = 0;
   int faults = 0;

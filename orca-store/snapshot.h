@@ -4,7 +4,8 @@
  * cluster; with a checksum of its own). The .meta is renamed into place last: without it there is no snapshot.
  *
  * Threads: the functions keep no state between calls and may run on any thread (hashing a large file takes a while), two that make
- * snapshots in the same folder not at once. Errors: ERR_NO_SPACE, ERR_IO, ERR_CORRUPT (names file and what does not hold), ERR_UNSUPPORTED (newer format). */
+ * snapshots in the same folder not at once. Errors: ERR_NO_SPACE, ERR_IO, ERR_CORRUPT (names file and what does not hold), ERR_UNSUPPORTED (newer
+ * format). */
 #ifndef ORCA_STORE_SNAPSHOT_H
 #define ORCA_STORE_SNAPSHOT_H
 
@@ -36,16 +37,18 @@ int snapshot_begin(struct disk *disk, const char *dir, char path[SNAPSHOT_PATH_M
  * compares: only when this returned 0 may the log be cut. expect_sha256: NULL, or what the sender said. meta's size and sha256 are filled in. */
 int snapshot_commit(struct disk *disk, const char *dir, const char *path, struct snapshot_meta *meta, const uint8_t *expect_sha256, struct err *err);
 
-/* The newest (highest index) whose contents match: 1 and fills meta and the path of its .snap; 0 when there is none at all. -1: ERR_CORRUPT when snapshots are
- * there but none is whole. Damaged newer ones are told to `skipped` (NULL: not). verify false: only the metadata and the size are checked.
- * With verify what it returns is durable, too. */
-int snapshot_newest(struct disk *disk, const char *dir, const uint8_t *cluster_id, bool verify, struct snapshot_meta *meta, char path[SNAPSHOT_PATH_MAX],
-                    void (*skipped)(void *arg, const char *file, const char *text), void *arg, struct err *err);
+/* The newest (highest index) whose contents match: 1 and fills meta and the path of its .snap; 0 when there is none at all. -1: ERR_CORRUPT when
+ * snapshots are there but none is whole. Damaged newer ones are told to `skipped` (NULL: not). verify false: only the metadata and the size are
+ * checked. With verify what it returns is durable, too. */
+int snapshot_newest(struct disk *disk, const char *dir, const uint8_t *cluster_id, bool verify, struct snapshot_meta *meta,
+                    char path[SNAPSHOT_PATH_MAX], void (*skipped)(void *arg, const char *file, const char *text), void *arg, struct err *err);
 
 /* Removes all but the `keep` newest, and temporaries. */
 int snapshot_clean(struct disk *disk, const char *dir, size_t keep, struct err *err);
 
-/* Offline: reads and hashes every snapshot, tells every fault. Returns the number of faults, -1 when the folder can't be read; *ret_count: whole ones (NULL: not wanted). */
-int snapshot_verify(struct disk *disk, const char *dir, void (*each)(void *arg, const char *file, uint64_t offset, const char *text), void *arg, size_t *ret_count, struct err *err);
+/* Offline: reads and hashes every snapshot, tells every fault. Returns the number of faults, -1 when the folder can't be read; *ret_count: whole ones
+ * (NULL: not wanted). */
+int snapshot_verify(struct disk *disk, const char *dir, void (*each)(void *arg, const char *file, uint64_t offset, const char *text), void *arg,
+                    size_t *ret_count, struct err *err);
 
 #endif

@@ -1,5 +1,5 @@
-/* A log folder with anything in it: verify and open must end in an answer, and what opens must go on and open again the same. Snapshots' metadata too.
- * Even first byte: the rest is a segment's bytes. Odd: the rest says what records to write, then what to spoil. */
+/* A log folder with anything in it: verify and open must end in an answer, and what opens must go on and open again the same. Snapshots' metadata
+ * too. Even first byte: the rest is a segment's bytes. Odd: the rest says what records to write, then what to spoil. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,7 +19,12 @@ static size_t records(const uint8_t *data, size_t size, uint8_t *seg) {
   uint8_t payload[256];
   memset(payload, 'p', sizeof payload);
   while (size >= 6 && at < SEGMENT - 1024) {
-    struct dlog_record rec = {.type = (enum dlog_type)(data[0] % 4), .entry_type = (enum raft_entry_type)(data[1] % 5), .index = data[2], .term = data[3], .data = payload, .len = data[4]};
+    struct dlog_record rec = {.type = (enum dlog_type)(data[0] % 4),
+                              .entry_type = (enum raft_entry_type)(data[1] % 5),
+                              .index = data[2],
+                              .term = data[3],
+                              .data = payload,
+                              .len = data[4]};
     rec.synced = dlog_position(1, data[5] * 64u);
     rec.last_term = data[3];
     rec.vote = data[1];
@@ -53,8 +58,8 @@ static void go_on(struct simdisk *s, struct dlog_options *o) {
   }
   uint64_t last = dlog_last(log);
   e = (struct raft_entry){.index = last + 1, .term = found.hard.term + 1, .type = RAFT_ENTRY_DATA, .data = "abc", .len = 3};
-  bool wrote = last < UINT64_MAX / 2 && found.hard.term < UINT64_MAX / 2 && dlog_reserve(log, 1, 3, &err) == 0 && dlog_write(log, NULL, &e, 1, &err) == 0 &&
-               dlog_sync(log, &stable, NULL, &err) == 0;
+  bool wrote = last < UINT64_MAX / 2 && found.hard.term < UINT64_MAX / 2 && dlog_reserve(log, 1, 3, &err) == 0 &&
+               dlog_write(log, NULL, &e, 1, &err) == 0 && dlog_sync(log, &stable, NULL, &err) == 0;
   dlog_close(log);
   buf_free(&buf);
   if (!wrote)

@@ -39,7 +39,9 @@ static uint64_t draw(struct simdisk *s) {
   return z ^ (z >> 31);
 }
 
-static struct simdisk *of(struct disk *d) { return d->arg; }
+static struct simdisk *of(struct disk *d) {
+  return d->arg;
+}
 
 static void drop(struct inode *i) {
   if (i && --i->links == 0) {
@@ -358,7 +360,9 @@ void simdisk_free(struct simdisk *s) {
   free(s);
 }
 
-struct disk *simdisk_disk(struct simdisk *s) { return &s->disk; }
+struct disk *simdisk_disk(struct simdisk *s) {
+  return &s->disk;
+}
 
 void simdisk_kill(struct simdisk *s) {
   for (int fd = 0; fd < HANDLES; fd++)
@@ -421,9 +425,15 @@ void simdisk_stop_at(struct simdisk *s, uint64_t n) {
   s->failed = false;
 }
 
-bool simdisk_has_failed(const struct simdisk *s) { return s->failed; }
-uint64_t simdisk_calls(const struct simdisk *s) { return s->calls; }
-void simdisk_set_full(struct simdisk *s, bool full) { s->full = full; }
+bool simdisk_has_failed(const struct simdisk *s) {
+  return s->failed;
+}
+uint64_t simdisk_calls(const struct simdisk *s) {
+  return s->calls;
+}
+void simdisk_set_full(struct simdisk *s, bool full) {
+  s->full = full;
+}
 
 uint8_t *simdisk_bytes(struct simdisk *s, const char *path, int64_t *ret_len) {
   struct name *n = find(s->now, path);

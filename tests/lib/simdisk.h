@@ -1,6 +1,6 @@
-/* A disk in memory with power cuts: what no sync has covered is lost, kept or torn sector by sector, drawn from a seed. Folder entries (new files, renames,
- * removals) last only when their folder was synced. Calls can be made to fail, by number. One folder level.
- * Ownership: simdisk_new's caller. Threads: one. */
+/* A disk in memory with power cuts: what no sync has covered is lost, kept or torn sector by sector, drawn from a seed. Folder entries (new files,
+ * renames, removals) last only when their folder was synced. Calls can be made to fail, by number. One folder level. Ownership: simdisk_new's caller.
+ * Threads: one. */
 #ifndef ORCA_TESTS_LIB_SIMDISK_H
 #define ORCA_TESTS_LIB_SIMDISK_H
 

@@ -11,10 +11,9 @@
 
 static const struct {
   const char *name, *what;
-} mutants[] = {
-    {"none", "the core as it is"},
+} mutants[] = {{"none", "the core as it is"},
 #define X(name, text, what) {text, what},
-    RAFT_MUTANTS(X)
+               RAFT_MUTANTS(X)
 #undef X
 };
 
@@ -91,9 +90,10 @@ int main(int argc, char **argv) {
   }
   clock_gettime(CLOCK_MONOTONIC, &ended);
   double s = (double)(ended.tv_sec - began.tv_sec) + (double)(ended.tv_nsec - began.tv_nsec) / 1e9;
-  printf("%llu steps, %llu acknowledged writes, %llu reads, %llu crashes, %llu leaders, %llu snapshots installed, %llu membership changes; %.0f seeds/s\n",
-         (unsigned long long)sum.steps, (unsigned long long)sum.acked, (unsigned long long)sum.reads, (unsigned long long)sum.crashes, (unsigned long long)sum.elections,
-         (unsigned long long)sum.snapshots, (unsigned long long)sum.changes, (double)seeds / (s > 0 ? s : 1));
+  printf("%llu steps, %llu acknowledged writes, %llu reads, %llu crashes, %llu leaders, %llu snapshots installed, %llu membership changes; %.0f "
+         "seeds/s\n",
+         (unsigned long long)sum.steps, (unsigned long long)sum.acked, (unsigned long long)sum.reads, (unsigned long long)sum.crashes,
+         (unsigned long long)sum.elections, (unsigned long long)sum.snapshots, (unsigned long long)sum.changes, (double)seeds / (s > 0 ? s : 1));
   printf("%llu seeds, %llu violations\n", (unsigned long long)seeds, (unsigned long long)violations);
   return violations ? 1 : 0;
 }

@@ -115,8 +115,12 @@ static uint64_t draw(struct sim *s) {
   z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
   return z ^ (z >> 31);
 }
-static uint64_t below(struct sim *s, uint64_t n) { return draw(s) % n; }
-static bool chance(struct sim *s, unsigned per_mille) { return below(s, 1000) < per_mille; }
+static uint64_t below(struct sim *s, uint64_t n) {
+  return draw(s) % n;
+}
+static bool chance(struct sim *s, unsigned per_mille) {
+  return below(s, 1000) < per_mille;
+}
 
 static uint64_t mix(uint64_t a, uint64_t b) {
   uint64_t z = a * UINT64_C(0x9e3779b97f4a7c15) ^ b;
@@ -148,7 +152,9 @@ __attribute__((format(printf, 2, 3))) static void violation(struct sim *s, const
 
 /* ---------------------------------------------------------------- what is to come */
 
-static bool sooner(const struct happening *a, const struct happening *b) { return a->at != b->at ? a->at < b->at : a->order < b->order; }
+static bool sooner(const struct happening *a, const struct happening *b) {
+  return a->at != b->at ? a->at < b->at : a->order < b->order;
+}
 
 static void later(struct sim *s, int64_t delay, struct happening h) {
   if (s->n_heap == s->cap_heap) {
@@ -216,7 +222,9 @@ static struct mail *mail_copy(const struct mail *m) {
   return c;
 }
 
-static struct node *node_by_id(struct sim *s, uint64_t id) { return id >= 1 && id <= (uint64_t)s->n_nodes ? &s->nodes[id - 1] : NULL; }
+static struct node *node_by_id(struct sim *s, uint64_t id) {
+  return id >= 1 && id <= (uint64_t)s->n_nodes ? &s->nodes[id - 1] : NULL;
+}
 
 static int64_t delay(struct sim *s) {
   int64_t d = 50000 + (int64_t)below(s, 1000000);
@@ -226,8 +234,11 @@ static int64_t delay(struct sim *s) {
 static void tell_mail(struct sim *s, const char *what, const struct raft_msg *m) {
   static const char *const names[] = {"?", "vote", "vote-reply", "append", "append-reply", "snapshot", "snapshot-reply", "timeout-now"};
   if (s->verbose)
-    tell(s, "  %s n%" PRIu64 "->n%" PRIu64 " %s%s term %" PRIu64 " at %" PRIu64 "/%" PRIu64 " +%" PRIu64 " commit %" PRIu64 "%s match %" PRIu64 " read %" PRIu64, what, m->from, m->to,
-         m->pre ? "pre-" : "", names[m->type], m->term, m->index, m->index_term, m->n_entries, m->commit, m->ok ? " ok" : "", m->match, m->read_seq);
+    tell(s,
+         "  %s n%" PRIu64 "->n%" PRIu64 " %s%s term %" PRIu64 " at %" PRIu64 "/%" PRIu64 " +%" PRIu64 " commit %" PRIu64 "%s match %" PRIu64
+         " read %" PRIu64,
+         what, m->from, m->to, m->pre ? "pre-" : "", names[m->type], m->term, m->index, m->index_term, m->n_entries, m->commit, m->ok ? " ok" : "",
+         m->match, m->read_seq);
 }
 
 static void post(struct sim *s, struct mail *m) {
@@ -280,7 +291,8 @@ static void check_leader(struct sim *s, struct node *n) {
   }
   for (uint64_t i = raft_first_index(n->raft); i <= s->max_applied && i < INDEX_MAX; i++) {
     if (s->fates[i].known && raft_term_at(n->raft, i) != s->fates[i].term) {
-      violation(s, "leader completeness: %" PRIu64 " leads term %" PRIu64 " without entry %" PRIu64 " of term %" PRIu64, n->id, term, i, s->fates[i].term);
+      violation(s, "leader completeness: %" PRIu64 " leads term %" PRIu64 " without entry %" PRIu64 " of term %" PRIu64, n->id, term, i,
+                s->fates[i].term);
       return;
     }
   }
@@ -298,7 +310,8 @@ static void applied(struct sim *s, struct node *n, const struct raft_entry *e, c
     if (e->index > s->max_applied)
       s->max_applied = e->index;
   } else if (f->term != e->term || f->value != value || f->chain != n->chain) {
-    violation(s, "state machine safety: node %" PRIu64 " applies entry %" PRIu64 " of term %" PRIu64 ", another applied that of term %" PRIu64, n->id, e->index, e->term, f->term);
+    violation(s, "state machine safety: node %" PRIu64 " applies entry %" PRIu64 " of term %" PRIu64 ", another applied that of term %" PRIu64, n->id,
+              e->index, e->term, f->term);
   }
   size_t kept = 0;
   for (size_t i = 0; i < s->n_waiting; i++) {
@@ -427,7 +440,8 @@ static struct mail *make_mail(struct sim *s, struct node *n, const struct raft_m
   mail->msg = *m;
   if (m->type == RAFT_MSG_SNAPSHOT) {
     mail->is_snapshot = read_snapshot(s, n, &mail->meta, &mail->chain) > 0;
-    later(s, 2 * delay(s), (struct happening){.what = SENT, .node = (int)(n - s->nodes), .epoch = n->epoch, .peer = m->to, .ok = mail->is_snapshot && chance(s, 800)});
+    later(s, 2 * delay(s),
+          (struct happening){.what = SENT, .node = (int)(n - s->nodes), .epoch = n->epoch, .peer = m->to, .ok = mail->is_snapshot && chance(s, 800)});
     if (!mail->is_snapshot) {
       free(mail);
       return NULL;
@@ -489,7 +503,8 @@ static bool write_actions(struct sim *s, struct node *n) {
     check_entry(s, n, &a->append[i], a->append[i].data, i > 0 ? a->append[i - 1].term : raft_term_at(n->raft, a->append[i].index - 1));
   if (!n->syncing) {
     n->syncing = true;
-    later(s, 100000 + (int64_t)below(s, chance(s, 50) ? 100 * MS : 2 * MS), (struct happening){.what = SYNC, .node = (int)(n - s->nodes), .epoch = n->epoch});
+    later(s, 100000 + (int64_t)below(s, chance(s, 50) ? 100 * MS : 2 * MS),
+          (struct happening){.what = SYNC, .node = (int)(n - s->nodes), .epoch = n->epoch});
   }
   return true;
 }
@@ -629,8 +644,8 @@ static void start(struct sim *s, struct node *n) {
     violation(s, "node %" PRIu64 ": %s", n->id, err.msg);
     return;
   }
-  tell(s, "n%" PRIu64 " starts: log %" PRIu64 "..%" PRIu64 " term %" PRIu64 " snapshot %" PRIu64 " applied %" PRIu64 "%s%s", n->id, dlog_first(n->log), dlog_last(n->log),
-       raft_term(n->raft), meta.raft.index, n->applied, found.torn ? ", torn " : "", found.torn_text);
+  tell(s, "n%" PRIu64 " starts: log %" PRIu64 "..%" PRIu64 " term %" PRIu64 " snapshot %" PRIu64 " applied %" PRIu64 "%s%s", n->id,
+       dlog_first(n->log), dlog_last(n->log), raft_term(n->raft), meta.raft.index, n->applied, found.torn ? ", torn " : "", found.torn_text);
   n->up = true;
   n->syncing = n->was_leader = false;
   n->synced_ticket = dlog_ticket(n->log);
@@ -694,8 +709,7 @@ static void propose(struct sim *s, struct node *n) {
     s->n_waiting = 0;
   uint64_t first = raft_last_index(n->raft) + 1;
   for (size_t i = 0; i < count; i++)
-    s->waiting[s->n_waiting++] =
-        (struct waiting){(int)(n - s->nodes), n->epoch, first + i, raft_term(n->raft), value_of(&e[i], data[i])};
+    s->waiting[s->n_waiting++] = (struct waiting){(int)(n - s->nodes), n->epoch, first + i, raft_term(n->raft), value_of(&e[i], data[i])};
   uint64_t epoch = n->epoch;
   step(s, n, &(struct raft_event){.type = RAFT_EV_PROPOSE, .entries = e, .n_entries = count});
   if (epoch != n->epoch || n->proposed == ERR_NONE)
@@ -709,7 +723,8 @@ static void propose(struct sim *s, struct node *n) {
 
 static void change_members(struct sim *s, struct node *n) {
   static const enum raft_change_type types[] = {RAFT_ADD_LEARNER, RAFT_PROMOTE, RAFT_PROMOTE, RAFT_REMOVE};
-  struct raft_event ev = {.type = RAFT_EV_CHANGE, .change = {.type = types[below(s, 4)], .id = 1 + below(s, (uint64_t)s->n_nodes), .address = "tcp://sim:1"}};
+  struct raft_event ev = {.type = RAFT_EV_CHANGE,
+                          .change = {.type = types[below(s, 4)], .id = 1 + below(s, (uint64_t)s->n_nodes), .address = "tcp://sim:1"}};
   size_t voters = 0;
   const struct raft_members *m = raft_members(n->raft);
   struct err err = {0};
@@ -749,7 +764,7 @@ static void partition(struct sim *s) {
     return; /* whole again */
   for (int a = 0; a < s->n_nodes; a++)
     for (int b = 0; b < s->n_nodes; b++)
-      s->cut[a][b] = kind == 2   ? (side >> a & 1) != (side >> b & 1) /* two sides */
+      s->cut[a][b] = kind == 2   ? (side >> a & 1) != (side >> b & 1)  /* two sides */
                      : kind == 3 ? (side >> a & 1) && !(side >> b & 1) /* one way */
                                  : chance(s, 250);                     /* here and there */
   tell(s, "partition of kind %d", (int)kind);

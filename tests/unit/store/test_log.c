@@ -295,8 +295,8 @@ static void check_promise(struct simdisk *s, const struct promise *p, uint64_t n
   if (!log)
     fail_msg("%s at call %lu: %s", what, (unsigned long)n, err.msg);
   if (dlog_last(log) < p->synced || found.hard.term < p->term_synced)
-    fail_msg("%s at call %lu: synced %lu in term %lu, found %lu in term %lu", what, (unsigned long)n, (unsigned long)p->synced, (unsigned long)p->term_synced,
-             (unsigned long)dlog_last(log), (unsigned long)found.hard.term);
+    fail_msg("%s at call %lu: synced %lu in term %lu, found %lu in term %lu", what, (unsigned long)n, (unsigned long)p->synced,
+             (unsigned long)p->term_synced, (unsigned long)dlog_last(log), (unsigned long)found.hard.term);
   assert_true(dlog_first(log) <= p->cut + 1);
   for (uint64_t i = dlog_first(log); i <= dlog_last(log); i++)
     check_entry(log, i, 1);
@@ -589,17 +589,10 @@ static void writing_beside_syncing(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(write_and_read_back),
-      cmocka_unit_test(a_reset_behind_a_replaced_tail),
-      cmocka_unit_test(bad_batches_are_refused),
-      cmocka_unit_test(large_entries),
-      cmocka_unit_test(each_call_fails_in_turn),
-      cmocka_unit_test(power_goes_at_each_call_in_turn),
-      cmocka_unit_test(full_disk_and_back),
-      cmocka_unit_test(every_flipped_bit_is_named),
-      cmocka_unit_test(flipped_bits_without_the_hint),
-      cmocka_unit_test(foreign_and_newer),
-      cmocka_unit_test(writing_beside_syncing),
+      cmocka_unit_test(write_and_read_back), cmocka_unit_test(a_reset_behind_a_replaced_tail), cmocka_unit_test(bad_batches_are_refused),
+      cmocka_unit_test(large_entries),       cmocka_unit_test(each_call_fails_in_turn),        cmocka_unit_test(power_goes_at_each_call_in_turn),
+      cmocka_unit_test(full_disk_and_back),  cmocka_unit_test(every_flipped_bit_is_named),     cmocka_unit_test(flipped_bits_without_the_hint),
+      cmocka_unit_test(foreign_and_newer),   cmocka_unit_test(writing_beside_syncing),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

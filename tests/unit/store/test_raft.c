@@ -1,4 +1,5 @@
-/* The Raft core by hand: exact traces of the rules that others got wrong, and messages that no honest member sends. Whole clusters: tests/sim/raft. */
+/* The Raft core by hand: exact traces of the rules that others got wrong, and messages that no honest member sends. Whole clusters: tests/sim/raft.
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -61,7 +62,9 @@ static void step(struct rig *g, struct raft_event ev) {
   g->commit = g->a.commit;
 }
 
-static void sync_now(struct rig *g) { step(g, (struct raft_event){.type = RAFT_EV_STABLE, .stable = g->written}); }
+static void sync_now(struct rig *g) {
+  step(g, (struct raft_event){.type = RAFT_EV_STABLE, .stable = g->written});
+}
 static void message(struct rig *g, struct raft_msg m) {
   m.to = raft_id(g->raft);
   step(g, (struct raft_event){.type = RAFT_EV_MESSAGE, .msg = &m});
@@ -134,7 +137,8 @@ static void alone_from_nothing_to_a_commit(void **state) {
 static void only_entries_of_the_term_commit(void **state) {
   (void)state;
   struct rig g;
-  const struct raft_entry log[] = {{.index = 1, .term = 1, .type = RAFT_ENTRY_NOOP}, {.index = 2, .term = 2, .type = RAFT_ENTRY_DATA, .data = "x", .len = 1}};
+  const struct raft_entry log[] = {{.index = 1, .term = 1, .type = RAFT_ENTRY_NOOP},
+                                   {.index = 2, .term = 2, .type = RAFT_ENTRY_DATA, .data = "x", .len = 1}};
   rig_new(&g, 1, 3, 2, log, 2);
   step(&g, (struct raft_event){.type = RAFT_EV_START});
   tick_after(&g, 400);
@@ -156,7 +160,8 @@ static void a_follower_commits_no_further_than_what_was_sent(void **state) {
   const struct raft_entry log[] = {{.index = 1, .term = 1, .type = RAFT_ENTRY_NOOP}, {.index = 2, .term = 1, .type = RAFT_ENTRY_DATA}};
   rig_new(&g, 2, 3, 1, log, 2);
   step(&g, (struct raft_event){.type = RAFT_EV_START});
-  message(&g, (struct raft_msg){.type = RAFT_MSG_APPEND, .from = 1, .term = 2, .index = 1, .index_term = 1, .commit = 2}); /* entry 2 there may be another */
+  message(&g, (struct raft_msg){
+                  .type = RAFT_MSG_APPEND, .from = 1, .term = 2, .index = 1, .index_term = 1, .commit = 2}); /* entry 2 there may be another */
   assert_int_equal(g.a.commit, 1);
   const struct raft_msg *r = sent(&g, RAFT_MSG_APPEND_REPLY, 1);
   assert_true(r && r->ok && r->after_sync && r->match == 1);
@@ -164,7 +169,8 @@ static void a_follower_commits_no_further_than_what_was_sent(void **state) {
   /* a conflict gives way; the stale report of the sync before does not make the new entry stable */
   struct raft_stable before = g.written;
   const struct raft_entry e = {.index = 2, .term = 2, .type = RAFT_ENTRY_DATA, .data = "y", .len = 1};
-  message(&g, (struct raft_msg){.type = RAFT_MSG_APPEND, .from = 1, .term = 2, .index = 1, .index_term = 1, .commit = 2, .n_entries = 1, .entries = &e});
+  message(&g,
+          (struct raft_msg){.type = RAFT_MSG_APPEND, .from = 1, .term = 2, .index = 1, .index_term = 1, .commit = 2, .n_entries = 1, .entries = &e});
   assert_true(g.a.n_append == 1 && g.a.append[0].index == 2);
   assert_int_equal(raft_commit(g.raft), 2);
   assert_int_equal(g.a.commit, 1);

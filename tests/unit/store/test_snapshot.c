@@ -126,7 +126,8 @@ static void every_flipped_bit_is_seen(void **state) {
   simdisk_free(s);
 }
 
-/* An old one is there, a second is made and the old one removed, something fails at call n: whatever was committed is whole, and there is always one. */
+/* An old one is there, a second is made and the old one removed, something fails at call n: whatever was committed is whole, and there is always one.
+ */
 static void a_fault_at_each_call(void **state) {
   (void)state;
   for (int kind = 0; kind < 8; kind++) {
