@@ -104,8 +104,6 @@ void bus_report(struct bus *bus, int64_t *last, const char *peer, const char *wh
 
 /* ---- sockets ---- */
 
-static bool bus_hook(void *arg);
-
 static void bus_pump_all(struct bus *bus) {
   bus->worked |= bus_zap_pump(bus);
   for (struct bus_listener *l = bus->listeners; l; l = bus->listener_cursor) {
@@ -118,12 +116,13 @@ static void bus_pump_all(struct bus *bus) {
   }
 }
 
-/* ZMQ_FD only says "look at ZMQ_EVENTS", and says it once: the hook looks at every socket before the loop may sleep, so the
- * descriptor has nothing to do but to wake the loop, and to have messages handled before the round's other work where it can. */
+/* ZMQ_FD stays readable until libzmq has looked into its mailbox, and every send looks, too. So a socket is asked for its events (two system
+ * calls) after its descriptor has said something and after each send, and not else. */
 static void on_descriptor(void *arg, uint32_t events) {
   (void)events;
-  struct bus *bus = arg;
-  bus_pump_all(bus);
+  struct bus_socket *s = arg;
+  s->look = true;
+  bus_pump_all(s->bus);
 }
 
 int bus_socket_set(struct bus_socket *s, int option, int value, struct err *err) {
@@ -160,7 +159,9 @@ int bus_socket_open(struct bus *bus, struct bus_socket *s, int type, struct err 
     return err_set(err, ERR_INTERNAL, "open a ZeroMQ socket: %s", zmq_strerror(zmq_errno()));
   int fd;
   size_t len = sizeof fd;
-  s->io = (struct loop_io){.cb = on_descriptor, .arg = bus};
+  s->bus = bus;
+  s->look = true;
+  s->io = (struct loop_io){.cb = on_descriptor, .arg = s};
   if (zmq_getsockopt(s->zmq, ZMQ_FD, &fd, &len) != 0)
     err_set(err, ERR_INTERNAL, "ZeroMQ socket: %s", zmq_strerror(zmq_errno()));
   else if (loop_io_add(bus->loop, &s->io, fd, EPOLLIN, err) == 0)
@@ -175,11 +176,21 @@ int bus_socket_monitor(struct bus *bus, struct bus_socket *s, struct bus_socket 
   snprintf(name, sizeof name, "inproc://monitor-%llu", (unsigned long long)++bus->numbers);
   if (bus_socket_open(bus, monitor, ZMQ_PAIR, err) < 0)
     return -1;
-  if (zmq_socket_monitor(s->zmq, name, events) == 0 && zmq_connect(monitor->zmq, name) == 0)
+  if (bus_socket_set(monitor, ZMQ_RCVHWM, 0, err) == 0 && zmq_socket_monitor(s->zmq, name, events) == 0 && zmq_connect(monitor->zmq, name) == 0)
     return 0;
   err_set(err, ERR_INTERNAL, "watch a socket: %s", zmq_strerror(zmq_errno()));
+  zmq_socket_monitor(s->zmq, NULL, 0);
   bus_socket_close(bus, monitor, 0);
   return -1;
+}
+
+/* The I/O thread waits for ever, and holds a lock, when it reports an event to a monitor that is full or gone: so ours is never full, and
+ * reporting ends before the monitor does. */
+void bus_socket_close_monitored(struct bus *bus, struct bus_socket *s, struct bus_socket *monitor, int linger_ms) {
+  if (s->zmq)
+    zmq_socket_monitor(s->zmq, NULL, 0);
+  bus_socket_close(bus, monitor, 0);
+  bus_socket_close(bus, s, linger_ms);
 }
 
 void bus_socket_close(struct bus *bus, struct bus_socket *s, int linger_ms) {
@@ -187,7 +198,6 @@ void bus_socket_close(struct bus *bus, struct bus_socket *s, int linger_ms) {
     return;
   loop_io_remove(bus->loop, &s->io);
   zmq_setsockopt(s->zmq, ZMQ_LINGER, &linger_ms, sizeof linger_ms);
-  zmq_socket_monitor(s->zmq, NULL, 0);
   zmq_close(s->zmq);
   s->zmq = NULL;
 }
@@ -195,7 +205,10 @@ void bus_socket_close(struct bus *bus, struct bus_socket *s, int linger_ms) {
 bool bus_socket_readable(struct bus_socket *s) {
   int events = 0;
   size_t len = sizeof events;
-  return s->zmq && zmq_getsockopt(s->zmq, ZMQ_EVENTS, &events, &len) == 0 && (events & ZMQ_POLLIN);
+  if (!s->zmq || !s->look)
+    return false;
+  s->look = zmq_getsockopt(s->zmq, ZMQ_EVENTS, &events, &len) == 0 && (events & ZMQ_POLLIN);
+  return s->look;
 }
 
 int bus_socket_receive(struct bus_socket *s, zmq_msg_t *parts, unsigned max, unsigned *ret_parts) {
@@ -284,13 +297,24 @@ static void flush_queued(struct bus *bus) {
 
 /* Every send makes libzmq look into its mailbox, and takes the descriptor's signal with it when a message has just come. Whoever sends
  * from another hook that runs after ours would put the loop to sleep over that message, for a timer's length or for ever. */
-void bus_touched(struct bus *bus) {
+void bus_touched(struct bus *bus, struct bus_socket *s) {
+  s->look = true;
   if (!bus->in_hook && !loop_timer_is_set(&bus->again) && loop_timer_in(bus->loop, &bus->again, 0, NULL) < 0)
     bus->worked = true;
 }
 
 static void on_again(void *arg) {
   (void)arg; /* it has kept the loop awake; the hook does the rest */
+}
+
+/* After the sends of this very hook. */
+static bool more_to_read(struct bus *bus) {
+  bool more = bus_socket_readable(&bus->zap);
+  for (struct bus_listener *l = bus->listeners; l && !more; l = l->next)
+    more = bus_socket_readable(&l->socket);
+  for (struct bus_conn *c = bus->connectors; c && !more; c = c->next)
+    more = bus_socket_readable(&c->socket);
+  return more;
 }
 
 /* Before each wait. True when something was done: callbacks may have left work to the other hooks or to this one. */
@@ -306,7 +330,7 @@ static bool bus_hook(void *arg) {
   bool worked = bus->worked;
   bus->worked = false;
   bus->in_hook = false;
-  return worked || bus->broken || bus->resumed;
+  return worked || bus->broken || bus->resumed || more_to_read(bus);
 }
 
 struct bus *bus_new(struct loop *loop, const struct bus_config *config, struct err *err) {

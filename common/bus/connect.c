@@ -23,6 +23,7 @@
 static int transmit(struct bus_conn *conn, const uint8_t *header, size_t len, zmq_msg_t *body) {
   if (!conn->socket.zmq)
     return ENOTCONN;
+  bus_touched(conn->bus, &conn->socket);
   if (zmq_send(conn->socket.zmq, header, len, ZMQ_DONTWAIT | ZMQ_SNDMORE) < 0 || zmq_msg_send(body, conn->socket.zmq, ZMQ_DONTWAIT) < 0)
     return zmq_errno();
   return 0;
@@ -63,8 +64,7 @@ static int configure(struct bus_conn *conn, const struct bus_address *to, struct
 }
 
 static void close_sockets(struct bus_conn *conn, int linger_ms) {
-  bus_socket_close(conn->bus, &conn->monitor, 0);
-  bus_socket_close(conn->bus, &conn->socket, linger_ms);
+  bus_socket_close_monitored(conn->bus, &conn->socket, &conn->monitor, linger_ms);
   loop_timer_cancel(conn->bus->loop, &conn->tick);
   loop_timer_cancel(conn->bus->loop, &conn->retry);
 }

@@ -48,7 +48,9 @@ void bus_table_free(struct bus_table *t);
 
 struct bus_socket {
   void *zmq;
+  struct bus *bus;
   struct loop_io io;
+  bool look; /* ZMQ_EVENTS may have changed: its descriptor has said so, or something was sent */
 };
 
 struct bus_out { /* waits because ZeroMQ's buffer for the peer is full */
@@ -166,13 +168,14 @@ struct bus {
 /* bus.c */
 void bus_bury(struct bus *bus, struct bus_grave *grave);
 uint64_t bus_random(void);
-void bus_touched(struct bus *bus); /* after every send */
+void bus_touched(struct bus *bus, struct bus_socket *s); /* with every send */
 void bus_report(struct bus *bus, int64_t *last, const char *peer, const char *what);
 int bus_socket_open(struct bus *bus, struct bus_socket *s, int type, struct err *err);
 int bus_socket_set(struct bus_socket *s, int option, int value, struct err *err);
 int bus_socket_common(struct bus_socket *s, struct err *err); /* bounds and timeouts of both kinds */
 int bus_socket_monitor(struct bus *bus, struct bus_socket *s, struct bus_socket *monitor, int events, struct err *err);
 void bus_socket_close(struct bus *bus, struct bus_socket *s, int linger_ms);
+void bus_socket_close_monitored(struct bus *bus, struct bus_socket *s, struct bus_socket *monitor, int linger_ms);
 bool bus_socket_readable(struct bus_socket *s);
 /* Receives one whole message. Parts over max are dropped and counted in *ret_parts. The caller closes the first min(max, *ret_parts). 0, or -1: nothing there. */
 int bus_socket_receive(struct bus_socket *s, zmq_msg_t *parts, unsigned max, unsigned *ret_parts);

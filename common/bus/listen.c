@@ -30,6 +30,7 @@ static int router_send(struct bus_listener *listener, uint64_t routing, const ui
   uint32_t number = (uint32_t)routing;
   memcpy(id + 1, &number, sizeof number);
   void *zmq = listener->socket.zmq;
+  bus_touched(listener->bus, &listener->socket);
   if (zmq_send(zmq, id, sizeof id, ZMQ_DONTWAIT | ZMQ_SNDMORE) < 0 || zmq_send(zmq, header, len, ZMQ_DONTWAIT | ZMQ_SNDMORE) < 0 ||
       zmq_msg_send(body, zmq, ZMQ_DONTWAIT) < 0)
     return zmq_errno();
@@ -282,8 +283,7 @@ void bus_listener_free(struct bus_listener *l) {
   if (l->next)
     l->next->prev = l->prev;
   loop_timer_cancel(bus->loop, &l->probe);
-  bus_socket_close(bus, &l->monitor, 0);
-  bus_socket_close(bus, &l->socket, BUS_LINGER_MS);
+  bus_socket_close_monitored(bus, &l->socket, &l->monitor, BUS_LINGER_MS);
   bus_table_free(&l->peers);
   bus_bury(bus, &l->grave);
 }

@@ -49,7 +49,6 @@ void bus_conn_drop_queue(struct bus_conn *conn) {
 static void sent(struct bus_conn *conn) {
   conn->last_sent = loop_now(conn->bus->loop);
   conn->bus->counters.sent++;
-  conn->bus->worked |= conn->bus->in_hook;
 }
 
 static void enqueue(struct bus_conn *conn, const uint8_t *header, size_t len, zmq_msg_t *body) {
@@ -144,7 +143,6 @@ static void transmit(struct bus_conn *conn, const struct bus_frame *frame, zmq_m
   uint8_t header[FRAME_MAX];
   size_t len = bus_frame_encode(frame, header);
   int rc = conn->queue ? EAGAIN : conn->transmit(conn, header, len, body);
-  bus_touched(conn->bus);
   if (rc == 0) {
     sent(conn);
   } else if (rc == EAGAIN) {
