@@ -8,22 +8,17 @@
 /* Useful without a cluster, too: then only orcactl's own version is said, and that is no failure. */
 int cmd_version(struct ctl *ctl) {
   struct err err;
-  json_t *info = NULL;
-  bool there = api_call(ctl, "GET", "/api/v1/cluster/info", NULL, &info, &err) == 0;
+  json_t *health = NULL;
+  bool there = api_call(ctl, "GET", "/api/v1/health", NULL, &health, &err) == 0;
   if (ctl->output == CTL_JSON) {
-    json_t *out = json_pack("{s:s}", "orcactl", ORCA_VERSION);
-    if (there)
-      json_object_set(out, "cluster", info);
+    json_t *out = json_pack("{s:s,s:s?}", "orcactl", ORCA_VERSION, "cluster", there ? api_str(health, "version") : NULL);
     ctl_print_json(ctl, out);
     json_decref(out);
   } else {
-    printf("orcactl  %s\n", ORCA_VERSION);
-    char *version = text_cleaned(there ? api_str(info, "version") : err.msg), *id = text_cleaned(there ? api_str(info, "id") : "");
-    if (version && id)
-      printf("cluster  %s%s%s\n", version, *id ? "  " : "", id);
+    char *version = text_cleaned(there ? api_str(health, "version") : err.msg);
+    printf("orcactl  %s\ncluster  %s%s%s\n", ORCA_VERSION, version ? version : "", there ? " at " : "", there ? ctl->context.url : "");
     free(version);
-    free(id);
   }
-  json_decref(info);
+  json_decref(health);
   return CTL_OK;
 }
