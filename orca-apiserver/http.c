@@ -18,6 +18,7 @@
 #define CONNECTIONS_MAX 1024u
 #define HEAD_MAX ((size_t)32 << 10)
 #define IDLE_SECS 60u
+#define DRAIN_MAX (8 * (unsigned long long)API_BODY_MAX)
 #define STREAMS_MAX 256
 #define STREAM_PING (15 * NS_PER_SEC)
 #define STREAM_CHUNK ((size_t)16 << 10)
@@ -242,10 +243,12 @@ static enum MHD_Result head_complete(struct exchange *x) {
   if (!api_admit(x->http->api, r, MHD_lookup_connection_value(c, MHD_HEADER_KIND, MHD_HTTP_HEADER_AUTHORIZATION)))
     return queue_answer(x);
   const char *length = MHD_lookup_connection_value(c, MHD_HEADER_KIND, MHD_HTTP_HEADER_CONTENT_LENGTH);
-  if (length && strtoull(length, NULL, 10) > API_BODY_MAX) {
+  unsigned long long announced = length ? strtoull(length, NULL, 10) : 0;
+  if (announced > DRAIN_MAX) {
     api_fail_with(r, ERR_TOO_LARGE, "body: larger than %zu MiB", API_BODY_MAX >> 20);
     return queue_answer(x);
   }
+  x->too_large = announced > API_BODY_MAX; /* read and dropped: most clients read no answer before they have sent all */
   return MHD_YES;
 }
 
