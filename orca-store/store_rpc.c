@@ -31,6 +31,7 @@ struct watching {
   struct watcher *watcher;
   bool greet;   /* a progress item is due once it has caught up */
   bool ended;
+  bool too_large; /* the revision it is to be told next */
   bool waits;   /* for credit */
   int64_t waits_since;
   bool queued;  /* in the list of those that lag and may go on */
@@ -378,12 +379,10 @@ static bool send_watch(void *owner, const Store__WatchItem *watch_item) {
   case 1:
     wait_for_credit(w);
     return false;
-  default: {
-    struct err err;
-    err_set(&err, ERR_TOO_LARGE, "revision %" PRIu64 " is too large for one message", watch_item->revision);
-    watching_fail(w, &err);
-    return true;
-  }
+  default:
+    w->too_large = true; /* it is in use by whoever sends: it is failed from the list */
+    lag(w);
+    return false;
   }
 }
 
@@ -419,7 +418,7 @@ void store_rpc_changed(struct store_rpc *rpc, bool compacted) {
 static bool replay_one(void *arg, uint64_t revision, const struct kv_event *events, size_t count) {
   struct watching *w = arg;
   bool sent = watch_replay(w->rpc->watches, w->watcher, revision, events, count);
-  return sent && !w->ended;
+  return sent;
 }
 
 /* false: nothing more to do for it now. w is gone when it ended. */
@@ -434,11 +433,7 @@ static bool catch_up(struct store_rpc *rpc, struct watching *w) {
     watching_fail(w, &err);
     return false;
   }
-  if (w->ended) {
-    watching_free(w);
-    return false;
-  }
-  if (w->waits)
+  if (w->waits || w->too_large)
     return false;
   watch_caught_up(w->watcher, next, next > rpc->published);
   if (!watch_is_live(w->watcher))
@@ -458,10 +453,15 @@ static bool catch_up_some(void *arg) {
   for (struct watching *w = list, *next; w; w = next) {
     next = w->next;
     w->queued = false;
-    if (w->ended)
+    struct err err;
+    if (w->ended) {
       free(w);
-    else if (!w->waits && !watch_is_live(w->watcher) && catch_up(rpc, w))
+    } else if (w->too_large) {
+      err_set(&err, ERR_TOO_LARGE, "revision %" PRIu64 " is too large for one message", watch_next(w->watcher));
+      watching_fail(w, &err);
+    } else if (!w->waits && !watch_is_live(w->watcher) && catch_up(rpc, w)) {
       lag(w);
+    }
   }
   return list != NULL; /* what was sent may have swallowed the bus's wake-up: it looks again before the loop sleeps */
 }
