@@ -45,6 +45,7 @@ struct keeper {
   struct probing *queue, **queue_end;
   unsigned under_way;
   uint64_t full;
+  bool listing; /* between keeper_full_begin() and _end() */
 };
 
 static uint64_t hash_text(const char *s) {
@@ -249,7 +250,7 @@ static void begin(struct item *item) {
     age = 0;
   int64_t now = loop_now(k->loop);
   uint64_t seed = hash_text(wire->instance) ^ hash_text(PB_STR(wire->container_id)) >> 1;
-  struct keeper_target_step step = keeper_target_begin(&item->target, given, now - age, seed, now);
+  struct keeper_target_step step = keeper_target_begin(&item->target, given, now - age, !k->listing, seed, now);
   item->told = TOLD;
   follow(item, &step);
 }
@@ -298,9 +299,11 @@ int keeper_set_target(struct keeper *k, const Keeper__Target *target, struct err
 
 void keeper_full_begin(struct keeper *k) {
   k->full++;
+  k->listing = true;
 }
 
 void keeper_full_end(struct keeper *k) {
+  k->listing = false;
   for (size_t b = 0; b < k->bucket_count; b++)
     for (struct item **at = &k->buckets[b]; *at;)
       if ((*at)->seen != k->full)

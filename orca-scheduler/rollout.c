@@ -142,8 +142,9 @@ static void note_progress(struct step *s) {
   }
 }
 
+/* Ready for a moment between two crashes is not enough: a probe that comes early finds many a broken program alive. */
 static bool hopeless(const struct rollout_instance *i) {
-  return i->placed && !i->first_ready_ms && (i->restarts >= ROLLOUT_CRASHES || (i->cannot_start && i->restarts >= ROLLOUT_FAILURES));
+  return i->placed && !i->was_available && (i->restarts >= ROLLOUT_CRASHES || (i->cannot_start && i->restarts >= ROLLOUT_FAILURES));
 }
 
 static const struct rollout_instance *in_trouble(const struct step *s) {

@@ -30,7 +30,7 @@
 
 #define ROLLOUT_TEXT 192
 #define ROLLOUT_NEVER INT64_MAX
-#define ROLLOUT_CRASHES 5u /* restarts of a never ready instance that fail a rollout */
+#define ROLLOUT_CRASHES 5u /* restarts of a never available instance that fail a rollout */
 #define ROLLOUT_FAILURES 3u /* the same for one that can't even be made */
 
 enum rollout_fate { ROLLOUT_KEEP, ROLLOUT_DRAIN, ROLLOUT_STOP, ROLLOUT_DELETE };
@@ -46,6 +46,7 @@ struct rollout_instance {
   uint32_t restarts;
   int64_t ready_since_ms; /* of the present readiness; when ready */
   int64_t first_ready_ms; /* 0: was never ready */
+  bool was_available;     /* has been available at some time: what crashes after that is not its revision's fault alone */
   uint64_t min_ready_ms;  /* of its own revision */
   uint64_t drain_limit_ms;
   const char *detail; /* what is known of its trouble; borrowed; may be NULL */

@@ -215,7 +215,7 @@ static int make_room(struct sched_core *core, size_t count) {
   return 0;
 }
 
-static void describe(const struct sched_core *core, const struct sched_instance *instance, struct rollout_instance *ret) {
+static void describe(const struct sched_core *core, int64_t now, struct sched_instance *instance, struct rollout_instance *ret) {
   const Model__Instance *record = instance->record;
   const Model__InstanceStatus *status = sched_instance_status(instance);
   const struct sched_revision *revision = instance->counted ? instance->counted_as : sched_service_revision(instance->service, PB_GET(record, revision, 0));
@@ -241,14 +241,16 @@ static void describe(const struct sched_core *core, const struct sched_instance 
       .drain_limit_ms = revision ? revision->drain_limit_ms : 0,
       .detail = status && *PB_STR(status->reason) ? status->reason : PB_STR(record->reason),
   };
+  instance->was_available |= rollout_available(ret, now);
+  ret->was_available = instance->was_available;
 }
 
-static size_t describe_all(struct sched_core *core, const struct sched_service *service) {
+static size_t describe_all(struct sched_core *core, const struct sched_service *service, int64_t now) {
   size_t count = 0;
   for (size_t i = 0; i < service->instance_count; i++)
     if (service->instances[i]->record) {
       core->scratch_of[count] = service->instances[i];
-      describe(core, service->instances[i], &core->scratch[count++]);
+      describe(core, now, service->instances[i], &core->scratch[count++]);
     }
   return count;
 }
@@ -579,7 +581,7 @@ static int step_service(struct run *run, struct sched_service *service) {
   struct rollout_input input;
   char waiting[ROLLOUT_TEXT];
   fill_input(core, service, &rollout, waiting, &input);
-  size_t count = describe_all(core, service);
+  size_t count = describe_all(core, service, run->now);
   struct rollout_output out;
   rollout_step(&input, &rollout, core->scratch, count, run->now, &out);
   service->wake_ms = out.next_ms;

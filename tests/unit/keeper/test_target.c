@@ -165,7 +165,7 @@ static void test_startup_holds_the_others_back(void **state) {
   (void)state;
   struct keeper_target t;
   int64_t now = T0;
-  keeper_target_begin(&t, all_three, T0, SEED, T0);
+  keeper_target_begin(&t, all_three, T0, true, SEED, T0);
   assert_true(t.active[KEEPER_STARTUP]);
   assert_false(t.active[KEEPER_READINESS] || t.active[KEEPER_LIVENESS]);
   struct keeper_target_step step = try_and(&t, KEEPER_STARTUP, true, &now);
@@ -182,7 +182,7 @@ static void test_liveness_ends_it(void **state) {
   const struct keeper_probe_rules *const rules[KEEPER_PROBE_KINDS] = {NULL, NULL, &plain};
   struct keeper_target t;
   int64_t now = T0;
-  struct keeper_target_step step = keeper_target_begin(&t, rules, T0, SEED, T0);
+  struct keeper_target_step step = keeper_target_begin(&t, rules, T0, true, SEED, T0);
   assert_true(step.changed && t.verdict.started && t.verdict.ready && t.verdict.live); /* no readiness probe: ready as it runs */
   assert_false(try_and(&t, KEEPER_LIVENESS, false, &now).changed);
   assert_false(try_and(&t, KEEPER_LIVENESS, false, &now).changed);
@@ -198,7 +198,7 @@ static void test_failed_startup_restarts(void **state) {
   const struct keeper_probe_rules *const rules[KEEPER_PROBE_KINDS] = {&plain, NULL, NULL};
   struct keeper_target t;
   int64_t now = T0;
-  keeper_target_begin(&t, rules, T0, SEED, T0);
+  keeper_target_begin(&t, rules, T0, true, SEED, T0);
   while (t.verdict.live)
     try_and(&t, KEEPER_STARTUP, false, &now);
   assert_false(t.verdict.started);
@@ -210,14 +210,23 @@ static void test_old_container_is_not_judged_in_haste(void **state) {
   const struct keeper_probe_rules *const rules[KEEPER_PROBE_KINDS] = {NULL, &plain, &plain};
   struct keeper_target t;
   int64_t now = T0;
-  struct keeper_target_step step = keeper_target_begin(&t, rules, T0 - 3600 * NS_PER_SEC, SEED, T0);
+  struct keeper_target_step step = keeper_target_begin(&t, rules, T0 - 3600 * NS_PER_SEC, true, SEED, T0);
   assert_false(step.changed || t.verdict.known);
   step = try_and(&t, KEEPER_READINESS, false, &now);
   assert_false(step.changed || t.verdict.known); /* one failure is not three */
   step = try_and(&t, KEEPER_READINESS, true, &now);
   assert_true(step.changed && t.verdict.known && t.verdict.ready);
-  keeper_target_begin(&t, rules, T0 - 3600 * NS_PER_SEC, SEED, T0);
+  keeper_target_begin(&t, rules, T0 - 3600 * NS_PER_SEC, true, SEED, T0);
   assert_true(t.probes[KEEPER_READINESS].next_at <= T0 + 600 * NS_PER_MS);
+}
+
+static void test_a_list_of_all_says_nothing_of_age(void **state) {
+  (void)state;
+  /* A second old, but told in a list of all there is: another keeper may have called it ready. */
+  const struct keeper_probe_rules *const rules[KEEPER_PROBE_KINDS] = {NULL, &plain, NULL};
+  struct keeper_target t;
+  assert_false(keeper_target_begin(&t, rules, T0 - NS_PER_SEC, false, SEED, T0).changed);
+  assert_false(t.verdict.known);
 }
 
 static void test_not_ready_is_told_with_its_reason(void **state) {
@@ -225,7 +234,7 @@ static void test_not_ready_is_told_with_its_reason(void **state) {
   const struct keeper_probe_rules *const rules[KEEPER_PROBE_KINDS] = {NULL, &plain, NULL};
   struct keeper_target t;
   int64_t now = T0;
-  keeper_target_begin(&t, rules, T0, SEED, T0);
+  keeper_target_begin(&t, rules, T0, true, SEED, T0);
   unsigned told = 0;
   for (int i = 0; i < 20; i++)
     told += try_and(&t, KEEPER_READINESS, false, &now).changed;
@@ -257,7 +266,7 @@ static void one_sequence(uint64_t seed) {
   int64_t now = T0, started = T0 - (int64_t)(rnd(4) ? rnd(3) : rnd(5000)) * NS_PER_SEC, due[KEEPER_PROBE_KINDS] = {0};
   bool trying[KEEPER_PROBE_KINDS] = {false};
   unsigned failures_in_row[KEEPER_PROBE_KINDS] = {0};
-  struct keeper_target_step step = keeper_target_begin(&t, given, started, rnd(UINT64_MAX), now);
+  struct keeper_target_step step = keeper_target_begin(&t, given, started, true, rnd(UINT64_MAX), now);
   struct keeper_verdict before = t.verdict;
   unsigned tries = 0;
   for (int i = 0; i < 300; i++) {
@@ -331,6 +340,7 @@ int main(void) {
       cmocka_unit_test(test_liveness_ends_it),
       cmocka_unit_test(test_failed_startup_restarts),
       cmocka_unit_test(test_old_container_is_not_judged_in_haste),
+      cmocka_unit_test(test_a_list_of_all_says_nothing_of_age),
       cmocka_unit_test(test_not_ready_is_told_with_its_reason),
       cmocka_unit_test(test_random_sequences),
   };
