@@ -41,7 +41,10 @@
 #define LIMIT_STREAM 3600000     /* an answer of unknown length, or a tunnel, without a byte */
 #define LIMIT_LINGER 2000
 #define LIMIT_UPSTREAM_IDLE 30000
-#define REUSE_UNSAFE_MS 1000     /* how fresh a kept connection must be for a request that can't be repeated */
+/* A request that can't be repeated takes a kept connection only where the instance has shown for REUSE_PROOF_MS that it keeps them, and one that is
+ * younger than REUSE_UNSAFE_MS: elsewhere it might be closed at that very moment, and nobody could tell whether the request was taken. */
+#define REUSE_UNSAFE_MS 1000
+#define REUSE_PROOF_MS 50
 
 struct block {
   struct block *next;
@@ -96,6 +99,7 @@ struct endpoint {
   bool big; /* its last answer was long: read less with the head, splice the rest */
   union table_addr addr;
   char *instance;
+  int64_t keeps_since;   /* it has kept connections since then; 0: it has just closed one early, or never had one */
   struct upstream *idle; /* newest first */
   unsigned idle_count;
 };
@@ -244,7 +248,8 @@ void exchange_connect_timeout(struct worker *w, struct exchange *x);
 void exchange_refuse(struct worker *w, struct client *c, const struct head *h, unsigned status, const char *why);
 
 /* upstream.c */
-struct upstream *upstream_get(struct worker *w, struct endpoint *e, bool any_age, int *sys_errno);
+/* A kept connection where that is safe for the request, else a new one. */
+struct upstream *upstream_get(struct worker *w, struct endpoint *e, bool repeatable, int *sys_errno);
 void upstream_keep(struct worker *w, struct upstream *u); /* the answer has ended well */
 void upstream_close(struct worker *w, struct upstream *u);
 void upstream_close_idle(struct worker *w, struct endpoint *e);

@@ -199,7 +199,9 @@ static bool connect_somewhere(struct worker *w, struct exchange *x) {
 static bool failed(struct worker *w, struct exchange *x, enum balance_failure failure, unsigned status, const char *what) {
   struct endpoint *e = x->endpoint;
   bool stale = x->up && x->up->reused && failure == FAILED_UNANSWERED; /* closed while it was idle: no fault of the instance */
-  if (!stale)
+  if (stale)
+    e->keeps_since = 0;
+  else
     balance_failed(&e->balance, w->now_ms);
   char instance[160];
   snprintf(instance, sizeof instance, "%s", e->instance);

@@ -34,9 +34,25 @@ void upstream_close_idle(struct worker *w, struct endpoint *e) {
     upstream_close(w, e->idle);
 }
 
-struct upstream *upstream_get(struct worker *w, struct endpoint *e, bool any_age, int *sys_errno) {
+/* Nothing to read: neither bytes nor an end. */
+static bool is_quiet(struct sock *s, bool look) {
+  uint8_t byte;
+  if ((look || s->readable) && !(recv(s->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 && errno == EAGAIN))
+    return false;
+  s->readable = false;
+  return !s->hung_up && !s->failed;
+}
+
+static bool may_reuse(const struct worker *w, struct upstream *u, bool repeatable) {
+  if (repeatable)
+    return true;
+  const struct endpoint *e = u->endpoint;
+  return e->keeps_since && w->now_ms - e->keeps_since >= REUSE_PROOF_MS && w->now_ms - u->idle_since < REUSE_UNSAFE_MS && is_quiet(&u->sock, true);
+}
+
+struct upstream *upstream_get(struct worker *w, struct endpoint *e, bool repeatable, int *sys_errno) {
   struct upstream *u = e->idle;
-  if (u && (any_age || w->now_ms - u->idle_since < REUSE_UNSAFE_MS)) {
+  if (u && may_reuse(w, u, repeatable)) {
     unlink_idle(u);
     u->state = UPSTREAM_BUSY;
     u->reused = true;
@@ -67,24 +83,18 @@ struct upstream *upstream_get(struct worker *w, struct endpoint *e, bool any_age
   return u;
 }
 
-/* After a splice nobody knows whether more is there. */
-static bool is_quiet(struct sock *s) {
-  uint8_t byte;
-  if (s->readable && recv(s->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 && errno == EAGAIN)
-    s->readable = false;
-  return !s->readable && !s->hung_up && !s->failed;
-}
-
 void upstream_keep(struct worker *w, struct upstream *u) {
   struct endpoint *e = u->endpoint;
   u->exchange = NULL;
   /* Anything there now was sent before we asked: not an answer to what comes next. */
-  if (!e->in_table || !is_quiet(&u->sock) || u->in_len || e->idle_count >= UPSTREAM_IDLE_MAX || w->stopping) {
+  if (!e->in_table || !is_quiet(&u->sock, false) /* after a splice nobody knows whether more is there */ || u->in_len || e->idle_count >= UPSTREAM_IDLE_MAX || w->stopping) {
     upstream_close(w, u);
     return;
   }
   u->state = UPSTREAM_IDLE;
   u->idle_since = w->now_ms;
+  if (!e->keeps_since)
+    e->keeps_since = w->now_ms;
   u->idle_prev = NULL;
   u->idle_next = e->idle;
   if (e->idle)
@@ -96,8 +106,11 @@ void upstream_keep(struct worker *w, struct upstream *u) {
 
 void upstream_event(struct worker *w, struct upstream *u) {
   if (u->state == UPSTREAM_IDLE) {
-    if (u->sock.readable || u->sock.hung_up || u->sock.failed)
-      upstream_close(w, u);
+    if (!u->sock.readable && !u->sock.hung_up && !u->sock.failed)
+      return;
+    if (w->now_ms - u->idle_since < REUSE_UNSAFE_MS)
+      u->endpoint->keeps_since = 0;
+    upstream_close(w, u);
   } else if (u->exchange) {
     exchange_run(w, u->exchange);
   }
