@@ -1,0 +1,248 @@
+/* Docker's answers, good and hostile; its streams; names of images; registry logins. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "common/loop.h"
+#include "orca-agent/docker_auth.h"
+#include "orca-agent/docker_frames.h"
+#include "orca-agent/docker_lines.h"
+#include "orca-agent/docker_parse.h"
+#include "orca-agent/image_ref.h"
+
+#define ID "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+#define LABELS "\"orca.cluster\":\"c1\",\"orca.node\":\"n1\",\"orca.project\":\"shop\",\"orca.service\":\"api\",\"orca.instance\":\"3\",\"orca.revision\":\"2\",\"orca.epoch\":\"4\""
+
+static const struct docker_self self = {"c1", "n1"};
+
+static json_t *json_of(const char *text) {
+  json_t *json = json_loads(text, JSON_DECODE_ANY, NULL);
+  assert_non_null(json);
+  return json;
+}
+
+static void test_time(void **state) {
+  (void)state;
+  assert_int_equal(docker_parse_time("2026-11-21T12:00:00Z"), INT64_C(1795262400) * NS_PER_SEC);
+  assert_int_equal(docker_parse_time("2026-11-21T12:00:00.5Z"), INT64_C(1795262400) * NS_PER_SEC + 500000000);
+  assert_int_equal(docker_parse_time("2026-11-21T13:00:00.000000001+01:00"), INT64_C(1795262400) * NS_PER_SEC + 1);
+  static const char *const bad[] = {"0001-01-01T00:00:00Z", "", "2026-11-21 12:00:00Z", "2026-13-21T12:00:00Z", "2026-11-21T12:00:00", "2026-11-21T12:00:00.5",
+                                    "2026-11-21T12:00:00+1:00", "-----------------------", "9999-11-21T12:00:00Z"};
+  for (size_t n = 0; n < sizeof bad / sizeof *bad; n++)
+    assert_int_equal(docker_parse_time(bad[n]), 0);
+}
+
+static void test_inspect(void **state) {
+  (void)state;
+  struct agent_container c;
+  struct err err;
+  json_t *json = json_of("{\"Id\":\"" ID "\",\"Name\":\"/orca-c1-n1-shop-api-3\",\"State\":{\"Status\":\"running\",\"Running\":true,\"Pid\":77,\"ExitCode\":0,"
+                         "\"StartedAt\":\"2026-11-21T12:00:00Z\",\"FinishedAt\":\"0001-01-01T00:00:00Z\"},\"Config\":{\"Labels\":{" LABELS "}},"
+                         "\"HostConfig\":{\"NetworkMode\":\"orca-c1-shop\"},\"NetworkSettings\":{\"Networks\":{\"other\":{\"IPAddress\":\"1.2.3.4\"},"
+                         "\"orca-c1-shop\":{\"IPAddress\":\"172.18.0.2\"}}}}");
+  assert_int_equal(docker_parse_inspect(json, &self, &c, &err), 0);
+  assert_true(c.ours);
+  assert_int_equal(c.state, AGENT_C_RUNNING);
+  assert_string_equal(c.address, "172.18.0.2");
+  assert_string_equal(c.name, "orca-c1-n1-shop-api-3");
+  assert_int_equal(c.number, 3);
+  assert_int_equal(c.epoch, 4);
+  assert_int_equal(c.pid, 77);
+  const struct docker_self other = {"c1", "n2"};
+  assert_int_equal(docker_parse_inspect(json, &other, &c, &err), 0);
+  assert_false(c.ours);
+  json_decref(json);
+}
+
+static void test_hostile_inspect(void **state) {
+  (void)state;
+  static const char *const bad[] = {
+      "[]", "{}", "null", "{\"Id\":7,\"State\":{}}", "{\"Id\":\"" ID "\"}", "{\"Id\":\"../../x\",\"State\":{}}", "{\"Id\":\"" ID ID "\",\"State\":{}}",
+      "{\"Id\":\"" ID "\",\"State\":\"running\"}",
+  };
+  struct agent_container c;
+  struct err err;
+  for (size_t n = 0; n < sizeof bad / sizeof *bad; n++) {
+    json_t *json = json_of(bad[n]);
+    assert_int_equal(docker_parse_inspect(json, &self, &c, &err), -1);
+    json_decref(json);
+  }
+  json_t *json = json_of("{\"Id\":\"" ID "\",\"State\":{\"Status\":[],\"Pid\":\"x\",\"ExitCode\":99999999999999},\"Config\":{\"Labels\":[1]},\"NetworkSettings\":{\"Networks\":7}}");
+  assert_int_equal(docker_parse_inspect(json, &self, &c, &err), 0);
+  assert_false(c.ours);
+  assert_int_equal(c.state, AGENT_C_UNKNOWN);
+  assert_int_equal(c.exit_code, -1);
+  json_decref(json);
+  json = json_of("{\"Id\":\"" ID "\",\"State\":{\"Status\":\"running\"},\"Config\":{\"Labels\":{" LABELS "}},\"HostConfig\":{\"NetworkMode\":\"x\"},"
+                 "\"NetworkSettings\":{\"Networks\":{\"x\":{\"IPAddress\":\"$(reboot)\"}}}}");
+  assert_int_equal(docker_parse_inspect(json, &self, &c, &err), 0);
+  assert_string_equal(c.address, "");
+  json_decref(json);
+}
+
+static void test_list(void **state) {
+  (void)state;
+  struct agent_container *list;
+  size_t count;
+  struct err err;
+  json_t *json = json_of("[{\"Id\":\"" ID "\",\"Names\":[\"/a\"],\"State\":\"exited\",\"Labels\":{" LABELS "}},{\"Id\":\"zz\"},7,{\"Id\":\"" ID "\",\"Names\":[]},"
+                         "{\"Id\":\"" ID "\",\"Names\":[\"/b\"],\"State\":\"running\",\"Labels\":{\"orca.cluster\":\"c1\",\"orca.node\":\"n1\",\"orca.project\":\"../x\","
+                         "\"orca.service\":\"api\",\"orca.instance\":\"1\"}}]");
+  assert_int_equal(docker_parse_list(json, &self, &list, &count, &err), 0);
+  assert_int_equal(count, 2);
+  assert_true(list[0].ours);
+  assert_int_equal(list[0].state, AGENT_C_EXITED);
+  assert_false(list[1].ours);
+  free(list);
+  json_decref(json);
+  json = json_of("{\"message\":\"no\"}");
+  assert_int_equal(docker_parse_list(json, &self, &list, &count, &err), -1);
+  json_decref(json);
+}
+
+static void test_events(void **state) {
+  (void)state;
+  struct agent_event ev;
+  json_t *json = json_of("{\"Type\":\"container\",\"Action\":\"die\",\"Actor\":{\"ID\":\"" ID "\",\"Attributes\":{\"exitCode\":\"137\",\"orca.cluster\":\"c1\",\"orca.node\":\"n1\"}},"
+                         "\"timeNano\":1795262400000000001}");
+  assert_true(docker_parse_event(json, &self, &ev));
+  assert_int_equal(ev.what, AGENT_CE_DIE);
+  assert_int_equal(ev.exit_code, 137);
+  assert_int_equal(ev.time_ns, INT64_C(1795262400000000001));
+  json_object_set_new(json, "Action", json_string("exec_die"));
+  assert_false(docker_parse_event(json, &self, &ev));
+  json_object_set_new(json, "Action", json_string("die"));
+  json_object_set_new(json_object_get(json_object_get(json, "Actor"), "Attributes"), "orca.node", json_string("n2"));
+  assert_false(docker_parse_event(json, &self, &ev));
+  json_decref(json);
+}
+
+static void test_image(void **state) {
+  (void)state;
+  char id[AGENT_IMAGE_MAX], digest[AGENT_IMAGE_MAX];
+  struct err err;
+  json_t *json = json_of("{\"Id\":\"sha256:" ID "\",\"RepoDigests\":[\"other@sha256:" ID "\",\"busybox@sha256:" ID "\"]}");
+  assert_int_equal(docker_parse_image(json, "docker.io/library/busybox:1", id, digest, &err), 0);
+  assert_string_equal(id, "sha256:" ID);
+  assert_string_equal(digest, "busybox@sha256:" ID);
+  assert_int_equal(docker_parse_image(json, "elsewhere.example/busybox:1", id, digest, &err), 0);
+  assert_string_equal(digest, "");
+  json_decref(json);
+  json = json_of("{\"Id\":\"busybox\"}");
+  assert_int_equal(docker_parse_image(json, "busybox", id, digest, &err), -1);
+  json_decref(json);
+}
+
+static void test_image_names(void **state) {
+  (void)state;
+  struct agent_image_ref ref;
+  assert_int_equal(agent_image_ref_parse("busybox", &ref), 0);
+  assert_string_equal(ref.registry, "docker.io");
+  assert_string_equal(ref.path, "library/busybox");
+  assert_string_equal(ref.tag, "latest");
+  assert_int_equal(agent_image_ref_parse("registry.example.com:5000/shop/api:1.4@sha256:" ID, &ref), 0);
+  assert_string_equal(ref.registry, "registry.example.com:5000");
+  assert_string_equal(ref.path, "shop/api");
+  assert_string_equal(ref.tag, "1.4");
+  assert_string_equal(ref.digest, "sha256:" ID);
+  assert_int_equal(agent_image_ref_parse("prom/exporter", &ref), 0);
+  assert_string_equal(ref.path, "prom/exporter");
+  assert_true(agent_image_floats("a/b"));
+  assert_true(agent_image_floats("localhost/b:latest"));
+  assert_false(agent_image_floats("a/b:1"));
+  assert_false(agent_image_floats("a/b@sha256:" ID));
+  assert_true(agent_image_is_id("sha256:" ID));
+  static const char *const bad[] = {"", ":1", "a:", "a@sha256:12", "a b", "a/../b?x=1", "a//b", "x.y/", "/a", "a#b", "a\nb"};
+  for (size_t n = 0; n < sizeof bad / sizeof *bad; n++)
+    assert_int_equal(agent_image_ref_parse(bad[n], &ref), -1);
+}
+
+static void test_pull_progress(void **state) {
+  (void)state;
+  struct docker_pull pull = {.count = 0};
+  char text[64];
+  static const char *const lines[] = {"{\"status\":\"Pulling from library/x\",\"id\":\"latest\"}", "{\"status\":\"Already exists\",\"id\":\"aaa\"}",
+                                      "{\"status\":\"Downloading\",\"id\":\"bbb\",\"progressDetail\":{\"current\":41,\"total\":100}}",
+                                      "{\"status\":\"Downloading\",\"id\":\"bbb\",\"progressDetail\":{\"current\":-5,\"total\":99999999999999999}}", "[]", "7"};
+  for (size_t n = 0; n < sizeof lines / sizeof *lines; n++) {
+    json_t *json = json_of(lines[n]);
+    docker_pull_line(&pull, json);
+    json_decref(json);
+  }
+  docker_pull_text(&pull, text);
+  assert_string_equal(text, "1 of 2 layers, 41 %");
+  json_t *json = json_of("{\"error\":\"manifest unknown\"}");
+  docker_pull_line(&pull, json);
+  json_decref(json);
+  assert_string_equal(pull.error, "manifest unknown");
+}
+
+static bool keep_line(void *arg, const char *text, size_t len) {
+  struct buf *b = arg;
+  buf_add(b, text, len);
+  return buf_add_byte(b, '|') == 0;
+}
+
+static void keep_frame(void *arg, int stream, const uint8_t *data, size_t len) {
+  struct buf *b = arg;
+  (void)stream;
+  buf_add(b, data, len);
+}
+
+static void test_streams(void **state) {
+  (void)state;
+  struct docker_lines lines = DOCKER_LINES_INIT;
+  struct buf out = BUF_INIT(1000);
+  const char text[] = "{\"a\":1}\r\n\n{\"b\"";
+  for (size_t n = 0; n < sizeof text - 1; n++)
+    assert_true(docker_lines_feed(&lines, (const uint8_t *)text + n, 1, keep_line, &out));
+  assert_true(docker_lines_feed(&lines, (const uint8_t *)":2}\n", 4, keep_line, &out));
+  assert_string_equal(buf_str(&out), "{\"a\":1}|{\"b\":2}|");
+  uint8_t *giant = malloc(DOCKER_LINE_MAX + 1);
+  memset(giant, 'x', DOCKER_LINE_MAX + 1);
+  assert_false(docker_lines_feed(&lines, giant, DOCKER_LINE_MAX + 1, keep_line, &out));
+  free(giant);
+  docker_lines_fini(&lines);
+  buf_reset(&out);
+  struct docker_frames frames = {.have = 0};
+  const uint8_t framed[] = {1, 0, 0, 0, 0, 0, 0, 2, 'h', 'i', 2, 0, 0, 0, 0, 0, 0, 1, '!', 1, 0, 0, 0, 0, 0, 0, 0};
+  for (size_t n = 0; n < sizeof framed; n++)
+    assert_true(docker_frames_feed(&frames, framed + n, 1, keep_frame, &out));
+  assert_string_equal(buf_str(&out), "hi!");
+  const uint8_t nonsense[] = {7, 1, 2, 3, 4, 5, 6, 7};
+  assert_false(docker_frames_feed(&frames, nonsense, sizeof nonsense, keep_frame, &out));
+  buf_free(&out);
+}
+
+static void test_registry_login(void **state) {
+  (void)state;
+  /* user:pa>>s? → its base64 in the header has both - and _ where the standard alphabet would have + and /. */
+  json_t *json = json_of("{\"auths\":{\"https://index.docker.io/v1/\":{\"auth\":\"dXNlcjpwYT4+cz8=\"},\"r.example:5000\":{\"identitytoken\":\"t\"},"
+                         "\"bad.example\":{\"auth\":\"!!!\"},\"worse.example\":7}}");
+  char *header = docker_auth_header_from(json, "docker.io");
+  assert_non_null(header);
+  assert_int_equal(strncmp(header, "X-Registry-Auth: ", 17), 0);
+  assert_null(strpbrk(header + 17, "+/ \n"));
+  docker_auth_free(header);
+  header = docker_auth_header_from(json, "r.example:5000");
+  assert_non_null(header);
+  docker_auth_free(header);
+  assert_null(docker_auth_header_from(json, "bad.example"));
+  assert_null(docker_auth_header_from(json, "worse.example"));
+  assert_null(docker_auth_header_from(json, "unknown.example"));
+  json_decref(json);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_time),  cmocka_unit_test(test_inspect),     cmocka_unit_test(test_hostile_inspect), cmocka_unit_test(test_list),
+      cmocka_unit_test(test_events), cmocka_unit_test(test_image),      cmocka_unit_test(test_image_names),     cmocka_unit_test(test_pull_progress),
+      cmocka_unit_test(test_streams), cmocka_unit_test(test_registry_login),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
