@@ -1,0 +1,335 @@
+/* What touches the node: a spec as Docker's JSON, files of the infra directory, host paths, cgroup figures, reports. */
+#include <ftw.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "common/bus/pb.h"
+#include "common/crypto/crypto.h"
+#include "common/loop.h"
+#include "orca-agent/cgroup.h"
+#include "orca-agent/container_json.h"
+#include "orca-agent/files.h"
+#include "orca-agent/report.h"
+
+static char dir[64];
+
+static int make_dir(void **state) {
+  (void)state;
+  snprintf(dir, sizeof dir, "/tmp/orca-test-XXXXXX");
+  return mkdtemp(dir) ? 0 : -1;
+}
+
+static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw) {
+  (void)st;
+  (void)type;
+  (void)ftw;
+  return remove(path);
+}
+
+static int remove_dir(void **state) {
+  (void)state;
+  return nftw(dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+static void write_text(const char *path, const char *text) {
+  char full[512];
+  snprintf(full, sizeof full, "%s/%s", dir, path);
+  for (char *slash = strchr(full + strlen(dir) + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
+    *slash = 0;
+    mkdir(full, 0755);
+    *slash = '/';
+  }
+  FILE *f = fopen(full, "we");
+  assert_non_null(f);
+  fputs(text, f);
+  fclose(f);
+}
+
+/* ---- cgroups ---- */
+
+static void test_cgroup_v1(void **state) {
+  (void)state;
+  char proc[128], root[128];
+  snprintf(proc, sizeof proc, "%s/proc1", dir);
+  snprintf(root, sizeof root, "%s/v1", dir);
+  write_text("proc1/42/cgroup", "12:pids:/docker/abc\n5:memory:/docker/abc\n3:cpu,cpuacct:/docker/abc\n1:name=systemd:/docker/abc\n0::/docker/abc\n");
+  write_text("v1/cpuacct/docker/abc/cpuacct.usage", "123456789\n");
+  write_text("v1/memory/docker/abc/memory.usage_in_bytes", "5000\n");
+  write_text("v1/memory/docker/abc/memory.stat", "inactive_file 7\ntotal_inactive_file 1000\n");
+  write_text("v1/pids/docker/abc/pids.current", "3\n");
+  struct cgroup_paths paths;
+  struct cgroup_usage u;
+  assert_int_equal(cgroup_find(proc, root, 42, &paths), 0);
+  assert_int_equal(cgroup_read(&paths, &u), 0);
+  assert_int_equal(u.cpu_ns, 123456789);
+  assert_int_equal(u.memory, 4000);
+  assert_int_equal(u.pids, 3);
+  assert_int_equal(cgroup_find(proc, root, 43, &paths), -1);
+}
+
+static void test_cgroup_v2(void **state) {
+  (void)state;
+  char proc[128], root[128];
+  snprintf(proc, sizeof proc, "%s/proc2", dir);
+  snprintf(root, sizeof root, "%s/v2", dir);
+  write_text("proc2/42/cgroup", "0::/system.slice/docker-abc.scope\n");
+  write_text("v2/system.slice/docker-abc.scope/cpu.stat", "usage_usec 5\nuser_usec 3\n");
+  write_text("v2/system.slice/docker-abc.scope/memory.current", "100\n");
+  write_text("v2/system.slice/docker-abc.scope/memory.stat", "anon 1\ninactive_file 300\n");
+  write_text("v2/system.slice/docker-abc.scope/pids.current", "2\n");
+  struct cgroup_paths paths;
+  struct cgroup_usage u;
+  assert_int_equal(cgroup_find(proc, root, 42, &paths), 0);
+  assert_true(paths.v2);
+  assert_int_equal(cgroup_read(&paths, &u), 0);
+  assert_int_equal(u.cpu_ns, 5000);
+  assert_int_equal(u.memory, 0); /* never below nothing */
+  assert_int_equal(u.pids, 2);
+}
+
+static void test_cgroup_hostile(void **state) {
+  (void)state;
+  char proc[128], root[128];
+  snprintf(proc, sizeof proc, "%s/proc3", dir);
+  snprintf(root, sizeof root, "%s/v2", dir);
+  static const char *const texts[] = {"", ":::\n", "0::\n", "0::/../../etc/\n", "no colons\n", "0::relative\n"};
+  struct cgroup_paths paths;
+  for (size_t n = 0; n < sizeof texts / sizeof *texts; n++) {
+    write_text("proc3/1/cgroup", texts[n]);
+    assert_int_equal(cgroup_find(proc, root, 1, &paths), -1);
+  }
+}
+
+/* ---- files ---- */
+
+static void sha_of(const char *text, char out[65]) {
+  uint8_t digest[32];
+  crypto_sha256(text, strlen(text), digest);
+  crypto_hex(digest, sizeof digest, out);
+}
+
+static struct files *open_files(void) {
+  struct err err;
+  struct files *f = files_open(dir, &err);
+  assert_non_null(f);
+  return f;
+}
+
+static void test_files(void **state) {
+  (void)state;
+  struct err err;
+  struct files *f = open_files();
+  assert_null(files_open(dir, &err)); /* one owner */
+  assert_non_null(strstr(err.msg, "in use"));
+  char sha[65], path[PATH_MAX], name[] = "theme/a.css", target[] = "/opt/theme";
+  sha_of("body{}", sha);
+  assert_false(files_have(f, sha));
+  assert_int_equal(files_put(f, sha, "other", 5, &err), -1);
+  assert_int_equal(err.code, ERR_CORRUPT);
+  assert_int_equal(files_put(f, sha, "body{}", 6, &err), 0);
+  assert_true(files_have(f, sha));
+  Model__MountFile file = MODEL__MOUNT_FILE__INIT, *list = &file;
+  file.path = name;
+  file.sha256 = sha;
+  PB_SET(&file, mode, 04755);
+  Model__Mount mount = MODEL__MOUNT__INIT;
+  mount.target = target;
+  mount.files = &list;
+  mount.n_files = 1;
+  for (int again = 0; again < 2; again++)
+    assert_int_equal(files_lay(f, "c1", 0, &mount, &err), 0);
+  assert_int_equal(files_source(f, "c1", 0, &mount, NULL, path, &err), 0);
+  strcat(path, "/theme/a.css");
+  struct stat st;
+  assert_int_equal(stat(path, &st), 0);
+  assert_int_equal(st.st_mode & 07777, 0755); /* no setuid from a spec */
+  assert_int_equal(st.st_size, 6);
+  static const char *const escapes[] = {"../x", "/etc/passwd", "a/../../x", "a//b", ".", "a/", ""};
+  for (size_t n = 0; n < sizeof escapes / sizeof *escapes; n++) {
+    char bad[32];
+    snprintf(bad, sizeof bad, "%s", escapes[n]);
+    Model__MountFile two[2] = {file, file}, *both[2] = {&two[0], &two[1]};
+    two[1].path = bad;
+    mount.files = both;
+    mount.n_files = 2;
+    assert_int_equal(files_lay(f, "c1", 1, &mount, &err), -1);
+  }
+  files_drop(f, "../content");
+  assert_true(files_have(f, sha));
+  files_drop(f, "c1");
+  assert_int_equal(stat(path, &st), -1);
+  files_close(f);
+}
+
+static void test_host_paths(void **state) {
+  (void)state;
+  struct err err;
+  struct files *f = open_files();
+  char allowed[128], inside[160], link[160], beside[160], path[PATH_MAX], target[] = "/x";
+  snprintf(allowed, sizeof allowed, "%s/allowed", dir);
+  snprintf(inside, sizeof inside, "%s/in", allowed);
+  snprintf(link, sizeof link, "%s/link", allowed);
+  snprintf(beside, sizeof beside, "%s/allowed-not", dir);
+  mkdir(allowed, 0755);
+  mkdir(inside, 0755);
+  mkdir(beside, 0755);
+  assert_int_equal(symlink("/etc", link), 0);
+  char *paths[] = {allowed};
+  Model__Policy policy = MODEL__POLICY__INIT;
+  policy.allow_host_paths = paths;
+  policy.n_allow_host_paths = 1;
+  Model__ClusterSpec cluster = MODEL__CLUSTER_SPEC__INIT;
+  cluster.policy = &policy;
+  Model__Mount mount = MODEL__MOUNT__INIT;
+  mount.target = target;
+  mount.source = inside;
+  assert_int_equal(files_source(f, "c", 0, &mount, &cluster, path, &err), 0);
+  assert_int_equal(files_source(f, "c", 0, &mount, NULL, path, &err), -1);
+  assert_int_equal(err.code, ERR_DENIED);
+  mount.source = link;
+  assert_int_equal(files_source(f, "c", 0, &mount, &cluster, path, &err), -1);
+  mount.source = beside;
+  assert_int_equal(files_source(f, "c", 0, &mount, &cluster, path, &err), -1);
+  char up[200], relative[] = "etc";
+  snprintf(up, sizeof up, "%s/../allowed-not", allowed);
+  mount.source = up;
+  assert_int_equal(files_source(f, "c", 0, &mount, &cluster, path, &err), -1);
+  mount.source = relative;
+  assert_int_equal(files_source(f, "c", 0, &mount, &cluster, path, &err), -1);
+  files_close(f);
+}
+
+/* ---- a container's JSON ---- */
+
+struct one {
+  struct agent_core core;
+  struct agent_instance i;
+  Node__Assignment a;
+  Model__Instance inst;
+  Model__Revision rev;
+  Model__ServiceSpec spec;
+};
+
+static void one_init(struct one *o) {
+  static char project[] = "shop", service[] = "api", image[] = "busybox", node[] = "n1";
+  struct err err;
+  memset(o, 0, sizeof *o);
+  assert_int_equal(agent_core_init(&o->core, "n1", "cluster00000", 2, &err), 0);
+  node__assignment__init(&o->a);
+  model__instance__init(&o->inst);
+  model__revision__init(&o->rev);
+  model__service_spec__init(&o->spec);
+  o->spec.project = o->inst.project = project;
+  o->spec.name = o->inst.service = service;
+  o->spec.image = image;
+  o->inst.node = node;
+  o->rev.spec = &o->spec;
+  o->a.instance = &o->inst;
+  o->a.revision = &o->rev;
+  o->i.assigned = &o->a;
+  o->i.number = 3;
+  snprintf(o->i.project, sizeof o->i.project, "shop");
+  snprintf(o->i.service, sizeof o->i.service, "api");
+}
+
+static json_t *json_of(struct one *o, struct err *err) {
+  return agent_container_json(&o->core, &o->i, &(struct agent_container_source){"busybox@sha256:x", "10.0.0.1", NULL}, err);
+}
+
+static void test_container_json(void **state) {
+  (void)state;
+  struct one o;
+  struct err err;
+  one_init(&o);
+  PB_SET(&o.spec, port, 8080);
+  char user_label[] = "orca.node", value[] = "evil", name[] = "A", escaped[] = "$${x}", unresolved[] = "${secrets.X}";
+  Model__Pair label = MODEL__PAIR__INIT, env = MODEL__PAIR__INIT, *labels = &label, *envs = &env;
+  label.key = user_label;
+  label.value = value;
+  env.key = name;
+  env.value = escaped;
+  o.spec.labels = &labels;
+  o.spec.n_labels = 1;
+  o.spec.env = &envs;
+  o.spec.n_env = 1;
+  json_t *json = json_of(&o, &err);
+  assert_non_null(json);
+  assert_string_equal(json_string_value(json_object_get(json_object_get(json, "Labels"), "orca.node")), "n1");
+  assert_string_equal(json_string_value(json_array_get(json_object_get(json, "Env"), 0)), "A=${x}");
+  assert_string_equal(json_string_value(json_object_get(json_object_get(json, "HostConfig"), "NetworkMode")), "orca-cluster0-shop");
+  assert_int_equal(json_object_size(json_object_get(json_object_get(json, "HostConfig"), "PortBindings")), 0); /* nothing is published unasked */
+  json_decref(json);
+  PB_SET(&o.spec, host_port, 80);
+  json = json_of(&o, &err);
+  const json_t *binding = json_array_get(json_object_get(json_object_get(json_object_get(json, "HostConfig"), "PortBindings"), "8080/tcp"), 0);
+  assert_string_equal(json_string_value(json_object_get(binding, "HostIp")), "10.0.0.1");
+  json_decref(json);
+  env.value = unresolved;
+  assert_null(json_of(&o, &err));
+  assert_int_equal(err.code, ERR_UNPROCESSABLE);
+  assert_non_null(strstr(err.msg, "env.A"));
+  env.value = escaped;
+  PB_SET(&o.spec, host_port, 70000);
+  assert_null(json_of(&o, &err));
+  agent_core_fini(&o.core);
+}
+
+/* ---- reports ---- */
+
+static void test_report_resend(void **state) {
+  (void)state;
+  struct agent_core core;
+  struct err err;
+  struct report r = {.full = true};
+  Model__NodeStatus node = MODEL__NODE_STATUS__INIT;
+  struct agent_action act = {.name = "instance.started", .severity = "info", .text = "x"};
+  assert_int_equal(agent_core_init(&core, "n1", "cluster00000", 2, &err), 0);
+  report_gone(&r, "shop/api.1");
+  report_event(&r, &act, "n1", 1);
+  report_image(&r, &act);
+  Node__StatusReport *m = report_build(&r, &core, &node);
+  assert_true(m->full);
+  assert_non_null(m->node);
+  assert_int_equal(m->n_gone, 1);
+  assert_int_equal(m->n_events, 1);
+  node__status_report__free_unpacked(m, NULL);
+  report_event(&r, &act, "n1", 2); /* while it is under way */
+  report_failed(&r);
+  m = report_build(&r, &core, &node);
+  assert_int_equal(m->n_events, 2);
+  node__status_report__free_unpacked(m, NULL);
+  report_event(&r, &act, "n1", 3);
+  report_acked(&r);
+  r.full = r.node_dirty = false;
+  m = report_build(&r, &core, &node);
+  assert_int_equal(m->n_events, 1);
+  assert_int_equal(m->events[0]->ms, 3);
+  assert_int_equal(m->n_gone, 0);
+  assert_int_equal(m->n_images, 0);
+  node__status_report__free_unpacked(m, NULL);
+  report_acked(&r);
+  assert_false(report_pending(&r, &core));
+  for (unsigned n = 0; n < 3 * REPORT_MAX_EVENTS; n++)
+    report_event(&r, &act, "n1", n);
+  assert_int_equal(r.event_count, REPORT_MAX_EVENTS); /* bounded, the newest kept */
+  assert_int_equal(r.events[r.event_count - 1]->ms, 3 * REPORT_MAX_EVENTS - 1);
+  report_fini(&r);
+  agent_core_fini(&core);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_cgroup_v1), cmocka_unit_test(test_cgroup_v2),    cmocka_unit_test(test_cgroup_hostile), cmocka_unit_test(test_files),
+      cmocka_unit_test(test_host_paths), cmocka_unit_test(test_container_json), cmocka_unit_test(test_report_resend),
+  };
+  return cmocka_run_group_tests(tests, make_dir, remove_dir);
+}
