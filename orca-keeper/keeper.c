@@ -94,8 +94,8 @@ static void on_result(void *arg, bool success, const char *reason) {
   struct keeper_target_step step = keeper_target_result(&item->target, p->kind, success, reason, loop_now(k->loop));
   if (step.changed) {
     const struct keeper_verdict *v = &item->target.verdict;
-    log_debug("verdict", "instance", item->wire->instance, "started", v->started ? "yes" : "no", "ready", v->ready ? "yes" : "no", "live", v->live ? "yes" : "no", "reason",
-              *v->reason ? v->reason : NULL);
+    log_debug("verdict", "instance", item->wire->instance, "started", v->started ? "yes" : "no", "ready", v->ready ? "yes" : "no", "live",
+              v->live ? "yes" : "no", "reason", *v->reason ? v->reason : NULL);
   }
   follow(item, &step);
   run_queue(k);
@@ -234,7 +234,8 @@ static struct keeper_probe_rules rules_of(const Model__Probe *probe) {
 static void begin(struct item *item) {
   struct keeper *k = item->keeper;
   const Keeper__Target *wire = item->wire;
-  const Model__Probe *probes[KEEPER_PROBE_KINDS] = {[KEEPER_STARTUP] = wire->startup, [KEEPER_READINESS] = wire->readiness, [KEEPER_LIVENESS] = wire->liveness};
+  const Model__Probe *probes[KEEPER_PROBE_KINDS] = {
+      [KEEPER_STARTUP] = wire->startup, [KEEPER_READINESS] = wire->readiness, [KEEPER_LIVENESS] = wire->liveness};
   struct keeper_probe_rules rules[KEEPER_PROBE_KINDS];
   const struct keeper_probe_rules *given[KEEPER_PROBE_KINDS] = {NULL};
   for (int kind = 0; kind < KEEPER_PROBE_KINDS; kind++) {

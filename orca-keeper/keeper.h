@@ -1,7 +1,7 @@
 /* The keeper's state: targets, their timers, the tries under way, and which verdicts the agent has not acknowledged yet.
  *
- * At most KEEPER_MAX_TRIES tries at a time; those beyond wait their turn, oldest first. Sets and removals come from keeper_link, which also fetches what is to be told.
- * Threads: the loop's. */
+ * At most KEEPER_MAX_TRIES tries at a time; those beyond wait their turn, oldest first. Sets and removals come from keeper_link, which also fetches
+ * what is to be told. Threads: the loop's. */
 #ifndef ORCA_KEEPER_KEEPER_H
 #define ORCA_KEEPER_KEEPER_H
 

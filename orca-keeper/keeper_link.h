@@ -1,8 +1,7 @@
 /* The conversation with the node's agent (../proto/keeper.proto): targets in, verdicts out.
  *
- * After every (re)connection all targets come anew and all verdicts are told anew. One message of verdicts at a time; what is not acknowledged is sent again.
- * While the agent is away the probes go on.
- * Threads: the loop's. */
+ * After every (re)connection all targets come anew and all verdicts are told anew. One message of verdicts at a time; what is not acknowledged is
+ * sent again. While the agent is away the probes go on. Threads: the loop's. */
 #ifndef ORCA_KEEPER_KEEPER_LINK_H
 #define ORCA_KEEPER_KEEPER_LINK_H
 

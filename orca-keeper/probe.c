@@ -41,7 +41,8 @@ static void plan_next(struct keeper_probe *p, int64_t now) {
   }
 }
 
-void keeper_probe_begin(struct keeper_probe *p, enum keeper_probe_kind kind, const struct keeper_probe_rules *rules, int64_t started, uint64_t seed, int64_t now) {
+void keeper_probe_begin(struct keeper_probe *p, enum keeper_probe_kind kind, const struct keeper_probe_rules *rules, int64_t started, uint64_t seed,
+                        int64_t now) {
   *p = (struct keeper_probe){.rules = *rules, .kind = kind};
   p->opinion = kind == KEEPER_LIVENESS ? KEEPER_PASSES : KEEPER_UNDECIDED;
   /* The kinds of one instance are spread out as well. */

@@ -62,8 +62,8 @@ static struct keeper_target_step finish(struct keeper_target *t, bool changed, u
   return step;
 }
 
-struct keeper_target_step keeper_target_begin(struct keeper_target *t, const struct keeper_probe_rules *const rules[KEEPER_PROBE_KINDS], int64_t started, bool news,
-                                              uint64_t seed, int64_t now) {
+struct keeper_target_step keeper_target_begin(struct keeper_target *t, const struct keeper_probe_rules *const rules[KEEPER_PROBE_KINDS],
+                                              int64_t started, bool news, uint64_t seed, int64_t now) {
   *t = (struct keeper_target){.started = started, .seed = seed};
   t->fresh = news && now - started < KEEPER_FRESH_NS;
   t->verdict.live = true;

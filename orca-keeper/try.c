@@ -109,8 +109,15 @@ static void start_http(struct keeper_try *t, const struct keeper_try_what *what,
     return;
   }
   snprintf(url, sizeof url, strchr(what->address, ':') ? "http://[%.64s]:%u%s" : "http://%.64s:%u%s", what->address, port, path);
-  const struct http_options options = {
-      .method = "GET", .url = url, .headers = headers, .timeout_ns = what->timeout, .max_body = MAX_BODY, .fresh_connection = true, .data = on_data, .done = on_answer, .arg = t};
+  const struct http_options options = {.method = "GET",
+                                       .url = url,
+                                       .headers = headers,
+                                       .timeout_ns = what->timeout,
+                                       .max_body = MAX_BODY,
+                                       .fresh_connection = true,
+                                       .data = on_data,
+                                       .done = on_answer,
+                                       .arg = t};
   struct err err;
   t->request = http_start(t->tools.http, &options, &err);
   if (!t->request)

@@ -1,8 +1,7 @@
 /* One try of a probe, carried out: http GET, tcp connect, or exec through the agent. Ends in exactly one `done`, at the latest at its timeout.
  *
- * What answers is hostile: an http answer is judged by its status alone (2xx and 3xx pass, redirects are not followed), at most 4 KiB of it are read, and
- * the connection is closed then. Nothing is reused between tries.
- * Threads: the loop's. */
+ * What answers is hostile: an http answer is judged by its status alone (2xx and 3xx pass, redirects are not followed), at most 4 KiB of it are read,
+ * and the connection is closed then. Nothing is reused between tries. Threads: the loop's. */
 #ifndef ORCA_KEEPER_TRY_H
 #define ORCA_KEEPER_TRY_H
 

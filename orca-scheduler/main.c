@@ -57,7 +57,8 @@ static struct bus_address *store_addresses(const struct node_config *config, str
       if ((strcmp(master->name, config->name) == 0) != own)
         continue;
       char *endpoint;
-      if (!*master->store_key || asprintf(&endpoint, strchr(master->address, ':') ? "tcp://[%s]:%u" : "tcp://%s:%u", master->address, config->port_store) < 0) {
+      if (!*master->store_key ||
+          asprintf(&endpoint, strchr(master->address, ':') ? "tcp://[%s]:%u" : "tcp://%s:%u", master->address, config->port_store) < 0) {
         free_addresses(list, n);
         err_set(err, ERR_INVALID, "node.toml: master %s has no store_key", master->name);
         return NULL;

@@ -130,7 +130,8 @@ static size_t gpu_groups(const struct place_node *node) {
 }
 
 static bool gpu_matches(const Model__Gpu *wanted, const Model__Gpu *has) {
-  return same_or_any(wanted->vendor, has->vendor) && same_or_any(wanted->model, has->model) && PB_GET(has, vram_min, 0) >= PB_GET(wanted, vram_min, 0);
+  return same_or_any(wanted->vendor, has->vendor) && same_or_any(wanted->model, has->model) &&
+         PB_GET(has, vram_min, 0) >= PB_GET(wanted, vram_min, 0);
 }
 
 static uint32_t gpu_free(const struct place_node *node, size_t group) {
@@ -294,7 +295,8 @@ static void verdict_text(const struct place_node *node, const struct place_reque
   case PLACE_LABELS: {
     const Model__Pair *label = label_missing(node, request->placement);
     const char *has = label_of(node, PB_STR(label->key));
-    snprintf(out, PLACE_TEXT, "labels: wants %.40s=%.40s, %s%.40s", PB_STR(label->key), PB_STR(label->value), has ? "has " : "has none", has ? has : "");
+    snprintf(out, PLACE_TEXT, "labels: wants %.40s=%.40s, %s%.40s", PB_STR(label->key), PB_STR(label->value), has ? "has " : "has none",
+             has ? has : "");
     return;
   }
   case PLACE_VOLUME:
@@ -324,8 +326,8 @@ static void verdict_text(const struct place_node *node, const struct place_reque
     return;
   case PLACE_CPU: {
     uint64_t left = room(PB_GET(status, cpu_milli, 0), node->cpu_used);
-    snprintf(out, PLACE_TEXT, "cpu: needs %" PRIu32 ".%03" PRIu32 " cores, %" PRIu64 ".%03" PRIu64 " free", need->cpu_milli / 1000, need->cpu_milli % 1000, left / 1000,
-             left % 1000);
+    snprintf(out, PLACE_TEXT, "cpu: needs %" PRIu32 ".%03" PRIu32 " cores, %" PRIu64 ".%03" PRIu64 " free", need->cpu_milli / 1000,
+             need->cpu_milli % 1000, left / 1000, left % 1000);
     return;
   }
   case PLACE_PIDS:
@@ -338,14 +340,26 @@ static void verdict_text(const struct place_node *node, const struct place_reque
 }
 
 static const char *reason_word(enum place_reason reason) {
-  static const char *const words[PLACE_REASON_COUNT] = {[PLACE_FITS] = "fit", [PLACE_NOT_REGISTERED] = "not registered", [PLACE_NOT_READY] = "not ready",
-      [PLACE_DOCKER] = "docker", [PLACE_DRAINING] = "draining", [PLACE_OTHER_NODE] = "other node", [PLACE_LABELS] = "labels", [PLACE_VOLUME] = "volume",
-      [PLACE_AVOID] = "avoid", [PLACE_PORT] = "port", [PLACE_GPU] = "gpu", [PLACE_MEMORY] = "memory", [PLACE_CPU] = "cpu", [PLACE_PIDS] = "pids"};
+  static const char *const words[PLACE_REASON_COUNT] = {[PLACE_FITS] = "fit",
+                                                        [PLACE_NOT_REGISTERED] = "not registered",
+                                                        [PLACE_NOT_READY] = "not ready",
+                                                        [PLACE_DOCKER] = "docker",
+                                                        [PLACE_DRAINING] = "draining",
+                                                        [PLACE_OTHER_NODE] = "other node",
+                                                        [PLACE_LABELS] = "labels",
+                                                        [PLACE_VOLUME] = "volume",
+                                                        [PLACE_AVOID] = "avoid",
+                                                        [PLACE_PORT] = "port",
+                                                        [PLACE_GPU] = "gpu",
+                                                        [PLACE_MEMORY] = "memory",
+                                                        [PLACE_CPU] = "cpu",
+                                                        [PLACE_PIDS] = "pids"};
   return words[reason];
 }
 
 /* "no node fits: n1: memory: …" for one node, "none of 5 nodes fits: memory 3, labels 2" for more. */
-static void pending_text(const struct place_table *table, const struct place_request *request, const size_t counts[PLACE_REASON_COUNT], char out[PLACE_TEXT]) {
+static void pending_text(const struct place_table *table, const struct place_request *request, const size_t counts[PLACE_REASON_COUNT],
+                         char out[PLACE_TEXT]) {
   if (table->count == 0) {
     snprintf(out, PLACE_TEXT, "there is no node yet");
     return;

@@ -2,7 +2,8 @@
  *
  * Filter first: a node is out for exactly one reason (enum place_reason, in the order in which they are checked). Among those left: if
  * the spec names a `spread` label, the value with the fewest instances of the service; then the best fit (fullest after); ties go to the value
- * (by default: the node) with the fewest instances of the service, then to the first by name. So the same state gives the same answer on every master.
+ * (by default: the node) with the fewest instances of the service, then to the first by name. So the same state gives the same answer on every
+ * master.
  *
  * Cost: one pass over the nodes for a decision (some tens of ns each); texts are made only for the verdicts that are kept.
  * Threads: none; no clock; the table is its owner's. */
@@ -36,9 +37,9 @@ struct place_port {
 
 struct place_node {
   char *name;
-  size_t index;                     /* place in the table; changes when nodes come and go */
-  const Model__Node *record;        /* borrowed from sched_state; NULL: not registered */
-  const Model__NodeStatus *status;  /* borrowed; NULL: never reported */
+  size_t index;                    /* place in the table; changes when nodes come and go */
+  const Model__Node *record;       /* borrowed from sched_state; NULL: not registered */
+  const Model__NodeStatus *status; /* borrowed; NULL: never reported */
   uint64_t memory_used;
   uint64_t cpu_used, pids_used;
   uint32_t gpus_used[PLACE_GPU_GROUPS];

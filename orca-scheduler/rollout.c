@@ -159,8 +159,9 @@ static bool has_failed(struct step *s, char why[ROLLOUT_TEXT]) {
     const struct rollout_instance *i = &s->list[k];
     if (!runs(i) || !is_wanted(s, i) || !hopeless(i))
       continue;
-    snprintf(why, ROLLOUT_TEXT, "instance %" PRIu64 " %s (%" PRIu32 " tries)%s%.120s", i->number, i->cannot_start ? "cannot be started" : "goes on crashing", i->restarts,
-             i->detail && *i->detail ? ": " : "", i->detail ? i->detail : "");
+    snprintf(why, ROLLOUT_TEXT, "instance %" PRIu64 " %s (%" PRIu32 " tries)%s%.120s", i->number,
+             i->cannot_start ? "cannot be started" : "goes on crashing", i->restarts, i->detail && *i->detail ? ": " : "",
+             i->detail ? i->detail : "");
     return true;
   }
   if (s->count == 0)
@@ -177,7 +178,7 @@ static bool has_failed(struct step *s, char why[ROLLOUT_TEXT]) {
     snprintf(why, ROLLOUT_TEXT, "no progress for %" PRIu64 " s: instance %" PRIu64 ": %.120s", s->policy->timeout_ms / 1000, i->number, i->detail);
   else if (i)
     snprintf(why, ROLLOUT_TEXT, "no progress for %" PRIu64 " s: instance %" PRIu64 " is not %s", s->policy->timeout_ms / 1000, i->number,
-             !i->placed  ? "placed"
+             !i->placed   ? "placed"
              : i->running ? "ready"
                           : "running");
   else
@@ -199,8 +200,8 @@ static void fail(struct step *s, const char *why) {
 
 struct tally {
   uint32_t running, current, current_unavailable, available; /* RUN */
-  uint32_t draining, existing, old_existing; /* existing: with what is STOPped and not yet gone */
-  uint32_t others; /* un-STOPped, and not of what is wanted */
+  uint32_t draining, existing, old_existing;                 /* existing: with what is STOPped and not yet gone */
+  uint32_t others;                                           /* un-STOPped, and not of what is wanted */
 };
 
 static struct tally take_tally(const struct step *s) {
@@ -227,7 +228,8 @@ static struct tally take_tally(const struct step *s) {
 }
 
 /* Who goes first, among those that may: what was never placed, then what is not available, then what is neither wanted nor stable (the
- * remains of a rollout that was overtaken), then what has been ready for the shortest time, then, of the old, the oldest, and of the wanted, the newest. */
+ * remains of a rollout that was overtaken), then what has been ready for the shortest time, then, of the old, the oldest, and of the wanted, the
+ * newest. */
 static int value_of(const struct step *s, const struct rollout_instance *i) {
   int value = 0;
   if (i->placed)
@@ -383,7 +385,8 @@ static void conclude(struct step *s) {
   }
 }
 
-void rollout_step(const struct rollout_input *in, struct rollout *rollout, struct rollout_instance *list, size_t count, int64_t now_ms, struct rollout_output *out) {
+void rollout_step(const struct rollout_input *in, struct rollout *rollout, struct rollout_instance *list, size_t count, int64_t now_ms,
+                  struct rollout_output *out) {
   struct step s = {.in = in, .rollout = rollout, .list = list, .count = count, .now = now_ms, .out = out};
   *out = (struct rollout_output){.next_ms = ROLLOUT_NEVER};
   for (size_t k = 0; k < count; k++) {

@@ -30,7 +30,7 @@
 
 #define ROLLOUT_TEXT 192
 #define ROLLOUT_NEVER INT64_MAX
-#define ROLLOUT_CRASHES 5u /* restarts of a never available instance that fail a rollout */
+#define ROLLOUT_CRASHES 5u  /* restarts of a never available instance that fail a rollout */
 #define ROLLOUT_FAILURES 3u /* the same for one that can't even be made */
 
 enum rollout_fate { ROLLOUT_KEEP, ROLLOUT_DRAIN, ROLLOUT_STOP, ROLLOUT_DELETE };
@@ -39,9 +39,9 @@ struct rollout_instance {
   uint64_t number, revision, generation;
   Model__Desired desired;
   int64_t desired_since_ms;
-  bool placed;       /* it has a node */
-  bool node_exists;  /* and the node is registered */
-  bool reported;     /* its agent has said something of it */
+  bool placed;      /* it has a node */
+  bool node_exists; /* and the node is registered */
+  bool reported;    /* its agent has said something of it */
   bool running, ready, drained, cannot_start;
   uint32_t restarts;
   int64_t ready_since_ms; /* of the present readiness; when ready */
@@ -87,15 +87,16 @@ enum rollout_event { ROLLOUT_STARTED, ROLLOUT_COMPLETED, ROLLOUT_HAS_FAILED, ROL
 struct rollout_output {
   uint32_t create; /* new instances of create_revision */
   uint64_t create_revision, create_generation;
-  bool changed;       /* the rollout is to be written */
-  int64_t next_ms;    /* ask again then; ROLLOUT_NEVER */
+  bool changed;    /* the rollout is to be written */
+  int64_t next_ms; /* ask again then; ROLLOUT_NEVER */
   enum rollout_event events[ROLLOUT_EVENTS];
   size_t event_count;
   char old_why[ROLLOUT_TEXT]; /* why what is not wanted any more goes */
 };
 
 /* list is in order of numbers. rollout is read and written. */
-void rollout_step(const struct rollout_input *in, struct rollout *rollout, struct rollout_instance *list, size_t count, int64_t now_ms, struct rollout_output *out);
+void rollout_step(const struct rollout_input *in, struct rollout *rollout, struct rollout_instance *list, size_t count, int64_t now_ms,
+                  struct rollout_output *out);
 
 /* Available at now_ms, by the definition above. */
 bool rollout_available(const struct rollout_instance *instance, int64_t now_ms);

@@ -168,7 +168,7 @@ static int tell(struct run *run, const struct sched_service *service, uint64_t n
     PB_SET(&event, instance, number);
   event.message = message;
   event.severity = (char *)(uintptr_t)severity;
-  event.actor = (char *)(uintptr_t)"scheduler";
+  event.actor = (char *)(uintptr_t) "scheduler";
   struct sched_action *action = add(run, SCHED_ACTION_PUT);
   if (!action)
     return -1;
@@ -190,9 +190,11 @@ static int tell_rollout(struct run *run, const struct sched_service *service, co
   case ROLLOUT_HAS_FAILED:
     return tell(run, service, 0, "error", "rollout.failed", "revision %" PRIu64 ": %s", revision, rollout->reason);
   case ROLLOUT_GOES_BACK:
-    return tell(run, service, 0, "error", "rollout.rolling_back", "revision %" PRIu64 " goes back to %" PRIu64 ": %s", revision, rollout->stable_revision, rollout->reason);
+    return tell(run, service, 0, "error", "rollout.rolling_back", "revision %" PRIu64 " goes back to %" PRIu64 ": %s", revision,
+                rollout->stable_revision, rollout->reason);
   case ROLLOUT_WENT_BACK:
-    return tell(run, service, 0, "warn", "rollout.rolled_back", "revision %" PRIu64 " went back to %" PRIu64 ": %s", revision, rollout->stable_revision, rollout->reason);
+    return tell(run, service, 0, "warn", "rollout.rolled_back", "revision %" PRIu64 " went back to %" PRIu64 ": %s", revision,
+                rollout->stable_revision, rollout->reason);
   }
   return 0;
 }
@@ -218,7 +220,8 @@ static int make_room(struct sched_core *core, size_t count) {
 static void describe(const struct sched_core *core, int64_t now, struct sched_instance *instance, struct rollout_instance *ret) {
   const Model__Instance *record = instance->record;
   const Model__InstanceStatus *status = sched_instance_status(instance);
-  const struct sched_revision *revision = instance->counted ? instance->counted_as : sched_service_revision(instance->service, PB_GET(record, revision, 0));
+  const struct sched_revision *revision =
+      instance->counted ? instance->counted_as : sched_service_revision(instance->service, PB_GET(record, revision, 0));
   const struct place_node *node = instance->counted || !*PB_STR(record->node) ? instance->counted : place_node_find(&core->state.nodes, record->node);
   Model__Phase phase = status ? PB_GET(status, phase, MODEL__PHASE__PHASE_WAITING) : MODEL__PHASE__PHASE_WAITING;
   *ret = (struct rollout_instance){
@@ -353,7 +356,8 @@ static bool same_verdicts(const Model__Instance *record, const struct place_answ
   if (record->n_verdicts != answer->verdict_count)
     return false;
   for (size_t i = 0; i < record->n_verdicts; i++)
-    if (strcmp(PB_STR(record->verdicts[i]->node), answer->verdicts[i].node) != 0 || strcmp(PB_STR(record->verdicts[i]->reason), answer->verdicts[i].reason) != 0)
+    if (strcmp(PB_STR(record->verdicts[i]->node), answer->verdicts[i].node) != 0 ||
+        strcmp(PB_STR(record->verdicts[i]->reason), answer->verdicts[i].reason) != 0)
       return false;
   return true;
 }
@@ -378,7 +382,8 @@ static int give_node(struct run *run, struct sched_instance *instance, const str
 }
 
 static bool is_pending(const struct sched_instance *instance) {
-  return instance->record && !*PB_STR(instance->record->node) && PB_GET(instance->record, desired, MODEL__DESIRED__DESIRED_RUN) == MODEL__DESIRED__DESIRED_RUN;
+  return instance->record && !*PB_STR(instance->record->node) &&
+         PB_GET(instance->record, desired, MODEL__DESIRED__DESIRED_RUN) == MODEL__DESIRED__DESIRED_RUN;
 }
 
 /* Pending instances of one service, revision by revision as they come. */

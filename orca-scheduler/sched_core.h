@@ -8,7 +8,8 @@
  *   4. when its outcome is a refusal or unknown: make sure that it cannot happen later (take the leadership anew), and start over with a new core.
  * A RUN on a settled state gives no actions. `more`: there was too much for one transaction; RUN again after this one.
  *
- * Ownership: actions belong to the caller's sched_actions, reused from step to step. Threads: none. Times: Unix ms, monotonic as far as the shell can make them. */
+ * Ownership: actions belong to the caller's sched_actions, reused from step to step. Threads: none. Times: Unix ms, monotonic as far as the shell can
+ * make them. */
 #ifndef ORCA_SCHEDULER_SCHED_CORE_H
 #define ORCA_SCHEDULER_SCHED_CORE_H
 
@@ -20,8 +21,8 @@
 #include "common/spec/ids.h"
 #include "orca-scheduler/sched_state.h"
 
-#define SCHED_MAX_ACTIONS 512u   /* writes of one step */
-#define SCHED_MAX_HISTORY 5000u  /* events that are kept */
+#define SCHED_MAX_ACTIONS 512u  /* writes of one step */
+#define SCHED_MAX_HISTORY 5000u /* events that are kept */
 
 enum sched_event_kind { SCHED_EVENT_PUT, SCHED_EVENT_DELETE, SCHED_EVENT_SYNCED, SCHED_EVENT_RUN };
 

@@ -148,7 +148,8 @@ void sched_state_tidy(struct sched_state *state, struct sched_service *service) 
     struct sched_revision *revision = service->revisions[i];
     bool used = !revision->gone;
     for (size_t k = 0; k < service->instance_count && !used; k++)
-      used = service->instances[k]->counted_as == revision || (service->instances[k]->record && PB_GET(service->instances[k]->record, revision, 0) == revision->number);
+      used = service->instances[k]->counted_as == revision ||
+             (service->instances[k]->record && PB_GET(service->instances[k]->record, revision, 0) == revision->number);
     if (used) {
       i++;
       continue;
@@ -374,7 +375,8 @@ static int put_status(struct sched_state *state, struct sched_service *service, 
   const Model__InstanceStatus *old = instance->status;
   bool ready = PB_GET(status, ready, 0), was_ready = instance->ready_since_ms != 0;
   int64_t told = PB_GET(status, ready_since_ms, 0);
-  bool anew = ready && (!was_ready || !old || PB_GET(old, ready_since_ms, 0) != told || strcmp(PB_STR(old->container_id), PB_STR(status->container_id)) != 0);
+  bool anew =
+      ready && (!was_ready || !old || PB_GET(old, ready_since_ms, 0) != told || strcmp(PB_STR(old->container_id), PB_STR(status->container_id)) != 0);
   if (anew)
     instance->ready_since_ms = state->synced || told <= 0 || told > now ? now : told;
   else if (!ready)
@@ -458,8 +460,9 @@ static bool same_volumes(const Model__NodeStatus *a, const Model__NodeStatus *b)
 
 /* Whether an instance that fits nowhere may fit now. */
 static bool room_changed(const Model__NodeStatus *a, const Model__NodeStatus *b) {
-  return !a || !b || PB_GET(a, state, 0) != PB_GET(b, state, 0) || PB_GET(a, docker_ok, 0) != PB_GET(b, docker_ok, 0) || PB_GET(a, cpu_milli, 0) != PB_GET(b, cpu_milli, 0) ||
-         PB_GET(a, memory, 0) != PB_GET(b, memory, 0) || PB_GET(a, pids, 0) != PB_GET(b, pids, 0) || !same_volumes(a, b);
+  return !a || !b || PB_GET(a, state, 0) != PB_GET(b, state, 0) || PB_GET(a, docker_ok, 0) != PB_GET(b, docker_ok, 0) ||
+         PB_GET(a, cpu_milli, 0) != PB_GET(b, cpu_milli, 0) || PB_GET(a, memory, 0) != PB_GET(b, memory, 0) ||
+         PB_GET(a, pids, 0) != PB_GET(b, pids, 0) || !same_volumes(a, b);
 }
 
 /* Takes status; NULL: it is gone. */
@@ -524,7 +527,17 @@ static int history_seen(struct sched_state *state, const char *text) {
 
 /* ---- the mirror ---- */
 
-enum key_kind { KEY_OTHER, KEY_IS_SERVICE, KEY_IS_REVISION, KEY_IS_ROLLOUT, KEY_IS_INSTANCE, KEY_IS_STATUS, KEY_IS_NODE, KEY_IS_NODE_STATUS, KEY_IS_EVENT };
+enum key_kind {
+  KEY_OTHER,
+  KEY_IS_SERVICE,
+  KEY_IS_REVISION,
+  KEY_IS_ROLLOUT,
+  KEY_IS_INSTANCE,
+  KEY_IS_STATUS,
+  KEY_IS_NODE,
+  KEY_IS_NODE_STATUS,
+  KEY_IS_EVENT
+};
 
 struct parsed_key {
   enum key_kind kind;
@@ -555,8 +568,8 @@ static bool parse_key(const char *key, struct parsed_key *ret) {
   static const struct {
     const char *prefix;
     enum key_kind kind;
-  } kinds[] = {{KEY_SERVICES, KEY_IS_SERVICE},   {KEY_REVISIONS, KEY_IS_REVISION},         {KEY_ROLLOUTS, KEY_IS_ROLLOUT},
-               {KEY_INSTANCES, KEY_IS_INSTANCE}, {KEY_INSTANCE_STATUS, KEY_IS_STATUS},     {KEY_NODES, KEY_IS_NODE},
+  } kinds[] = {{KEY_SERVICES, KEY_IS_SERVICE},        {KEY_REVISIONS, KEY_IS_REVISION},     {KEY_ROLLOUTS, KEY_IS_ROLLOUT},
+               {KEY_INSTANCES, KEY_IS_INSTANCE},      {KEY_INSTANCE_STATUS, KEY_IS_STATUS}, {KEY_NODES, KEY_IS_NODE},
                {KEY_NODE_STATUS, KEY_IS_NODE_STATUS}, {KEY_HISTORY_SCHEDULER, KEY_IS_EVENT}};
   *ret = (struct parsed_key){0};
   const char *at = NULL;

@@ -30,8 +30,8 @@ struct sched_revision {
 struct sched_instance {
   struct sched_service *service;
   uint64_t number;
-  Model__Instance *record;       /* NULL: only a status is known */
-  Model__InstanceStatus *status; /* NULL: its agent has said nothing, or nothing is left of it */
+  Model__Instance *record;                /* NULL: only a status is known */
+  Model__InstanceStatus *status;          /* NULL: its agent has said nothing, or nothing is left of it */
   int64_t ready_since_ms, first_ready_ms; /* by the scheduler's own clock where it saw the change; 0: not ready, never was */
   bool was_available;                     /* ready for min_ready, at some time that this scheduler has seen */
   bool orphan;                            /* its service was deleted while it ran: it is not of the service that came after under that name */
@@ -67,9 +67,9 @@ struct sched_state {
   size_t count, size;
   struct place_table nodes;
   struct sched_service *dirty, **dirty_end;
-  bool retry;  /* something that pending instances may have waited for has changed */
-  bool synced; /* the first state is complete: changes from here on are seen as they happen */
-  size_t avoiding; /* revisions with placement.avoid */
+  bool retry;                      /* something that pending instances may have waited for has changed */
+  bool synced;                     /* the first state is complete: changes from here on are seen as they happen */
+  size_t avoiding;                 /* revisions with placement.avoid */
   struct sched_event_key *history; /* a ring */
   size_t history_first, history_count, history_size;
 };
@@ -77,7 +77,8 @@ struct sched_state {
 void sched_state_init(struct sched_state *state);
 void sched_state_fini(struct sched_state *state);
 
-/* One key of the mirror. Keys that the scheduler does not need are passed over. -1: malformed, or no memory (ERR_MEMORY: the state is not to be trusted any more). */
+/* One key of the mirror. Keys that the scheduler does not need are passed over. -1: malformed, or no memory (ERR_MEMORY: the state is not to be
+ * trusted any more). */
 int sched_state_put(struct sched_state *state, const char *key, const uint8_t *value, size_t len, int64_t now_ms, struct err *err);
 int sched_state_delete(struct sched_state *state, const char *key, struct err *err);
 
@@ -89,8 +90,10 @@ struct sched_service *sched_state_next(struct sched_state *state);              
 void sched_state_tidy(struct sched_state *state, struct sched_service *service);  /* forgets what is left of nothing; the service may be freed */
 
 /* The scheduler's own changes. */
-struct sched_instance *sched_state_add(struct sched_state *state, struct sched_service *service, uint64_t number, Model__Instance *record); /* takes record; NULL: no memory */
-int sched_instance_place(struct sched_state *state, struct sched_instance *instance, struct place_node *node); /* counts it there and names it in its record */
+struct sched_instance *sched_state_add(struct sched_state *state, struct sched_service *service, uint64_t number,
+                                       Model__Instance *record); /* takes record; NULL: no memory */
+int sched_instance_place(struct sched_state *state, struct sched_instance *instance,
+                         struct place_node *node);                                    /* counts it there and names it in its record */
 void sched_instance_drop(struct sched_state *state, struct sched_instance *instance); /* its record is deleted; the instance may be freed */
 int sched_history_add(struct sched_state *state, int64_t ms, uint32_t seq);
 

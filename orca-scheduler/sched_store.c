@@ -14,7 +14,8 @@
 #define TXN_TIMEOUT_NS (10 * NS_PER_SEC)
 #define AGAIN_NS (250 * NS_PER_MS)
 
-static const char *const mirrored[] = {"/leader/", KEY_SERVICES, KEY_REVISIONS, KEY_NODES, KEY_NODE_STATUS, KEY_INSTANCES, KEY_INSTANCE_STATUS, KEY_ROLLOUTS, KEY_HISTORY_SCHEDULER};
+static const char *const mirrored[] = {"/leader/",          KEY_SERVICES, KEY_REVISIONS,        KEY_NODES, KEY_NODE_STATUS, KEY_INSTANCES,
+                                       KEY_INSTANCE_STATUS, KEY_ROLLOUTS, KEY_HISTORY_SCHEDULER};
 
 struct sched_store {
   struct loop *loop;
@@ -27,17 +28,17 @@ struct sched_store {
   void (*status)(void *arg, const char *text);
   void *status_arg;
   struct loop_hook hook;
-  struct loop_timer timer; /* the core's next moment, or another try */
+  struct loop_timer timer;    /* the core's next moment, or another try */
   int64_t base_ms, base_mono; /* see now_ms() */
 
-  uint64_t lease_id; /* 0: none */
+  uint64_t lease_id;   /* 0: none */
   uint64_t leader_mod; /* of the key, as mirrored; 0: absent */
   bool leader_is_this_node;
   uint64_t my_mod; /* of the key as this process wrote it; 0: never, or no longer */
   bool synced, in_flight;
-  bool stale;    /* the core holds decisions that may not have happened */
-  bool announced; /* that it leads */
-  bool due;      /* there may be something to decide */
+  bool stale;                              /* the core holds decisions that may not have happened */
+  bool announced;                          /* that it leads */
+  bool due;                                /* there may be something to decide */
   uint64_t mirror_revision, wait_revision; /* nothing is decided before the mirror has reached the latter */
 };
 

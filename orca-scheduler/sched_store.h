@@ -2,8 +2,8 @@
  *
  * Leadership is the key /leader/scheduler, bound to a lease of this process and written only where it is absent or this node's own
  * (one process per node: main.c holds a lock). Every transaction compares its mod_revision, so whoever takes it fences all that the former leader
- * still has under way. While another leads, this one only mirrors. One transaction at a time; the next is decided once the mirror has told the last one.
- * After a refused or unknown outcome the leadership is taken anew (which fences that transaction), and the core begins again from the store.
+ * still has under way. While another leads, this one only mirrors. One transaction at a time; the next is decided once the mirror has told the last
+ * one. After a refused or unknown outcome the leadership is taken anew (which fences that transaction), and the core begins again from the store.
  * Threads: the loop's. */
 #ifndef ORCA_SCHEDULER_SCHED_STORE_H
 #define ORCA_SCHEDULER_SCHED_STORE_H

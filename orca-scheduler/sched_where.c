@@ -6,7 +6,8 @@
 
 #include "common/bus/pb.h"
 
-bool sched_dependencies_ready(const struct sched_state *state, const struct sched_service *service, const struct sched_revision *revision, char why[ROLLOUT_TEXT]) {
+bool sched_dependencies_ready(const struct sched_state *state, const struct sched_service *service, const struct sched_revision *revision,
+                              char why[ROLLOUT_TEXT]) {
   for (size_t i = 0; i < revision->spec->n_depends_on; i++) {
     const char *reference = revision->spec->depends_on[i];
     char id[NEEDS_NAME_MAX];
@@ -45,7 +46,8 @@ static bool names(const struct sched_service *owner, const Model__Placement *pla
   return false;
 }
 
-static int gather_avoid(struct sched_where *where, const struct sched_state *state, const struct sched_service *service, const struct sched_revision *revision) {
+static int gather_avoid(struct sched_where *where, const struct sched_state *state, const struct sched_service *service,
+                        const struct sched_revision *revision) {
   if (!state->avoiding)
     return 0;
   where->avoid = calloc(state->nodes.count + 1, sizeof(char *));
@@ -105,7 +107,8 @@ static size_t mark_users(bool *here, const struct sched_state *state, const char
   return found;
 }
 
-static int gather_volumes(struct sched_where *where, const struct sched_state *state, const struct sched_service *service, const struct sched_revision *revision) {
+static int gather_volumes(struct sched_where *where, const struct sched_state *state, const struct sched_service *service,
+                          const struct sched_revision *revision) {
   if (!revision->spec->n_volumes)
     return 0;
   size_t count = state->nodes.count;
@@ -152,7 +155,8 @@ static int gather_volumes(struct sched_where *where, const struct sched_state *s
 
 /* ---- all of it ---- */
 
-int sched_where_init(struct sched_where *where, const struct sched_state *state, const struct sched_service *service, const struct sched_revision *revision) {
+int sched_where_init(struct sched_where *where, const struct sched_state *state, const struct sched_service *service,
+                     const struct sched_revision *revision) {
   *where = (struct sched_where){0};
   /* As written, not with defaults: a spread that is spelled out comes before the best fit, the default one only breaks ties. */
   where->request.placement = revision->record->spec ? revision->record->spec->placement : NULL;
@@ -165,14 +169,15 @@ int sched_where_init(struct sched_where *where, const struct sched_state *state,
   where->request.own = where->own;
   for (size_t k = 0; k < service->instance_count; k++) {
     const struct sched_instance *instance = service->instances[k];
-    if (instance->counted && instance->counted_as == revision && PB_GET(instance->record, desired, MODEL__DESIRED__DESIRED_RUN) == MODEL__DESIRED__DESIRED_RUN)
+    if (instance->counted && instance->counted_as == revision &&
+        PB_GET(instance->record, desired, MODEL__DESIRED__DESIRED_RUN) == MODEL__DESIRED__DESIRED_RUN)
       where->own[instance->counted->index]++;
   }
   return 0;
 }
 
-int sched_where_placed(struct sched_where *where, const struct sched_state *state, const struct sched_service *service, const struct sched_revision *revision,
-                       const struct place_node *node) {
+int sched_where_placed(struct sched_where *where, const struct sched_state *state, const struct sched_service *service,
+                       const struct sched_revision *revision, const struct place_node *node) {
   where->own[node->index]++;
   if (!revision->spec->n_volumes)
     return 0;

@@ -15,12 +15,14 @@ struct sched_where {
 };
 
 /* Good until the state changes in another way than by sched_where_placed(). -1 when memory ends. */
-int sched_where_init(struct sched_where *where, const struct sched_state *state, const struct sched_service *service, const struct sched_revision *revision);
-int sched_where_placed(struct sched_where *where, const struct sched_state *state, const struct sched_service *service, const struct sched_revision *revision,
-                       const struct place_node *node); /* an instance of the revision went there */
+int sched_where_init(struct sched_where *where, const struct sched_state *state, const struct sched_service *service,
+                     const struct sched_revision *revision);
+int sched_where_placed(struct sched_where *where, const struct sched_state *state, const struct sched_service *service,
+                       const struct sched_revision *revision, const struct place_node *node); /* an instance of the revision went there */
 void sched_where_fini(struct sched_where *where);
 
 /* false, and "waiting for db", while one of depends_on has fewer ready instances than it should. */
-bool sched_dependencies_ready(const struct sched_state *state, const struct sched_service *service, const struct sched_revision *revision, char why[ROLLOUT_TEXT]);
+bool sched_dependencies_ready(const struct sched_state *state, const struct sched_service *service, const struct sched_revision *revision,
+                              char why[ROLLOUT_TEXT]);
 
 #endif

@@ -13,7 +13,8 @@
 #define T0 (1000 * NS_PER_SEC)
 #define SEED UINT64_C(0x1234567)
 
-static const struct keeper_probe_rules plain = {.interval = 10 * NS_PER_SEC, .timeout = 3 * NS_PER_SEC, .failure_threshold = 3, .success_threshold = 1};
+static const struct keeper_probe_rules plain = {
+    .interval = 10 * NS_PER_SEC, .timeout = 3 * NS_PER_SEC, .failure_threshold = 3, .success_threshold = 1};
 
 /* Tries at next_at, as long as the results say; each try takes `takes`. Returns the time of the last result. */
 static int64_t play(struct keeper_probe *p, const char *results, int64_t takes, bool *changed) {
@@ -257,8 +258,11 @@ static void one_sequence(uint64_t seed) {
   struct keeper_probe_rules rules[KEEPER_PROBE_KINDS];
   const struct keeper_probe_rules *given[KEEPER_PROBE_KINDS] = {NULL};
   for (int k = 0; k < KEEPER_PROBE_KINDS; k++) {
-    rules[k] = (struct keeper_probe_rules){.interval = (int64_t)(1 + rnd(30)) * NS_PER_SEC, .timeout = (int64_t)(1 + rnd(40)) * NS_PER_SEC,
-        .initial_delay = (int64_t)rnd(3) * NS_PER_SEC * (int64_t)rnd(20), .failure_threshold = 1 + (uint32_t)rnd(4), .success_threshold = 1 + (uint32_t)rnd(3)};
+    rules[k] = (struct keeper_probe_rules){.interval = (int64_t)(1 + rnd(30)) * NS_PER_SEC,
+                                           .timeout = (int64_t)(1 + rnd(40)) * NS_PER_SEC,
+                                           .initial_delay = (int64_t)rnd(3) * NS_PER_SEC * (int64_t)rnd(20),
+                                           .failure_threshold = 1 + (uint32_t)rnd(4),
+                                           .success_threshold = 1 + (uint32_t)rnd(3)};
     if (rnd(3))
       given[k] = &rules[k];
   }

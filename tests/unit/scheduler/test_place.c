@@ -32,7 +32,7 @@ static int setup(void **state) {
     model__node__init(&f->nodes[i]);
     model__node_status__init(&f->status[i]);
     model__pair__init(&f->zone[i]);
-    f->zone[i].key = (char *)(uintptr_t)"zone";
+    f->zone[i].key = (char *)(uintptr_t) "zone";
     f->zone[i].value = (char *)(uintptr_t)(i < 2 ? "a" : "b");
     f->labels[i][0] = &f->zone[i];
     f->nodes[i].n_labels = 1;
@@ -106,7 +106,7 @@ static void test_ties_are_spread(void **state) {
 static void test_spread_by_label_comes_first(void **state) {
   struct fixture *f = *state;
   Model__Placement placement = MODEL__PLACEMENT__INIT;
-  placement.spread = (char *)(uintptr_t)"zone";
+  placement.spread = (char *)(uintptr_t) "zone";
   uint32_t own[NODES] = {1, 0, 0, 0};
   struct place_need half = {.memory = 512 * MIB};
   f->request.own = own;
@@ -116,7 +116,7 @@ static void test_spread_by_label_comes_first(void **state) {
   assert_string_equal(ask(f), "n3");
   own[2] = 1;
   assert_string_equal(ask(f), "n2");
-  placement.spread = (char *)(uintptr_t)"rack"; /* nobody has it: one value for all */
+  placement.spread = (char *)(uintptr_t) "rack"; /* nobody has it: one value for all */
   assert_string_equal(ask(f), "n2");
 }
 
@@ -124,26 +124,26 @@ static void test_filters(void **state) {
   struct fixture *f = *state;
   Model__Placement placement = MODEL__PLACEMENT__INIT;
   f->request.placement = &placement;
-  placement.node = (char *)(uintptr_t)"n2";
+  placement.node = (char *)(uintptr_t) "n2";
   assert_string_equal(ask(f), "n2");
   assert_string_equal(verdict(f, "n1"), "node: wants n2");
   placement.node = NULL;
 
   Model__Pair label = MODEL__PAIR__INIT, *labels[] = {&label};
-  label.key = (char *)(uintptr_t)"zone";
-  label.value = (char *)(uintptr_t)"b";
+  label.key = (char *)(uintptr_t) "zone";
+  label.value = (char *)(uintptr_t) "b";
   placement.n_labels = 1;
   placement.labels = labels;
   assert_string_equal(ask(f), "n3");
   assert_string_equal(verdict(f, "n1"), "labels: wants zone=b, has a");
-  label.key = (char *)(uintptr_t)"ssd";
+  label.key = (char *)(uintptr_t) "ssd";
   assert_string_equal(ask(f), "");
   assert_string_equal(verdict(f, "n1"), "labels: wants ssd=b, has none");
   assert_string_equal(f->answer.reason, "none of 4 nodes fits: labels 4");
   placement.n_labels = 0;
 
   PB_SET(&f->status[0], state, MODEL__NODE_STATE__NODE_UNREACHABLE);
-  f->status[0].reason = (char *)(uintptr_t)"agent is not connected";
+  f->status[0].reason = (char *)(uintptr_t) "agent is not connected";
   PB_SET(&f->status[1], docker_ok, 0);
   PB_SET(&f->nodes[2], drain, 1);
   f->table.nodes[3]->record = NULL;
@@ -192,14 +192,14 @@ static void test_gpus(void **state) {
   Model__Gpu has = MODEL__GPU__INIT, *gpus[] = {&has}, wanted = MODEL__GPU__INIT;
   PB_SET(&has, count, 2);
   PB_SET(&has, vram_min, 40000);
-  has.vendor = (char *)(uintptr_t)"nvidia";
-  has.model = (char *)(uintptr_t)"A100";
+  has.vendor = (char *)(uintptr_t) "nvidia";
+  has.model = (char *)(uintptr_t) "A100";
   f->nodes[1].n_gpus = 1;
   f->nodes[1].gpus = gpus;
   f->need.gpu = &wanted;
   PB_SET(&wanted, count, 1);
   PB_SET(&wanted, vram_min, 24000);
-  wanted.vendor = (char *)(uintptr_t)"nvidia";
+  wanted.vendor = (char *)(uintptr_t) "nvidia";
   assert_string_equal(ask(f), "n2");
   assert_string_equal(verdict(f, "n1"), "gpu: none that matches");
   int group;

@@ -76,8 +76,8 @@ static void put_revision(struct fixture *f, const char *service, uint64_t number
   Model__Placement placement = MODEL__PLACEMENT__INIT;
   char *avoids[] = {(char *)(uintptr_t)avoid};
   spec.name = (char *)(uintptr_t)service;
-  spec.project = (char *)(uintptr_t)"shop";
-  spec.image = (char *)(uintptr_t)"x";
+  spec.project = (char *)(uintptr_t) "shop";
+  spec.image = (char *)(uintptr_t) "x";
   spec.resources = &resources;
   PB_SET(&resources, memory, memory);
   if (volume) {
@@ -160,8 +160,10 @@ static void test_many(void **state) {
 
 static void test_malformed(void **state) {
   struct fixture *f = *state;
-  static const char *const keys[] = {"/services/shop", "/services/shop/api/x", "/instances/shop/api/x", "/instances/shop/api/0000000001x", "/services//api", "/nodes/", "/revisions/a/b/",
-                                     "/nodes/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"};
+  static const char *const keys[] = {"/services/shop",        "/services/shop/api/x",
+                                     "/instances/shop/api/x", "/instances/shop/api/0000000001x",
+                                     "/services//api",        "/nodes/",
+                                     "/revisions/a/b/",       "/nodes/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"};
   for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
     struct sched_event event = {SCHED_EVENT_PUT, keys[i], (const uint8_t *)"", 0};
     struct err err;
@@ -229,7 +231,7 @@ static void test_volumes_and_avoid(void **state) {
   put_node(f, "n1", UINT64_C(8) << 30);
   put_node(f, "n2", UINT64_C(16) << 30);
   Model__NodeStatus status = MODEL__NODE_STATUS__INIT;
-  char *volumes[] = {(char *)(uintptr_t)"shop/data"};
+  char *volumes[] = {(char *)(uintptr_t) "shop/data"};
   PB_SET(&status, state, MODEL__NODE_STATE__NODE_READY);
   PB_SET(&status, docker_ok, 1);
   PB_SET(&status, memory, UINT64_C(16) << 30);

@@ -1,6 +1,6 @@
 /* The scheduler's core in random histories: a store, agents and proxies of a few lines each, virtual time, and faults: crashes of instances,
- * images that never get ready, slow and lost acknowledgements, nodes that come and go, transactions that fail or whose outcome is lost, schedulers that
- * die and start over. ORCA_SEEDS=N runs more of them, ORCA_SEED=S one of them, with its story on stderr. */
+ * images that never get ready, slow and lost acknowledgements, nodes that come and go, transactions that fail or whose outcome is lost, schedulers
+ * that die and start over. ORCA_SEEDS=N runs more of them, ORCA_SEED=S one of them, with its story on stderr. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -63,7 +63,7 @@ struct sim {
   bool faults, story;
   enum behaviour behaviour[SERVICES][MAX_REVISIONS];
   uint64_t last_revision[SERVICES];
-  bool reached[SERVICES];  /* the budget was reached, and nothing but the scheduler has taken from it since */
+  bool reached[SERVICES]; /* the budget was reached, and nothing but the scheduler has taken from it since */
   uint32_t wanted[SERVICES], previous_wanted[SERVICES];
   uint32_t surge[SERVICES], unavailable[SERVICES];
   int strategy[SERVICES]; /* 0 rolling, 1 recreate, 2 stop-first */
@@ -95,14 +95,14 @@ static void say(struct sim *s, const char *fmt, ...) {
   va_end(ap);
 }
 
-#define CHECK(s, cond, ...)                                                    \
-  do {                                                                         \
-    if (!(cond)) {                                                             \
-      fprintf(stderr, "seed %lu at %.3f: ", (s)->seed, (double)((s)->now - FIRST_MS) / 1000); \
-      fprintf(stderr, __VA_ARGS__);                                            \
-      fputc('\n', stderr);                                                     \
-      fail();                                                                  \
-    }                                                                          \
+#define CHECK(s, cond, ...)                                                                                                                          \
+  do {                                                                                                                                               \
+    if (!(cond)) {                                                                                                                                   \
+      fprintf(stderr, "seed %lu at %.3f: ", (s)->seed, (double)((s)->now - FIRST_MS) / 1000);                                                        \
+      fprintf(stderr, __VA_ARGS__);                                                                                                                  \
+      fputc('\n', stderr);                                                                                                                           \
+      fail();                                                                                                                                        \
+    }                                                                                                                                                \
   } while (0)
 
 static const char *service_name(int i) {
@@ -165,7 +165,7 @@ static void put_message(struct sim *s, const char *key, const ProtobufCMessage *
   put(s, key, buf, protobuf_c_message_pack(m, buf));
 }
 
-static void delete(struct sim *s, const char *key) {
+static void delete (struct sim *s, const char *key) {
   struct entry *e = find(s, key);
   if (!e)
     return;
@@ -281,11 +281,12 @@ static void report(struct sim *s, struct container *c) {
   PB_SET(&m, epoch, c->epoch);
   m.node = c->node;
   enum behaviour b = s->behaviour[c->service][c->revision];
-  PB_SET(&m, phase, c->stopping    ? MODEL__PHASE__PHASE_STOPPING
-                    : c->running   ? MODEL__PHASE__PHASE_RUNNING
-                    : b == CANNOT_START && c->restarts ? MODEL__PHASE__PHASE_FAILED
-                    : c->restarts  ? MODEL__PHASE__PHASE_BACKOFF
-                                   : MODEL__PHASE__PHASE_STARTING);
+  PB_SET(&m, phase,
+         c->stopping                        ? MODEL__PHASE__PHASE_STOPPING
+         : c->running                       ? MODEL__PHASE__PHASE_RUNNING
+         : b == CANNOT_START && c->restarts ? MODEL__PHASE__PHASE_FAILED
+         : c->restarts                      ? MODEL__PHASE__PHASE_BACKOFF
+                                            : MODEL__PHASE__PHASE_STARTING);
   PB_SET(&m, ready, c->ready);
   if (c->ready)
     PB_SET(&m, ready_since_ms, c->ready_since);
@@ -363,7 +364,7 @@ static void crash(struct sim *s, struct container *c) {
 static void gone(struct sim *s, struct container *c) {
   char key[KEY_MAX];
   key_numbered(key, KEY_INSTANCE_STATUS, PROJECT, service_name(c->service), c->number);
-  delete(s, key);
+  delete (s, key);
   c->in_use = false;
 }
 
@@ -563,7 +564,7 @@ static void apply(struct sim *s) {
     int service = service_of_key(a->key);
     if (a->kind == SCHED_ACTION_DELETE) {
       say(s, "  delete %s", a->key);
-      delete(s, a->key);
+      delete (s, a->key);
       continue;
     }
     if (service >= 0 && !find(s, a->key))
@@ -574,8 +575,8 @@ static void apply(struct sim *s) {
       FREE(m);
     } else if (s->story && strncmp(a->key, KEY_ROLLOUTS, strlen(KEY_ROLLOUTS)) == 0) {
       Model__Rollout *m = (Model__Rollout *)protobuf_c_message_unpack(&model__rollout__descriptor, NULL, a->len, a->value);
-      say(s, "  rollout %s state %d rev %" PRIu64 " stable %" PRIu64 " phase '%s' reason '%s'", m->service, (int)m->state, m->revision, m->stable_revision, PB_STR(m->phase),
-          PB_STR(m->reason));
+      say(s, "  rollout %s state %d rev %" PRIu64 " stable %" PRIu64 " phase '%s' reason '%s'", m->service, (int)m->state, m->revision,
+          m->stable_revision, PB_STR(m->phase), PB_STR(m->reason));
       FREE(m);
     }
     put(s, a->key, a->value, a->len);
@@ -740,12 +741,13 @@ static void check_settled(struct sim *s) {
     struct counts n = count_instances(s, i);
     uint32_t wanted = m->stopped ? 0 : m->replicas;
     bool back = r->state == MODEL__ROLLOUT_STATE__ROLLOUT_ROLLED_BACK;
-    CHECK(s, r->state != MODEL__ROLLOUT_STATE__ROLLOUT_ROLLING_BACK || m->stopped || s->behaviour[i][r->stable_revision] != GOOD, "%s: still rolling back", service_name(i));
+    CHECK(s, r->state != MODEL__ROLLOUT_STATE__ROLLOUT_ROLLING_BACK || m->stopped || s->behaviour[i][r->stable_revision] != GOOD,
+          "%s: still rolling back", service_name(i));
     CHECK(s, r->revision == m->revision, "%s: rollout of %" PRIu64 " while %" PRIu64 " is wanted", service_name(i), r->revision, m->revision);
     uint64_t runs = back ? r->stable_revision : m->revision;
     if (s->behaviour[i][runs] == GOOD && r->state != MODEL__ROLLOUT_STATE__ROLLOUT_ROLLING_BACK) {
-      CHECK(s, n.available == wanted && n.existing == wanted, "%s: %u available, %u exist, %u wanted (state %d, %s, %s)", service_name(i), n.available, n.existing, wanted,
-            (int)r->state, PB_STR(r->phase), PB_STR(r->reason));
+      CHECK(s, n.available == wanted && n.existing == wanted, "%s: %u available, %u exist, %u wanted (state %d, %s, %s)", service_name(i),
+            n.available, n.existing, wanted, (int)r->state, PB_STR(r->phase), PB_STR(r->reason));
       CHECK(s, m->stopped || r->state != MODEL__ROLLOUT_STATE__ROLLOUT_PROGRESSING, "%s: still progressing: %s", service_name(i), PB_STR(r->phase));
     }
     FREE(m);
