@@ -77,6 +77,29 @@ static void on_simple(void *arg, const struct docker_reply *reply) {
   free(d);
 }
 
+static void on_disconnected(void *arg, const struct docker_reply *reply) {
+  struct doing *d = arg;
+  log_warn("a dead endpoint stood in the way of a start", "instance", d->act.instance, "error", reply->code == ERR_NONE ? NULL : reply->message);
+  answer(d->a, &d->act, AGENT_EV_DONE, ERR_INTERNAL, d->act.text);
+  free(d);
+}
+
+/* A daemon that went down in the middle of a start leaves the container's endpoint on its network, and refuses every start after that. */
+static void on_started(void *arg, const struct docker_reply *reply) {
+  struct doing *d = arg;
+  const struct agent_instance *i = agent_core_find(&d->a->core, d->act.instance);
+  if (reply->code == ERR_NONE || !i || !*i->c.network || !strstr(reply->message, "already exists in network")) {
+    on_simple(arg, reply);
+    return;
+  }
+  char name[AGENT_NAME_MAX], path[AGENT_NAME_MAX + 64];
+  agent_container_name(&d->a->core, i, name);
+  snprintf(path, sizeof path, "/networks/%s/disconnect", i->c.network);
+  snprintf(d->act.text, sizeof d->act.text, "%s", reply->message);
+  ask(d->a, &d->act, "POST", path, json_pack("{s:s, s:b}", "Container", name, "Force", 1), QUICK, on_disconnected);
+  free(d);
+}
+
 static void on_created(void *arg, const struct docker_reply *reply) {
   struct doing *d = arg;
   const char *id = json_string_value(json_object_get(reply->json, "Id"));
@@ -149,7 +172,7 @@ static void do_instance(struct agent *a, const struct agent_action *act) {
     break;
   case AGENT_OP_START:
     snprintf(path, sizeof path, "/containers/%s/start", act->container);
-    ask(a, act, "POST", path, NULL, START_TIMEOUT, on_simple);
+    ask(a, act, "POST", path, NULL, START_TIMEOUT, on_started);
     break;
   case AGENT_OP_INSPECT:
     snprintf(path, sizeof path, "/containers/%s/json", act->container);

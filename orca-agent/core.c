@@ -306,8 +306,7 @@ static void desired(struct agent_step *s, const Node__DesiredState *d) {
 
 static void reconcile_all(struct agent_step *s) {
   struct agent_core *core = s->core;
-  if (core->docker != AGENT_DOCKER_UP)
-    return;
+  /* Without Docker nothing is begun (each looks for itself), but instances say what they wait for. */
   for (size_t n = 0; n < core->network_count; n++)
     agent_network_reconcile(s, core->networks[n]);
   for (size_t n = 0; n < core->image_count; n++)
@@ -356,6 +355,7 @@ void agent_core_step(struct agent_core *core, const struct agent_event *ev, stru
     break;
   case AGENT_EV_DOCKER_DOWN:
     docker_down(&s, ev->text);
+    reconcile_all(&s);
     break;
   case AGENT_EV_LISTED:
     listed(&s, ev);

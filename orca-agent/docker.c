@@ -280,7 +280,9 @@ static void on_events_end(void *arg, const struct docker_reply *reply) {
   if (self->next)
     self->next->prev = self->prev;
   self->next = self->prev = NULL;
-  lost(d, reply->code == ERR_NONE ? "the stream of events ended" : reply->message);
+  char why[256];
+  snprintf(why, sizeof why, "the connection was lost (%s)", reply->code == ERR_NONE ? "its events ended" : reply->message);
+  lost(d, why);
 }
 
 static void on_version(void *arg, const struct docker_reply *reply) {
