@@ -16,7 +16,7 @@ BENCHES = ["deploy", "proxy", "store", "footprint"]
 
 def main():
     os.chdir(ROOT)
-    subprocess.run(["tests/run", "prepare"], check=True)
+    subprocess.run(["tests/run", "prepare"], check=True, env={**os.environ, "ORCA_TEST_IMAGE": "orca-test/app:1"})
     chosen = sys.argv[1:] or BENCHES
     results = {"machine": {"cores": os.cpu_count(), "kernel": platform.release(), "arch": platform.machine()}}
     failed = []

@@ -51,7 +51,7 @@ def test_a_broken_version_is_rolled_back_and_said(cluster):
     cluster.deploy("shop", spec("one"))
     before = sorted(c["Id"] for c in cluster.containers("shop/web"))
     with Loop(cluster, "web.test") as loop:
-        done = cluster.deploy("shop", spec("two", env='EXIT_AFTER_MS = "50"'), check=False)
+        done = cluster.deploy("shop", spec("two", env='START_DELAY_MS = "60000"\nEXIT_AFTER_MS = "50"'), check=False)
         assert done.returncode == 1
         wait_for(lambda: sorted(c["Id"] for c in cluster.containers("shop/web")) == before, message="the old instances, and only those")
     assert loop.failed == []

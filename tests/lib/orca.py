@@ -14,7 +14,7 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BIN = ROOT / "build/bin"
 DAEMONS = ["store", "apiserver", "scheduler", "agent", "proxy", "keeper"]
-APP = "orca-test/app:1"
+APP = os.environ.get("ORCA_TEST_IMAGE", "orca-test/app:1")
 _numbers = itertools.count(1)
 
 
