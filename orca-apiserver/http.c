@@ -319,7 +319,7 @@ static bool before_wait(void *arg) {
   return false;
 }
 
-static void on_log(void *cls, const char *fmt, va_list ap) {
+__attribute__((format(printf, 2, 0))) static void on_log(void *cls, const char *fmt, va_list ap) {
   (void)cls;
   char text[256];
   vsnprintf(text, sizeof text, fmt, ap);
