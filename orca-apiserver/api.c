@@ -38,7 +38,9 @@ void api_fini(struct api *api) {
   api_figures_fini(&api->figures);
 }
 
-int64_t api_now_ms(const struct api *api) { return loop_wall(api->loop) / NS_PER_MS; }
+int64_t api_now_ms(const struct api *api) {
+  return loop_wall(api->loop) / NS_PER_MS;
+}
 
 /* ---- waiting for the cache ---- */
 
@@ -77,7 +79,9 @@ static void wake_waiters(struct api *api) {
   set_timer(api);
 }
 
-static void waiters_due(void *arg) { wake_waiters(arg); }
+static void waiters_due(void *arg) {
+  wake_waiters(arg);
+}
 
 void api_when(struct api *api, uint64_t revision, int64_t wait_ns, void (*cb)(void *arg), void *arg) {
   struct api_waiter *w = api->cache.revision >= revision ? NULL : malloc(sizeof *w);
@@ -112,7 +116,8 @@ bool api_admit(struct api *api, struct api_request *r, const char *authorization
   if (!api->synced) {
     api_fail_with(r, ERR_UNAVAILABLE, "not ready: %s", api->why_not);
   } else if (!known) {
-    api_fail_with(r, ERR_UNAUTHENTICATED, authorization ? "this token is not known, or has expired" : "a token is needed: Authorization: Bearer TOKEN");
+    api_fail_with(r, ERR_UNAUTHENTICATED,
+                  authorization ? "this token is not known, or has expired" : "a token is needed: Authorization: Bearer TOKEN");
   } else if (match == API_MATCH_NONE) {
     api_fail_with(r, ERR_NOT_FOUND, "no such path: %.100s", r->path);
   } else if (match == API_MATCH_NO_METHOD) {
@@ -195,7 +200,9 @@ static void write_seen(void *arg) {
   write_free(w);
 }
 
-static void write_again(void *arg) { write_once(arg); }
+static void write_again(void *arg) {
+  write_once(arg);
+}
 
 static void write_done(void *arg, bool succeeded, uint64_t revision, const struct err *err) {
   struct api_write *w = arg;
@@ -261,8 +268,8 @@ void api_event(struct api *api, struct storec_txn *txn, const Model__Event *even
     storec_delete(txn, old[i].key);
 }
 
-void api_service_event(struct api *api, struct storec_txn *txn, const struct api_request *by, const char *kind, const char *project, const char *service,
-                       const char *fmt, ...) {
+void api_service_event(struct api *api, struct storec_txn *txn, const struct api_request *by, const char *kind, const char *project,
+                       const char *service, const char *fmt, ...) {
   char whole[1024], text[512], copies[4][128];
   va_list ap;
   va_start(ap, fmt);

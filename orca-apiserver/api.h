@@ -45,12 +45,12 @@ struct api {
   struct loop_timer waiters_timer;
   struct api_request *streams;
   size_t stream_count;
-  struct api_figures figures;   /* what nodes report and nobody stores */
-  struct gateway *gateway;      /* NULL until it is open */
-  struct bus *bus;              /* NULL in tests */
+  struct api_figures figures; /* what nodes report and nobody stores */
+  struct gateway *gateway;    /* NULL until it is open */
+  struct bus *bus;            /* NULL in tests */
   uint32_t event_seq;
   int64_t started_ms;
-  uint64_t requests[6];         /* by status / 100, for /metrics */
+  uint64_t requests[6]; /* by status / 100, for /metrics */
 };
 
 void api_init(struct api *api, struct loop *loop, const struct node_config *config);
@@ -84,8 +84,8 @@ void api_write_start(const struct api_write *write);
 #define API_HISTORY_MAX 5000
 /* Appends an event to the transaction, and trims this daemon's history to the newest API_HISTORY_MAX. */
 void api_event(struct api *api, struct storec_txn *txn, const Model__Event *event);
-void api_service_event(struct api *api, struct storec_txn *txn, const struct api_request *by, const char *kind, const char *project, const char *service,
-                       const char *fmt, ...) __attribute__((format(printf, 7, 8)));
+void api_service_event(struct api *api, struct storec_txn *txn, const struct api_request *by, const char *kind, const char *project,
+                       const char *service, const char *fmt, ...) __attribute__((format(printf, 7, 8)));
 
 /* The service a request names: 404, or 409 with the projects that have one; NULL when the request is answered. */
 const Model__Service *api_find_service(struct api_request *request, uint64_t *mod);

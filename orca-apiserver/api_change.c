@@ -100,7 +100,8 @@ static int apply(struct api_write *w, const Model__Service *old, Model__Service 
     storec_put_message(txn, key, &r->base, 0);
     model__revision__free_unpacked(r, NULL);
     api_upkeep_revisions(&api->cache, old, txn);
-    api_service_event(api, txn, w->request, "service.redeployed", p, n, "revision %" PRIu64 " pulls %s again", s->revision, PB_STR(current->spec->image));
+    api_service_event(api, txn, w->request, "service.redeployed", p, n, "revision %" PRIu64 " pulls %s again", s->revision,
+                      PB_STR(current->spec->image));
     return 0;
   }
   case VERB_ROLLBACK: {
@@ -204,10 +205,18 @@ void api_post_scale(struct api_request *r) {
   spec_faults_free(&faults);
 }
 
-void api_post_stop(struct api_request *r) { start(r, &(struct change){.verb = VERB_STOP}); }
-void api_post_start(struct api_request *r) { start(r, &(struct change){.verb = VERB_START}); }
-void api_post_restart(struct api_request *r) { start(r, &(struct change){.verb = VERB_RESTART}); }
-void api_post_redeploy(struct api_request *r) { start(r, &(struct change){.verb = VERB_REDEPLOY}); }
+void api_post_stop(struct api_request *r) {
+  start(r, &(struct change){.verb = VERB_STOP});
+}
+void api_post_start(struct api_request *r) {
+  start(r, &(struct change){.verb = VERB_START});
+}
+void api_post_restart(struct api_request *r) {
+  start(r, &(struct change){.verb = VERB_RESTART});
+}
+void api_post_redeploy(struct api_request *r) {
+  start(r, &(struct change){.verb = VERB_REDEPLOY});
+}
 
 void api_post_rollback(struct api_request *r) {
   const char *to = api_request_query(r, "to");
@@ -223,7 +232,9 @@ void api_post_rollback(struct api_request *r) {
   start(r, &(struct change){.verb = VERB_ROLLBACK, .to = number});
 }
 
-void api_delete_service(struct api_request *r) { start(r, &(struct change){.verb = VERB_DELETE, .purge = api_request_flag(r, "purge")}); }
+void api_delete_service(struct api_request *r) {
+  start(r, &(struct change){.verb = VERB_DELETE, .purge = api_request_flag(r, "purge")});
+}
 
 /* ---- many at once: a project, or everything ---- */
 
@@ -318,5 +329,9 @@ static void start_many(struct api_request *r, const char *project, bool purge) {
   api_write_start(&(struct api_write){.api = r->api, .request = r, .build = build_many, .answer = answer_many, .free_ctx = free_many, .ctx = m});
 }
 
-void api_delete_project(struct api_request *r) { start_many(r, r->param, api_request_flag(r, "purge")); }
-void api_post_stop_all(struct api_request *r) { start_many(r, "", false); }
+void api_delete_project(struct api_request *r) {
+  start_many(r, r->param, api_request_flag(r, "purge"));
+}
+void api_post_stop_all(struct api_request *r) {
+  start_many(r, "", false);
+}

@@ -34,8 +34,7 @@ static bool sees(void *arg, const char *project) {
 }
 
 static int make_plan(struct api_request *r, const struct deploy *d, bool diffs, struct api_plan *plan, struct spec_faults *faults, struct err *err) {
-  struct api_plan_options options = {
-      .prune = d->prune, .diffs = diffs, .actor = r->who.name, .now_ms = api_now_ms(r->api), .sees = sees, .arg = r};
+  struct api_plan_options options = {.prune = d->prune, .diffs = diffs, .actor = r->who.name, .now_ms = api_now_ms(r->api), .sees = sees, .arg = r};
   return api_plan_make(&r->api->cache, &d->set, &options, plan, faults, err);
 }
 
@@ -51,9 +50,15 @@ static void names(struct api_json *json, const char *key, const struct api_plan 
   api_json_array_end(json);
 }
 
-static bool is_none(enum api_change c) { return c == API_CHANGE_NONE; }
-static bool is_removal(enum api_change c) { return c == API_CHANGE_REMOVE; }
-static bool is_deployed(enum api_change c) { return c != API_CHANGE_NONE && c != API_CHANGE_REMOVE; }
+static bool is_none(enum api_change c) {
+  return c == API_CHANGE_NONE;
+}
+static bool is_removal(enum api_change c) {
+  return c == API_CHANGE_REMOVE;
+}
+static bool is_deployed(enum api_change c) {
+  return c != API_CHANGE_NONE && c != API_CHANGE_REMOVE;
+}
 
 static void plan_json(const struct api_plan *plan, bool dry_run, struct api_json *json) {
   names(json, "deployed", plan, is_deployed);
@@ -114,7 +119,8 @@ static void put_item(struct api_write *w, const struct api_plan_item *item, stru
     api_service_event(w->api, txn, w->request, "service.started", item->project, item->name, "started again");
     break;
   case API_CHANGE_RETRY:
-    api_service_event(w->api, txn, w->request, "service.deployed", item->project, item->name, "revision %" PRIu64 " is tried again", item->service->revision);
+    api_service_event(w->api, txn, w->request, "service.deployed", item->project, item->name, "revision %" PRIu64 " is tried again",
+                      item->service->revision);
     break;
   default:
     api_service_event(w->api, txn, w->request, "service.deployed", item->project, item->name, "revision %" PRIu64 ": %s", item->service->revision,
@@ -224,7 +230,9 @@ static void follow_free(void *arg) {
   free(f);
 }
 
-static void event(struct buf *out, const char *name) { buf_printf(out, "event: %s\ndata: ", name); }
+static void event(struct buf *out, const char *name) {
+  buf_printf(out, "event: %s\ndata: ", name);
+}
 
 static void progress(struct followed *one, const struct api_view *v, struct buf *out) {
   const char *phase = v->rollout ? PB_STR(v->rollout->phase) : "";

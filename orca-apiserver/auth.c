@@ -102,4 +102,6 @@ bool api_auth_is_limited(const struct api_cache *cache, const struct api_princip
   return !token || token->n_projects > 0;
 }
 
-bool api_auth_is_known(const struct api_cache *cache, const struct api_principal *who) { return !who->token_id[0] || token_of(cache, who) != NULL; }
+bool api_auth_is_known(const struct api_cache *cache, const struct api_principal *who) {
+  return !who->token_id[0] || token_of(cache, who) != NULL;
+}

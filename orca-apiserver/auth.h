@@ -19,9 +19,9 @@ enum api_role { API_ROLE_NONE, API_ROLE_VIEWER, API_ROLE_DEPLOYER, API_ROLE_ADMI
 
 struct api_principal {
   enum api_role role;
-  bool local;         /* came over loopback without a proxy before it */
-  char token_id[64];  /* "" when nobody: the token is looked up again at each use, so that a revoked one ends at once */
-  char name[64];      /* of the token, for history */
+  bool local;        /* came over loopback without a proxy before it */
+  char token_id[64]; /* "" when nobody: the token is looked up again at each use, so that a revoked one ends at once */
+  char name[64];     /* of the token, for history */
 };
 
 enum api_role api_role_from_text(const char *role);
@@ -32,6 +32,6 @@ bool api_auth_allows(const struct api_principal *who, enum api_permission permis
 bool api_auth_sees(const struct api_cache *cache, const struct api_principal *who, const char *project);
 bool api_auth_is_limited(const struct api_cache *cache, const struct api_principal *who); /* to some projects, or revoked */
 
-bool api_auth_is_known(const struct api_cache *cache, const struct api_principal *who);   /* not revoked since */
+bool api_auth_is_known(const struct api_cache *cache, const struct api_principal *who); /* not revoked since */
 
 #endif

@@ -19,7 +19,9 @@ static const struct {
 #undef X
 };
 
-const char *api_kind_prefix(enum api_kind kind) { return kinds[kind].prefix; }
+const char *api_kind_prefix(enum api_kind kind) {
+  return kinds[kind].prefix;
+}
 
 static int kind_of(const char *key) {
   for (int i = 0; i < API_KIND_COUNT; i++) {
@@ -87,7 +89,8 @@ int api_cache_put(struct api_cache *cache, const char *key, const uint8_t *value
 
 int api_cache_put_message(struct api_cache *cache, const char *key, const ProtobufCMessage *msg, uint64_t mod, struct err *err) {
   struct buf packed = BUF_INIT(SIZE_MAX / 2);
-  int rc = pb_pack(msg, &packed) < 0 ? err_set(err, ERR_MEMORY, "no memory for %s", key) : api_cache_put(cache, key, packed.data, packed.len, mod, err);
+  int rc =
+      pb_pack(msg, &packed) < 0 ? err_set(err, ERR_MEMORY, "no memory for %s", key) : api_cache_put(cache, key, packed.data, packed.len, mod, err);
   buf_free(&packed);
   return rc;
 }

@@ -1,9 +1,8 @@
 /* What the apiserver knows of the store: typed, ordered, read without copying.
  *
- * A pure mirror: the shell feeds it keys and values in the order of the store's revisions (storec_mirror), and everything the API answers is read from
- * here. Pointers it hands out are good until the loop's next callback; who keeps something longer copies it.
- * A value that does not unpack is refused and counted, and the key keeps what it had: a newer daemon's mistake must not take the cache down.
- * Threads: the loop's. */
+ * A pure mirror: the shell feeds it keys and values in the order of the store's revisions (storec_mirror), and everything the API answers is read
+ * from here. Pointers it hands out are good until the loop's next callback; who keeps something longer copies it. A value that does not unpack is
+ * refused and counted, and the key keeps what it had: a newer daemon's mistake must not take the cache down. Threads: the loop's. */
 #ifndef ORCA_APISERVER_CACHE_H
 #define ORCA_APISERVER_CACHE_H
 
@@ -17,20 +16,20 @@
 #include "proto/model.pb-c.h"
 
 /* kind, prefix, message (of what is kept unpacked), how it is kept */
-#define API_KINDS(X)                                                                     \
-  X(API_CLUSTER, KEY_CLUSTER, model__cluster_spec__descriptor, API_KEEP_MESSAGE)         \
-  X(API_SERVICES, KEY_SERVICES, model__service__descriptor, API_KEEP_MESSAGE)            \
-  X(API_REVISIONS, KEY_REVISIONS, model__revision__descriptor, API_KEEP_MESSAGE)         \
-  X(API_REVISION_STATUS, KEY_REVISION_STATUS, model__revision_status__descriptor, API_KEEP_MESSAGE) \
-  X(API_INSTANCES, KEY_INSTANCES, model__instance__descriptor, API_KEEP_MESSAGE)         \
-  X(API_INSTANCE_STATUS, KEY_INSTANCE_STATUS, model__instance_status__descriptor, API_KEEP_MESSAGE) \
-  X(API_ROLLOUTS, KEY_ROLLOUTS, model__rollout__descriptor, API_KEEP_MESSAGE)            \
-  X(API_NODES, KEY_NODES, model__node__descriptor, API_KEEP_MESSAGE)                     \
-  X(API_NODE_STATUS, KEY_NODE_STATUS, model__node_status__descriptor, API_KEEP_MESSAGE)  \
-  X(API_TOKENS, KEY_TOKENS, model__token__descriptor, API_KEEP_MESSAGE)                  \
-  X(API_LEADER, KEY_SCHEDULER_LEADER, model__leader__descriptor, API_KEEP_MESSAGE)       \
-  X(API_HISTORY_APISERVER, KEY_HISTORY_APISERVER, model__event__descriptor, API_KEEP_BYTES) \
-  X(API_HISTORY_SCHEDULER, KEY_HISTORY_SCHEDULER, model__event__descriptor, API_KEEP_BYTES) \
+#define API_KINDS(X)                                                                                                                                 \
+  X(API_CLUSTER, KEY_CLUSTER, model__cluster_spec__descriptor, API_KEEP_MESSAGE)                                                                     \
+  X(API_SERVICES, KEY_SERVICES, model__service__descriptor, API_KEEP_MESSAGE)                                                                        \
+  X(API_REVISIONS, KEY_REVISIONS, model__revision__descriptor, API_KEEP_MESSAGE)                                                                     \
+  X(API_REVISION_STATUS, KEY_REVISION_STATUS, model__revision_status__descriptor, API_KEEP_MESSAGE)                                                  \
+  X(API_INSTANCES, KEY_INSTANCES, model__instance__descriptor, API_KEEP_MESSAGE)                                                                     \
+  X(API_INSTANCE_STATUS, KEY_INSTANCE_STATUS, model__instance_status__descriptor, API_KEEP_MESSAGE)                                                  \
+  X(API_ROLLOUTS, KEY_ROLLOUTS, model__rollout__descriptor, API_KEEP_MESSAGE)                                                                        \
+  X(API_NODES, KEY_NODES, model__node__descriptor, API_KEEP_MESSAGE)                                                                                 \
+  X(API_NODE_STATUS, KEY_NODE_STATUS, model__node_status__descriptor, API_KEEP_MESSAGE)                                                              \
+  X(API_TOKENS, KEY_TOKENS, model__token__descriptor, API_KEEP_MESSAGE)                                                                              \
+  X(API_LEADER, KEY_SCHEDULER_LEADER, model__leader__descriptor, API_KEEP_MESSAGE)                                                                   \
+  X(API_HISTORY_APISERVER, KEY_HISTORY_APISERVER, model__event__descriptor, API_KEEP_BYTES)                                                          \
+  X(API_HISTORY_SCHEDULER, KEY_HISTORY_SCHEDULER, model__event__descriptor, API_KEEP_BYTES)                                                          \
   X(API_FILES, KEY_FILES, model__file__descriptor, API_KEEP_KEY)
 
 enum api_kind {
@@ -41,9 +40,9 @@ enum api_kind {
 };
 
 struct api_object {
-  uint64_t mod;           /* mod_revision */
-  ProtobufCMessage *msg;  /* NULL for history and files */
-  size_t len;             /* of bytes: history is kept packed, it is large and seldom read */
+  uint64_t mod;          /* mod_revision */
+  ProtobufCMessage *msg; /* NULL for history and files */
+  size_t len;            /* of bytes: history is kept packed, it is large and seldom read */
   uint8_t bytes[];
 };
 
@@ -80,7 +79,8 @@ const Model__Node *api_cache_node(const struct api_cache *cache, const char *nam
 const Model__NodeStatus *api_cache_node_status(const struct api_cache *cache, const char *name);
 
 /* All of a service's, in the order of their numbers: struct api_object as values. */
-const struct api_smap_entry *api_cache_of_service(const struct api_cache *cache, enum api_kind kind, const char *project, const char *name, size_t *count);
+const struct api_smap_entry *api_cache_of_service(const struct api_cache *cache, enum api_kind kind, const char *project, const char *name,
+                                                  size_t *count);
 const struct api_smap_entry *api_cache_all(const struct api_cache *cache, enum api_kind kind, size_t *count);
 #define API_MSG(entry, type) ((const type *)(const void *)((const struct api_object *)(entry)->value)->msg)
 

@@ -111,7 +111,9 @@ static Model__Service *new_service(const struct api_cache *cache, const char *pr
   return s;
 }
 
-static uint32_t replicas_of(const Model__ServiceSpec *spec) { return PB_GET(spec, replicas, 1); }
+static uint32_t replicas_of(const Model__ServiceSpec *spec) {
+  return PB_GET(spec, replicas, 1);
+}
 
 static bool had_failed(const struct api_cache *cache, const Model__Service *service) {
   const Model__Rollout *r = api_cache_rollout(cache, service->project, service->name);
@@ -187,7 +189,8 @@ static bool names_project(const struct spec_set *set, const char *project) {
 }
 
 static bool pruned(const struct spec_set *set, const struct api_plan_options *o, const Model__Service *service) {
-  return o->prune && !in_set(set, service) && (set->cluster || names_project(set, service->project)) && (!o->sees || o->sees(o->arg, service->project));
+  return o->prune && !in_set(set, service) && (set->cluster || names_project(set, service->project)) &&
+         (!o->sees || o->sees(o->arg, service->project));
 }
 
 /* Faults between services and with the policy, beside those that are deployed and stay. */

@@ -1,9 +1,8 @@
 /* What a deploy changes: the state there is and the set that was sent, in; new services and revisions, out. Nothing is written here.
  *
- * A spec makes a new revision when it differs from the wanted one by spec_same_revision() (unresolved, defaults filled in, replicas apart). `scale` survives a
- * deploy that leaves the file's replicas as they were. A revision that failed or was rolled back is tried again by a deploy
- * of the same (a new generation), and a deploy starts what was stopped.
- * Threads: pure functions; the plan owns its messages. */
+ * A spec makes a new revision when it differs from the wanted one by spec_same_revision() (unresolved, defaults filled in, replicas apart). `scale`
+ * survives a deploy that leaves the file's replicas as they were. A revision that failed or was rolled back is tried again by a deploy of the same (a
+ * new generation), and a deploy starts what was stopped. Threads: pure functions; the plan owns its messages. */
 #ifndef ORCA_APISERVER_DEPLOY_PLAN_H
 #define ORCA_APISERVER_DEPLOY_PLAN_H
 
@@ -40,9 +39,9 @@ struct api_plan {
 };
 
 struct api_plan_options {
-  bool prune;         /* remove what is not in the set: of the projects it names, or of all when the set has the cluster's file with it */
-  bool diffs;         /* fill in `diff` */
-  const char *actor;  /* token name */
+  bool prune;        /* remove what is not in the set: of the projects it names, or of all when the set has the cluster's file with it */
+  bool diffs;        /* fill in `diff` */
+  const char *actor; /* token name */
   int64_t now_ms;
   /* Which projects the caller may touch: others are left alone by prune. */
   bool (*sees)(void *arg, const char *project);

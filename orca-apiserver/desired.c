@@ -14,7 +14,9 @@ void api_desired_init(struct api_desired *d, const char *node) {
   snprintf(d->node, sizeof d->node, "%s", node);
 }
 
-void api_desired_fini(struct api_desired *d) { api_smap_clear(&d->dirty, NULL); }
+void api_desired_fini(struct api_desired *d) {
+  api_smap_clear(&d->dirty, NULL);
+}
 
 void api_desired_mark(struct api_desired *d, const char *instance) {
   if (d->full)
@@ -25,7 +27,9 @@ void api_desired_mark(struct api_desired *d, const char *instance) {
   }
 }
 
-bool api_desired_pending(const struct api_desired *d) { return d->full || d->cluster || d->dirty.count; }
+bool api_desired_pending(const struct api_desired *d) {
+  return d->full || d->cluster || d->dirty.count;
+}
 
 static int add_assignment(Node__DesiredState *state, const struct api_cache *cache, const Model__Instance *instance) {
   const Model__Revision *revision = api_cache_revision(cache, PB_STR(instance->project), PB_STR(instance->service), instance->revision);

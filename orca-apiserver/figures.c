@@ -2,7 +2,9 @@
 
 #include <stdlib.h>
 
-static void stats_free(void *value) { node__proxy_stats__free_unpacked(value, NULL); }
+static void stats_free(void *value) {
+  node__proxy_stats__free_unpacked(value, NULL);
+}
 
 void api_figures_fini(struct api_figures *f) {
   api_smap_clear(&f->usage, free);
@@ -24,7 +26,9 @@ void api_figures_usage(struct api_figures *f, const char *id, const Node__Usage 
     *u = (struct api_usage){.cpu_ns = usage->cpu_ns, .memory = usage->memory, .cpu_milli = usage->cpu_milli, .pids = usage->pids};
 }
 
-void api_figures_gone(struct api_figures *f, const char *id) { free(api_smap_take(&f->usage, id)); }
+void api_figures_gone(struct api_figures *f, const char *id) {
+  free(api_smap_take(&f->usage, id));
+}
 
 void api_figures_node(struct api_figures *f, const char *node, uint64_t cpu_ns, uint64_t memory, int64_t now_ms) {
   struct api_node_use *u = record(&f->nodes, node, sizeof *u);
@@ -51,5 +55,9 @@ void api_figures_proxy(struct api_figures *f, const char *node, Node__ProxyStats
   *slot = stats;
 }
 
-const struct api_usage *api_figures_of(const struct api_figures *f, const char *id) { return api_smap_get(&f->usage, id); }
-const struct api_node_use *api_figures_of_node(const struct api_figures *f, const char *node) { return api_smap_get(&f->nodes, node); }
+const struct api_usage *api_figures_of(const struct api_figures *f, const char *id) {
+  return api_smap_get(&f->usage, id);
+}
+const struct api_node_use *api_figures_of_node(const struct api_figures *f, const char *node) {
+  return api_smap_get(&f->nodes, node);
+}

@@ -18,8 +18,8 @@ struct api_node_use {
   int64_t at_ms;
 };
 struct api_figures {
-  struct api_smap usage; /* PROJECT/NAME.NUMBER → struct api_usage */
-  struct api_smap nodes; /* name → struct api_node_use */
+  struct api_smap usage;   /* PROJECT/NAME.NUMBER → struct api_usage */
+  struct api_smap nodes;   /* name → struct api_node_use */
   struct api_smap proxies; /* node → Node__ProxyStats, the last one */
 };
 

@@ -28,11 +28,11 @@ struct gw_peer {
   struct bus_call *stream; /* NULL: no hello yet */
   bool full_up;            /* it has no credit now */
   struct api_desired desired;
-  uint64_t sent_version;   /* proxies */
+  uint64_t sent_version; /* proxies */
   struct gw_peer *next, *prev;
 };
 
-struct gw_report { /* one that waits for its transaction */
+struct gw_report {       /* one that waits for its transaction */
   struct bus_call *call; /* NULL once the peer is gone: what it said is written all the same */
   struct gw_report *next, *prev;
   struct gw_batch *batch;
@@ -54,8 +54,8 @@ struct gateway {
   bool tell, look_at_drains;      /* at the end of this round */
   struct api_round round;
   struct gw_batch *gathering, *on_its_way;
-  struct api_smap lost;           /* node → int64_t *, when its agent was lost */
-  struct loop_timer timer;        /* grace periods */
+  struct api_smap lost;    /* node → int64_t *, when its agent was lost */
+  struct loop_timer timer; /* grace periods */
   uint64_t reports, rounds, refused;
 };
 
@@ -432,7 +432,8 @@ static void take_figures(struct gw_peer *p, const Node__StatusReport *report) {
     char project[64], service[64];
     uint64_t number;
     const char *id = PB_STR(report->usage[i]->instance);
-    const Model__Instance *instance = instance_id_parse(id, project, service, &number) ? api_cache_instance(&api->cache, project, service, number) : NULL;
+    const Model__Instance *instance =
+        instance_id_parse(id, project, service, &number) ? api_cache_instance(&api->cache, project, service, number) : NULL;
     if (instance && strcmp(PB_STR(instance->node), p->node) == 0)
       api_figures_usage(&api->figures, id, report->usage[i]);
   }
@@ -477,7 +478,9 @@ struct gw_file {
   struct bus_call *call; /* NULL once the agent is gone */
 };
 
-static void file_cancelled(void *arg) { ((struct gw_file *)arg)->call = NULL; }
+static void file_cancelled(void *arg) {
+  ((struct gw_file *)arg)->call = NULL;
+}
 
 static const struct bus_answer_ops file_ops = {.cancelled = file_cancelled};
 
@@ -802,7 +805,9 @@ struct gateway *gateway_open(struct api *api, const char *endpoint, struct err *
   return g;
 }
 
-const char *gateway_endpoint(const struct gateway *g) { return bus_listener_endpoint(g->listener); }
+const char *gateway_endpoint(const struct gateway *g) {
+  return bus_listener_endpoint(g->listener);
+}
 
 void gateway_close(struct gateway *g) {
   if (!g)

@@ -291,14 +291,18 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *c, const cha
 
 /* ---- the loop ---- */
 
-static void run(struct api_http *h) { MHD_run(h->mhd); }
+static void run(struct api_http *h) {
+  MHD_run(h->mhd);
+}
 
 static void on_epoll(void *arg, uint32_t events) {
   (void)events;
   run(arg);
 }
 
-static void on_timer(void *arg) { run(arg); }
+static void on_timer(void *arg) {
+  run(arg);
+}
 
 static bool before_wait(void *arg) {
   struct api_http *h = arg;
@@ -358,10 +362,10 @@ struct api_http *api_http_open(struct api *api, const char *address, uint16_t po
     free(h);
     return NULL;
   }
-  h->mhd = MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL, on_request, h, MHD_OPTION_EXTERNAL_LOGGER, on_log,
-                            NULL, MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT, CONNECTIONS_MAX, MHD_OPTION_CONNECTION_MEMORY_LIMIT, HEAD_MAX,
-                            MHD_OPTION_CONNECTION_TIMEOUT, IDLE_SECS, MHD_OPTION_NOTIFY_COMPLETED, completed, h, MHD_OPTION_STRICT_FOR_CLIENT, 1,
-                            MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, MHD_OPTION_END);
+  h->mhd = MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL, on_request, h, MHD_OPTION_EXTERNAL_LOGGER,
+                            on_log, NULL, MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT, CONNECTIONS_MAX,
+                            MHD_OPTION_CONNECTION_MEMORY_LIMIT, HEAD_MAX, MHD_OPTION_CONNECTION_TIMEOUT, IDLE_SECS, MHD_OPTION_NOTIFY_COMPLETED,
+                            completed, h, MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, MHD_OPTION_END);
   if (!h->mhd) {
     err_set(err, ERR_INTERNAL, "libmicrohttpd does not start on %s:%u", address, h->port);
     close(fd);
@@ -382,7 +386,9 @@ struct api_http *api_http_open(struct api *api, const char *address, uint16_t po
   return h;
 }
 
-uint16_t api_http_port(const struct api_http *h) { return h->port; }
+uint16_t api_http_port(const struct api_http *h) {
+  return h->port;
+}
 
 void api_http_close(struct api_http *h) {
   if (!h)

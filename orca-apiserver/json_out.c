@@ -52,10 +52,18 @@ static void close_with(struct api_json *j, uint8_t c) {
   j->comma = true;
 }
 
-void api_json_object(struct api_json *j, const char *key) { open_with(j, key, '{'); }
-void api_json_object_end(struct api_json *j) { close_with(j, '}'); }
-void api_json_array(struct api_json *j, const char *key) { open_with(j, key, '['); }
-void api_json_array_end(struct api_json *j) { close_with(j, ']'); }
+void api_json_object(struct api_json *j, const char *key) {
+  open_with(j, key, '{');
+}
+void api_json_object_end(struct api_json *j) {
+  close_with(j, '}');
+}
+void api_json_array(struct api_json *j, const char *key) {
+  open_with(j, key, '[');
+}
+void api_json_array_end(struct api_json *j) {
+  close_with(j, ']');
+}
 
 void api_json_null(struct api_json *j, const char *key) {
   begin(j, key);
@@ -151,8 +159,8 @@ int api_time_parse(const char *s, int64_t *ret_ms) {
   int year = digits(&s, 4, 1, 9999);
   if (year < 0 || *s++ != '-' || (tm.tm_mon = digits(&s, 2, 1, 12)) < 0 || *s++ != '-' || (tm.tm_mday = digits(&s, 2, 1, 31)) < 0)
     return -1;
-  if ((*s != 'T' && *s != 't' && *s != ' ') || (s++, tm.tm_hour = digits(&s, 2, 0, 23)) < 0 || *s++ != ':' || (tm.tm_min = digits(&s, 2, 0, 59)) < 0 ||
-      *s++ != ':' || (tm.tm_sec = digits(&s, 2, 0, 60)) < 0)
+  if ((*s != 'T' && *s != 't' && *s != ' ') || (s++, tm.tm_hour = digits(&s, 2, 0, 23)) < 0 || *s++ != ':' ||
+      (tm.tm_min = digits(&s, 2, 0, 59)) < 0 || *s++ != ':' || (tm.tm_sec = digits(&s, 2, 0, 60)) < 0)
     return -1;
   int64_t ms = 0;
   if (*s == '.') {

@@ -10,7 +10,9 @@
 #include "orca-apiserver/store_link.h"
 
 /* REST is for this machine: further away needs TLS, which is orca-proxy's. Several nodes on one machine have a loopback address each. */
-static const char *api_address(const struct node_config *config) { return strncmp(config->address, "127.", 4) == 0 ? config->address : "127.0.0.1"; }
+static const char *api_address(const struct node_config *config) {
+  return strncmp(config->address, "127.", 4) == 0 ? config->address : "127.0.0.1";
+}
 
 struct stores {
   struct bus_address *list;

@@ -36,7 +36,9 @@ static void of_service(struct buf *out, const char *name, const Model__Service *
   label(out, "service", PB_STR(s->name), false);
 }
 
-static bool may_see(struct api_request *r, const char *project) { return api_auth_sees(&r->api->cache, &r->who, project); }
+static bool may_see(struct api_request *r, const char *project) {
+  return api_auth_sees(&r->api->cache, &r->who, project);
+}
 
 static void services(struct api_request *r, struct buf *out) {
   struct api *api = r->api;
@@ -163,8 +165,12 @@ static void nodes(struct api *api, struct buf *out) {
       const char *name = PB_STR(API_MSG(&all[i], Model__Node)->name);
       const Model__NodeStatus *s = api_cache_node_status(&api->cache, name);
       const struct api_node_use *u = api_figures_of_node(&api->figures, name);
-      const double values[] = {s && s->state == MODEL__NODE_STATE__NODE_READY, s && s->docker_ok, s ? s->cpu_milli / 1e3 : 0, s ? (double)s->memory : 0,
-                               u ? u->cpu_milli / 1e3 : 0, u ? (double)u->memory : 0};
+      const double values[] = {s && s->state == MODEL__NODE_STATE__NODE_READY,
+                               s && s->docker_ok,
+                               s ? s->cpu_milli / 1e3 : 0,
+                               s ? (double)s->memory : 0,
+                               u ? u->cpu_milli / 1e3 : 0,
+                               u ? (double)u->memory : 0};
       buf_add_str(out, gauges[g].name);
       label(out, "node", name, true);
       buf_printf(out, "} %.15g\n", values[g]);

@@ -136,7 +136,8 @@ static json_t *operation(const struct api_route *route) {
                          permission_text(route->permission), "parameters", parameters(route), "responses", "200", "description", "done", "content",
                          reply_content(route), "default", "description", "an error", "content", "application/json", "schema", reference("Error"));
   if (op && route->takes)
-    json_object_set_new(op, "requestBody", json_pack("{s:b,s:{s:{s:o}}}", "required", 1, "content", "application/json", "schema", reference(route->takes)));
+    json_object_set_new(op, "requestBody",
+                        json_pack("{s:b,s:{s:{s:o}}}", "required", 1, "content", "application/json", "schema", reference(route->takes)));
   if (op && route->permission == API_PERM_OPEN)
     json_object_set_new(op, "security", json_array());
   return op;
@@ -168,7 +169,8 @@ json_t *api_openapi(void) {
   json_object_set_new(components, "ServiceSpec", spec_json_schema_service());
   json_object_set_new(components, "ClusterSpec", spec_json_schema_cluster());
   return json_pack("{s:s,s:{s:s,s:s},s:[{s:[]}],s:o,s:{s:{s:{s:s,s:s}},s:o}}", "openapi", "3.1.0", "info", "title", "orca", "version", ORCA_VERSION,
-                   "security", "token", "paths", paths(), "components", "securitySchemes", "token", "type", "http", "scheme", "bearer", "schemas", components);
+                   "security", "token", "paths", paths(), "components", "securitySchemes", "token", "type", "http", "scheme", "bearer", "schemas",
+                   components);
 }
 
 void api_get_openapi(struct api_request *r) {

@@ -4,7 +4,7 @@
 
 #include <jansson.h>
 
-json_t *api_openapi(void);                    /* NULL when memory ends */
+json_t *api_openapi(void);                        /* NULL when memory ends */
 const char *api_openapi_schema(const char *name); /* JSON text of a named schema; NULL when there is none */
 
 #endif

@@ -44,7 +44,7 @@ struct api_request {
   char param[API_PARAM_MAX]; /* of the path's {name} */
   char *last_event_id;       /* header, NULL when absent */
   struct buf body;
-  json_t *json;              /* the body, when the route takes one */
+  json_t *json; /* the body, when the route takes one */
   struct api_principal who;
 
   /* the answer */
@@ -52,15 +52,15 @@ struct api_request {
   int status;
   const char *content_type; /* static text */
   struct buf out;
-  unsigned retry_after;     /* seconds; 0: no header */
-  char allow[48];           /* of a 405 */
+  unsigned retry_after; /* seconds; 0: no header */
+  char allow[48];       /* of a 405 */
   const struct api_stream_ops *stream;
   void *stream_arg;
   bool stream_over;
   struct api_request *next_stream, *prev_stream; /* in the api's list */
 
   unsigned refs;
-  void *transport;                          /* http.c's; NULL once the client is gone */
+  void *transport;                           /* http.c's; NULL once the client is gone */
   void (*wake)(struct api_request *request); /* http.c's: there is an answer, or more of a stream */
 };
 
@@ -74,7 +74,7 @@ bool api_request_flag(const struct api_request *request, const char *key);      
 /* Starts the answer; what is written to the result becomes its body at api_reply_end(). */
 struct api_json api_reply_json(struct api_request *request, int status);
 void api_reply_end(struct api_request *request);
-void api_reply_text(struct api_request *request, int status, const char *content_type); /* body: request->out, already written */
+void api_reply_text(struct api_request *request, int status, const char *content_type);          /* body: request->out, already written */
 void api_reply_stream(struct api_request *request, const struct api_stream_ops *ops, void *arg); /* takes arg */
 void api_stream_wake(struct api_request *request);
 void api_fail(struct api_request *request, const struct err *err);

@@ -14,7 +14,9 @@ static void message_free(void *value) {
     protobuf_c_message_free_unpacked(value, NULL);
 }
 
-void api_round_init(struct api_round *r, const struct api_cache *cache) { *r = (struct api_round){.cache = cache}; }
+void api_round_init(struct api_round *r, const struct api_cache *cache) {
+  *r = (struct api_round){.cache = cache};
+}
 
 void api_round_fini(struct api_round *r) {
   api_smap_clear(&r->writes, message_free);
@@ -24,7 +26,9 @@ void api_round_fini(struct api_round *r) {
   *r = (struct api_round){0};
 }
 
-bool api_round_is_empty(const struct api_round *r) { return !r->writes.count && !r->event_count; }
+bool api_round_is_empty(const struct api_round *r) {
+  return !r->writes.count && !r->event_count;
+}
 
 /* ---- what the round will leave: its own writes, then the cache ---- */
 
@@ -71,8 +75,10 @@ static bool is_address(const char *text) {
 static int take_status(struct api_round *r, const char *node, Model__InstanceStatus *status) {
   char key[KEY_MAX];
   const char *project = PB_STR(status->project), *service = PB_STR(status->service);
-  const Model__Instance *instance = spec_name_valid(project) && spec_name_valid(service) ? api_cache_instance(r->cache, project, service, status->number) : NULL;
-  if (!instance || instance->epoch != status->epoch || strcmp(PB_STR(instance->node), node) != 0 || (*PB_STR(status->address) && !is_address(status->address))) {
+  const Model__Instance *instance =
+      spec_name_valid(project) && spec_name_valid(service) ? api_cache_instance(r->cache, project, service, status->number) : NULL;
+  if (!instance || instance->epoch != status->epoch || strcmp(PB_STR(instance->node), node) != 0 ||
+      (*PB_STR(status->address) && !is_address(status->address))) {
     r->refused++;
     return 0;
   }
@@ -107,7 +113,8 @@ static int take_gone(struct api_round *r, const char *node, const char *id) {
 static bool is_reported(const Node__StatusReport *report, const Model__InstanceStatus *status) {
   for (size_t i = 0; i < report->n_instances; i++) {
     const Model__InstanceStatus *s = report->instances[i];
-    if (s->number == status->number && strcmp(PB_STR(s->service), PB_STR(status->service)) == 0 && strcmp(PB_STR(s->project), PB_STR(status->project)) == 0)
+    if (s->number == status->number && strcmp(PB_STR(s->service), PB_STR(status->service)) == 0 &&
+        strcmp(PB_STR(s->project), PB_STR(status->project)) == 0)
       return true;
   }
   return false;
@@ -122,7 +129,8 @@ static int sweep(struct api_round *r, const char *node, const Node__StatusReport
     if (strcmp(PB_STR(status->node), node) != 0 || is_reported(report, status))
       continue;
     const Model__Instance *instance = api_cache_instance(r->cache, PB_STR(status->project), PB_STR(status->service), status->number);
-    bool wanted = instance && instance->desired != MODEL__DESIRED__DESIRED_STOP && instance->epoch == status->epoch && strcmp(PB_STR(instance->node), node) == 0;
+    bool wanted = instance && instance->desired != MODEL__DESIRED__DESIRED_STOP && instance->epoch == status->epoch &&
+                  strcmp(PB_STR(instance->node), node) == 0;
     if (!wanted && delete_key(r, API_INSTANCE_STATUS, all[i].key) < 0)
       return -1;
   }
@@ -173,7 +181,8 @@ static int node_event(struct api_round *r, const char *node, const char *kind, c
 }
 
 /* What the agent says of its node, with the state that we give it. */
-static int put_node(struct api_round *r, const char *node, const Model__NodeStatus *said, Model__NodeState state, const char *reason, int64_t now_ms) {
+static int put_node(struct api_round *r, const char *node, const Model__NodeStatus *said, Model__NodeState state, const char *reason,
+                    int64_t now_ms) {
   char key[KEY_MAX], own[64], why[256];
   const Model__NodeStatus *before = node_status(r, node, key);
   Model__NodeStatus status = MODEL__NODE_STATUS__INIT;
@@ -193,7 +202,8 @@ static int put_node(struct api_round *r, const char *node, const Model__NodeStat
   if (same_state)
     return 0;
   bool ready = state == MODEL__NODE_STATE__NODE_READY;
-  return node_event(r, node, ready ? "node.ready" : "node.unreachable", ready ? "its agent is connected and has reported" : reason, ready ? "info" : "warn", now_ms);
+  return node_event(r, node, ready ? "node.ready" : "node.unreachable", ready ? "its agent is connected and has reported" : reason,
+                    ready ? "info" : "warn", now_ms);
 }
 
 int api_round_node_state(struct api_round *r, const char *node, Model__NodeState state, const char *reason, int64_t now_ms) {

@@ -1,8 +1,7 @@
 /* One round of what nodes report, on its way into the store: every key written at most once, the last word wins.
  *
- * Reports are judged against the cache: an instance's status counts only when it is of the node and epoch that the scheduler gave it. What changes nothing
- * is not written.
- * Threads: one owner; no I/O. */
+ * Reports are judged against the cache: an instance's status counts only when it is of the node and epoch that the scheduler gave it. What changes
+ * nothing is not written. Threads: one owner; no I/O. */
 #ifndef ORCA_APISERVER_ROUND_H
 #define ORCA_APISERVER_ROUND_H
 
@@ -20,7 +19,7 @@ struct api_round {
   struct api_smap writes;        /* key → message to put, or NULL to delete */
   Model__Event **events;
   size_t event_count, event_size;
-  uint64_t refused;              /* instances, events … that were not the node's to report */
+  uint64_t refused; /* instances, events … that were not the node's to report */
 };
 
 void api_round_init(struct api_round *r, const struct api_cache *cache);

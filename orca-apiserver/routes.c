@@ -4,8 +4,13 @@
 #include <string.h>
 
 /* A route without a permission does not build: the permission's place cannot be left out, and 0 is refused here. */
-#define PERMISSION(p) ((enum api_permission)((p) + 0 * sizeof(struct { _Static_assert((p) != 0 && (p) < API_PERM_END, "a route needs a permission"); int is_one; })))
-#define ROUTE(method, path, permission, handler, query, takes, gives, summary) {method, path, PERMISSION(permission), handler, query, takes, gives, summary},
+#define PERMISSION(p)                                                                                                                                \
+  ((enum api_permission)((p) + 0 * sizeof(struct {                                                                                                   \
+                                 _Static_assert((p) != 0 && (p) < API_PERM_END, "a route needs a permission");                                       \
+                                 int is_one;                                                                                                         \
+                               })))
+#define ROUTE(method, path, permission, handler, query, takes, gives, summary)                                                                       \
+  {method, path, PERMISSION(permission), handler, query, takes, gives, summary},
 
 #define ONE "project:string"
 

@@ -12,9 +12,9 @@ struct api_route {
   const char *path;   /* at most one {name}, which matches one segment */
   enum api_permission permission;
   void (*handler)(struct api_request *request);
-  const char *query;   /* "dry_run:boolean wait:boolean", for the document */
-  const char *takes;   /* schema of the request's body, NULL: none */
-  const char *gives;   /* schema of the reply; "text" and "events" are not JSON */
+  const char *query; /* "dry_run:boolean wait:boolean", for the document */
+  const char *takes; /* schema of the request's body, NULL: none */
+  const char *gives; /* schema of the reply; "text" and "events" are not JSON */
   const char *summary;
 };
 
@@ -26,17 +26,17 @@ enum api_match { API_MATCH, API_MATCH_NO_METHOD, API_MATCH_NONE };
 enum api_match api_route_find(const char *method, const char *path, const struct api_route **ret, char param[API_PARAM_MAX], char allow[48]);
 
 /* handlers, by file: one route, one handler */
-void api_get_health(struct api_request *request);    /* api_cluster.c */
+void api_get_health(struct api_request *request); /* api_cluster.c */
 void api_get_cluster(struct api_request *request);
 void api_get_nodes(struct api_request *request);
-void api_get_openapi(struct api_request *request);   /* openapi.c */
-void api_get_metrics(struct api_request *request);   /* metrics.c */
-void api_post_deploy(struct api_request *request);   /* api_deploy.c */
-void api_get_status(struct api_request *request);    /* api_service.c */
+void api_get_openapi(struct api_request *request); /* openapi.c */
+void api_get_metrics(struct api_request *request); /* metrics.c */
+void api_post_deploy(struct api_request *request); /* api_deploy.c */
+void api_get_status(struct api_request *request);  /* api_service.c */
 void api_get_service(struct api_request *request);
 void api_get_history(struct api_request *request);
 void api_get_explain(struct api_request *request);
-void api_post_scale(struct api_request *request);    /* api_change.c */
+void api_post_scale(struct api_request *request); /* api_change.c */
 void api_post_stop(struct api_request *request);
 void api_post_start(struct api_request *request);
 void api_post_restart(struct api_request *request);
@@ -45,6 +45,6 @@ void api_post_rollback(struct api_request *request);
 void api_delete_service(struct api_request *request);
 void api_delete_project(struct api_request *request);
 void api_post_stop_all(struct api_request *request);
-void api_get_events(struct api_request *request);    /* api_events.c */
+void api_get_events(struct api_request *request); /* api_events.c */
 
 #endif

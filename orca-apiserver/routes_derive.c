@@ -28,7 +28,8 @@ static void proxy_free(void *value) {
 }
 
 void api_routes_init(struct api_route_table *t, uint64_t first_version, int64_t now) {
-  *t = (struct api_route_table){.first = first_version, .version = first_version, .trusted_version = first_version, .forgotten = first_version - 1, .began = now};
+  *t = (struct api_route_table){
+      .first = first_version, .version = first_version, .trusted_version = first_version, .forgotten = first_version - 1, .began = now};
 }
 
 void api_routes_fini(struct api_route_table *t) {
@@ -230,7 +231,9 @@ bool api_routes_update(struct api_route_table *t, const struct api_cache *cache,
   return true;
 }
 
-void api_routes_trusted_changed(struct api_route_table *t) { t->trusted_version = ++t->version; }
+void api_routes_trusted_changed(struct api_route_table *t) {
+  t->trusted_version = ++t->version;
+}
 
 /* ---- telling ---- */
 
@@ -324,7 +327,8 @@ static bool was_ever_routed(const struct api_cache *cache, const Model__Instance
   return !revision || !revision->spec || revision->spec->n_domains;
 }
 
-bool api_routes_drained(const struct api_route_table *t, const struct api_cache *cache, const Model__Instance *instance, int64_t now, int64_t *again) {
+bool api_routes_drained(const struct api_route_table *t, const struct api_cache *cache, const Model__Instance *instance, int64_t now,
+                        int64_t *again) {
   char id[INSTANCE_ID_MAX], service[INSTANCE_ID_MAX];
   *again = INT64_MAX;
   instance_id(id, PB_STR(instance->project), PB_STR(instance->service), instance->number);
@@ -356,4 +360,6 @@ bool api_routes_drained(const struct api_route_table *t, const struct api_cache 
   return all;
 }
 
-void api_routes_forget(struct api_route_table *t, const char *instance) { free(api_smap_take(&t->left, instance)); }
+void api_routes_forget(struct api_route_table *t, const char *instance) {
+  free(api_smap_take(&t->left, instance));
+}

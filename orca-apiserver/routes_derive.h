@@ -27,12 +27,12 @@ struct api_proxy {
   int64_t lost_at;
 };
 struct api_route_table {
-  uint64_t first, version;   /* this process's first; the newest */
-  uint64_t trusted_version;  /* when trusted_proxies last changed */
-  uint64_t forgotten;        /* removals up to this one are no longer known: who is behind gets everything */
-  struct api_smap routes;    /* PROJECT/NAME → its route, or that it was removed */
-  struct api_smap left;      /* PROJECT/NAME.NUMBER → version from which on it is in no table */
-  struct api_smap proxies;   /* node → struct api_proxy */
+  uint64_t first, version;  /* this process's first; the newest */
+  uint64_t trusted_version; /* when trusted_proxies last changed */
+  uint64_t forgotten;       /* removals up to this one are no longer known: who is behind gets everything */
+  struct api_smap routes;   /* PROJECT/NAME → its route, or that it was removed */
+  struct api_smap left;     /* PROJECT/NAME.NUMBER → version from which on it is in no table */
+  struct api_smap proxies;  /* node → struct api_proxy */
   size_t removed_count;
   int64_t began;
 };
@@ -44,7 +44,8 @@ void api_routes_fini(struct api_route_table *t);
 bool api_routes_update(struct api_route_table *t, const struct api_cache *cache, const char *project, const char *name);
 void api_routes_trusted_changed(struct api_route_table *t);
 
-/* What a proxy that was sent `since` has to hear: NULL when nothing (or when memory ends). since 0: everything. Borrows from the table and the cache. */
+/* What a proxy that was sent `since` has to hear: NULL when nothing (or when memory ends). since 0: everything. Borrows from the table and the cache.
+ */
 Node__RouteTable *api_routes_message(const struct api_route_table *t, const struct api_cache *cache, uint64_t since);
 void api_routes_message_free(Node__RouteTable *message);
 

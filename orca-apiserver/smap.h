@@ -20,7 +20,7 @@ struct api_smap {
 /* The value's place, made with NULL in it when the key is new; good until the next change. NULL when memory ends. */
 void **api_smap_slot(struct api_smap *map, const char *key);
 void *api_smap_get(const struct api_smap *map, const char *key);
-void *api_smap_take(struct api_smap *map, const char *key); /* removes the entry; its value, NULL when there was none */
+void *api_smap_take(struct api_smap *map, const char *key);         /* removes the entry; its value, NULL when there was none */
 size_t api_smap_lower(const struct api_smap *map, const char *key); /* index of the first entry that is not before key */
 /* Entries whose keys begin with prefix: the first one; *count of them. */
 const struct api_smap_entry *api_smap_prefix(const struct api_smap *map, const char *prefix, size_t *count);

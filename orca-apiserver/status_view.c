@@ -147,8 +147,9 @@ void api_view(const struct api_cache *cache, const struct api_figures *figures, 
       error = complaint(instance, status);
   }
   v->status = word(v, pending, crashing);
-  bool gave_up = current && (v->rollout->state == MODEL__ROLLOUT_STATE__ROLLOUT_FAILED || v->rollout->state == MODEL__ROLLOUT_STATE__ROLLOUT_ROLLED_BACK ||
-                             v->rollout->state == MODEL__ROLLOUT_STATE__ROLLOUT_ROLLING_BACK);
+  bool gave_up =
+      current && (v->rollout->state == MODEL__ROLLOUT_STATE__ROLLOUT_FAILED || v->rollout->state == MODEL__ROLLOUT_STATE__ROLLOUT_ROLLED_BACK ||
+                  v->rollout->state == MODEL__ROLLOUT_STATE__ROLLOUT_ROLLING_BACK);
   v->last_error = gave_up && *PB_STR(v->rollout->reason) ? v->rollout->reason : error;
 }
 
@@ -242,8 +243,8 @@ static void instance_json(const struct api_cache *cache, const struct api_figure
   instance_id(id, PB_STR(instance->project), PB_STR(instance->service), instance->number);
   const struct api_usage *use = api_figures_of(figures, id);
   const char *reason = *PB_STR(instance->reason) && (!status || instance->desired != MODEL__DESIRED__DESIRED_RUN) ? instance->reason
-                       : status                                                                                 ? PB_STR(status->reason)
-                                                                                                                : "";
+                       : status                                                                                   ? PB_STR(status->reason)
+                                                                                                                  : "";
   api_json_object(json, NULL);
   api_json_str(json, "id", id);
   api_json_str(json, "state", api_phase_text(instance, status));

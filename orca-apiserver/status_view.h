@@ -22,14 +22,14 @@
 
 struct api_view {
   const Model__Service *service;
-  const Model__Rollout *rollout;     /* NULL before the scheduler has seen it */
-  const Model__ServiceSpec *spec;    /* of `revision`; NULL when its record is missing */
-  uint64_t revision;                 /* what should run: after a rollback the stable one */
+  const Model__Rollout *rollout;  /* NULL before the scheduler has seen it */
+  const Model__ServiceSpec *spec; /* of `revision`; NULL when its record is missing */
+  uint64_t revision;              /* what should run: after a rollback the stable one */
   const char *status;
   uint32_t replicas, existing, running, ready;
-  uint32_t target_ready;             /* ready ones of the wanted revision and generation */
+  uint32_t target_ready; /* ready ones of the wanted revision and generation */
   uint64_t cpu_milli, memory, restarts;
-  const char *last_error;            /* "" when there is none */
+  const char *last_error; /* "" when there is none */
 };
 
 void api_view(const struct api_cache *cache, const struct api_figures *figures, const Model__Service *service, struct api_view *ret);

@@ -131,7 +131,9 @@ static int settle_node(struct api *api, struct storec_txn *txn, struct err *err)
   return 0;
 }
 
-static int hex_digit(char c) { return c <= '9' ? c - '0' : c - 'a' + 10; }
+static int hex_digit(char c) {
+  return c <= '9' ? c - '0' : c - 'a' + 10;
+}
 
 static int settle_token(struct api *api, struct storec_txn *txn, struct err *err) {
   if (api->cache.tables[API_TOKENS].count)
@@ -162,7 +164,9 @@ static int settle_token(struct api *api, struct storec_txn *txn, struct err *err
 
 static void settle(struct store_link *link);
 
-static void settle_again(void *arg) { settle(arg); }
+static void settle_again(void *arg) {
+  settle(arg);
+}
 
 static void settle_later(struct store_link *link, const struct err *why) {
   log_warn("not settled yet", "why", why->msg);
@@ -185,7 +189,8 @@ static void open_gateway(struct store_link *link) {
   struct api *api = link->api;
   struct err err;
   char endpoint[256];
-  snprintf(endpoint, sizeof endpoint, strchr(api->config->address, ':') ? "tcp://[%s]:%u" : "tcp://%s:%u", api->config->address, api->config->port_gateway);
+  snprintf(endpoint, sizeof endpoint, strchr(api->config->address, ':') ? "tcp://[%s]:%u" : "tcp://%s:%u", api->config->address,
+           api->config->port_gateway);
   api->gateway = gateway_open(api, endpoint, &err);
   if (!api->gateway) {
     err_context(&err, "node gateway");
@@ -265,7 +270,8 @@ static void commit(void *arg, struct storec_txn *txn, storec_txn_fn *done, void 
   storec_commit(arg, txn, API_COMMIT_TIMEOUT, done, done_arg);
 }
 
-static const struct storec_mirror_ops mirror_ops = {.put = on_put, .del = on_del, .end_of_revision = on_revision, .synced = on_synced, .lost = on_lost};
+static const struct storec_mirror_ops mirror_ops = {
+    .put = on_put, .del = on_del, .end_of_revision = on_revision, .synced = on_synced, .lost = on_lost};
 static const struct api_cache_ops cache_ops = {.changed = on_changed};
 
 struct store_link *store_link_open(struct api *api, const struct bus_address *stores, size_t count, struct err *err) {

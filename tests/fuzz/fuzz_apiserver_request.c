@@ -1,5 +1,5 @@
-/* Anything as a request: the path, the query and the body of each route, with an admin's token, over a small state; whatever is taken is applied, so that
- * what one request leaves behind meets the next. First byte: route; second: query; the rest: the body. */
+/* Anything as a request: the path, the query and the body of each route, with an admin's token, over a small state; whatever is taken is applied, so
+ * that what one request leaves behind meets the next. First byte: route; second: query; the rest: the body. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>

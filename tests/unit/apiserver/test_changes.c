@@ -6,7 +6,9 @@
 #define ONE "{\"services\":[{\"name\":\"api\",\"project\":\"shop\",\"image\":\"x:1\",\"port\":80,\"replicas\":2}]}"
 #define CHANGED "{\"services\":[{\"name\":\"api\",\"project\":\"shop\",\"image\":\"x:2\",\"port\":80,\"replicas\":2}]}"
 #define RESCALED "{\"services\":[{\"name\":\"api\",\"project\":\"shop\",\"image\":\"x:1\",\"port\":80,\"replicas\":5}]}"
-#define TWO "{\"services\":[{\"name\":\"api\",\"project\":\"shop\",\"image\":\"x:1\",\"port\":80,\"replicas\":2},{\"name\":\"db\",\"project\":\"shop\",\"image\":\"d:1\"}]}"
+#define TWO                                                                                                                                          \
+  "{\"services\":[{\"name\":\"api\",\"project\":\"shop\",\"image\":\"x:1\",\"port\":80,\"replicas\":2},{\"name\":\"db\",\"project\":\"shop\","       \
+  "\"image\":\"d:1\"}]}"
 
 static int setup(void **state) {
   struct world *w = world_new();
@@ -26,7 +28,9 @@ static json_t *say(struct world *w, const char *method, const char *path, const 
   return json;
 }
 
-static size_t length(json_t *json, const char *key) { return json_array_size(json_object_get(json, key)); }
+static size_t length(json_t *json, const char *key) {
+  return json_array_size(json_object_get(json, key));
+}
 
 static json_t *deploy(struct world *w, const char *body, size_t deployed, size_t unchanged) {
   json_t *json = say(w, "POST", "/api/v1/deploy", body, NULL, NULL, 200);
@@ -35,7 +39,9 @@ static json_t *deploy(struct world *w, const char *body, size_t deployed, size_t
   return json;
 }
 
-static const Model__Service *service(struct world *w, const char *name) { return api_cache_service(&w->api.cache, "shop", name, NULL); }
+static const Model__Service *service(struct world *w, const char *name) {
+  return api_cache_service(&w->api.cache, "shop", name, NULL);
+}
 
 static void a_revision_only_for_what_changed(void **state) {
   struct world *w = *state;
@@ -164,15 +170,18 @@ static void prune_removes_what_is_no_longer_there(void **state) {
 static void all_faults_and_nothing_changed(void **state) {
   struct world *w = *state;
   unsigned commits = w->commits;
-  json_t *json = say(w, "POST", "/api/v1/deploy",
-                     "{\"services\":[{\"name\":\"ok\",\"project\":\"p\",\"image\":\"x\"},{\"name\":\"B\",\"project\":\"p\",\"image\":5,\"portt\":1}]}", NULL, NULL, 400);
+  json_t *json =
+      say(w, "POST", "/api/v1/deploy",
+          "{\"services\":[{\"name\":\"ok\",\"project\":\"p\",\"image\":\"x\"},{\"name\":\"B\",\"project\":\"p\",\"image\":5,\"portt\":1}]}", NULL,
+          NULL, 400);
   assert_true(length(json, "details") >= 3);
   assert_string_equal(json_string_value(json_object_get(json, "code")), "invalid");
   json_decref(json);
   json = say(w, "POST", "/api/v1/deploy", "{\"services\":[{\"name\":\"p\",\"project\":\"p\",\"image\":\"x\",\"privileged\":true}]}", NULL, NULL, 422);
   json_decref(json);
   json = say(w, "POST", "/api/v1/deploy",
-             "{\"services\":[{\"name\":\"p\",\"project\":\"p\",\"image\":\"x\",\"mounts\":[{\"source\":\"./f\",\"target\":\"/f\",\"files\":[{\"path\":\"\",\"sha256\":"
+             "{\"services\":[{\"name\":\"p\",\"project\":\"p\",\"image\":\"x\",\"mounts\":[{\"source\":\"./f\",\"target\":\"/"
+             "f\",\"files\":[{\"path\":\"\",\"sha256\":"
              "\"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\",\"mode\":420}]}]}]}",
              NULL, NULL, 422);
   json_decref(json);
@@ -181,12 +190,24 @@ static void all_faults_and_nothing_changed(void **state) {
 
 static void bodies_that_are_none(void **state) {
   struct world *w = *state;
-  static const char *const bodies[] = {"",        "[]",         "null",         "{",           "{\"a\":1,\"a\":2}", "{\"services\":{}}", "{\"services\":[1]}",
-                                       "NaN",     "{\"x\":NaN}", "{\"services\":[{\"name\":\"\\ud800\"}]}", "{\"services\":[{\"name\":\"a\\u0000b\"}]}",
-                                       "\xff\xfe", "{\"jobs\":[{}]}", "{\"services\":[],\"what\":1}"};
+  static const char *const bodies[] = {"",
+                                       "[]",
+                                       "null",
+                                       "{",
+                                       "{\"a\":1,\"a\":2}",
+                                       "{\"services\":{}}",
+                                       "{\"services\":[1]}",
+                                       "NaN",
+                                       "{\"x\":NaN}",
+                                       "{\"services\":[{\"name\":\"\\ud800\"}]}",
+                                       "{\"services\":[{\"name\":\"a\\u0000b\"}]}",
+                                       "\xff\xfe",
+                                       "{\"jobs\":[{}]}",
+                                       "{\"services\":[],\"what\":1}"};
   for (size_t i = 0; i < sizeof bodies / sizeof bodies[0]; i++)
     json_decref(say(w, "POST", "/api/v1/deploy", bodies[i], NULL, NULL, 400));
-  static const char *const scales[] = {"{}", "{\"replicas\":-1}", "{\"replicas\":1.5}", "{\"replicas\":\"3\"}", "{\"replicas\":100000}", "{\"replicas\":1,\"x\":2}"};
+  static const char *const scales[] = {
+      "{}", "{\"replicas\":-1}", "{\"replicas\":1.5}", "{\"replicas\":\"3\"}", "{\"replicas\":100000}", "{\"replicas\":1,\"x\":2}"};
   json_decref(deploy(w, ONE, 1, 0));
   for (size_t i = 0; i < sizeof scales / sizeof scales[0]; i++)
     json_decref(say(w, "POST", "/api/v1/services/api/scale", scales[i], NULL, NULL, 400));
@@ -295,22 +316,14 @@ static void a_deploy_is_followed_to_its_end(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, world_teardown)
-      T(a_revision_only_for_what_changed),
-      T(replicas_are_no_revision_and_scale_survives),
-      T(failed_revisions_are_tried_again),
-      T(stop_start_and_delete),
-      T(numbers_go_on_after_a_purge),
-      T(restart_redeploy_rollback),
-      T(a_dry_run_writes_nothing),
-      T(prune_removes_what_is_no_longer_there),
-      T(all_faults_and_nothing_changed),
-      T(bodies_that_are_none),
-      T(one_name_in_several_projects),
-      T(somebody_was_faster),
-      T(cluster_toml_takes_an_admin),
-      T(old_revisions_are_let_go),
-      T(every_change_is_in_the_history),
-      T(a_deploy_is_followed_to_its_end),
+      T(a_revision_only_for_what_changed), T(replicas_are_no_revision_and_scale_survives),
+      T(failed_revisions_are_tried_again), T(stop_start_and_delete),
+      T(numbers_go_on_after_a_purge),      T(restart_redeploy_rollback),
+      T(a_dry_run_writes_nothing),         T(prune_removes_what_is_no_longer_there),
+      T(all_faults_and_nothing_changed),   T(bodies_that_are_none),
+      T(one_name_in_several_projects),     T(somebody_was_faster),
+      T(cluster_toml_takes_an_admin),      T(old_revisions_are_let_go),
+      T(every_change_is_in_the_history),   T(a_deploy_is_followed_to_its_end),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

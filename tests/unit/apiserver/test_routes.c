@@ -132,10 +132,16 @@ static void unknown_paths_and_methods(void **state) {
     const char *method, *path, *token;
     int status;
   } cases[] = {
-      {"GET", "/api/v1/nothing", NULL, 401},          {"GET", "/api/v1/nothing", "secret-viewer", 404}, {"PUT", "/api/v1/status", NULL, 401},
-      {"PUT", "/api/v1/status", "secret-viewer", 405}, {"GET", "/", "secret-viewer", 404},               {"GET", "/api/v1/services/", "secret-viewer", 404},
-      {"GET", "/api/v1/services/a/b", "secret-viewer", 404}, {"GET", "/api/v1/services/api/explain/", "secret-viewer", 404},
-      {"HEAD", "/api/v1/status", "secret-viewer", 200}, {"POST", "/api/v1/services/api/promote", "secret-admin", 404},
+      {"GET", "/api/v1/nothing", NULL, 401},
+      {"GET", "/api/v1/nothing", "secret-viewer", 404},
+      {"PUT", "/api/v1/status", NULL, 401},
+      {"PUT", "/api/v1/status", "secret-viewer", 405},
+      {"GET", "/", "secret-viewer", 404},
+      {"GET", "/api/v1/services/", "secret-viewer", 404},
+      {"GET", "/api/v1/services/a/b", "secret-viewer", 404},
+      {"GET", "/api/v1/services/api/explain/", "secret-viewer", 404},
+      {"HEAD", "/api/v1/status", "secret-viewer", 200},
+      {"POST", "/api/v1/services/api/promote", "secret-admin", 404},
   };
   for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
     struct api_request *r = ask(w, cases[i].method, cases[i].path, cases[i].token, NULL, NULL, NULL);

@@ -80,7 +80,9 @@ static void large_deltas_come_in_pieces(void **state) {
 
 /* ---- routes ---- */
 
-static bool look(struct world *w, struct api_route_table *t) { return api_routes_update(t, &w->api.cache, "shop", "web"); }
+static bool look(struct world *w, struct api_route_table *t) {
+  return api_routes_update(t, &w->api.cache, "shop", "web");
+}
 
 static void web(struct world *w) {
   put_service(w, "shop", "web", 1, 2);
@@ -235,7 +237,8 @@ static void after_a_restart_proxies_may_serve_an_old_table(void **state) {
   put_revision(w, "shop", "job", 1, "x:1", NULL);
   put_instance(w, "shop", "job", 1, 1, "n1", DRAIN);
   api_routes_update(&t, &w->api.cache, "shop", "job");
-  assert_true(api_routes_drained(&t, &w->api.cache, api_cache_instance(&w->api.cache, "shop", "job", 1), 2 * SEC, &again)); /* never routed: at once */
+  assert_true(
+      api_routes_drained(&t, &w->api.cache, api_cache_instance(&w->api.cache, "shop", "job", 1), 2 * SEC, &again)); /* never routed: at once */
   api_routes_fini(&t);
 }
 

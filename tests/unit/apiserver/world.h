@@ -174,7 +174,8 @@ static inline void put_instance(struct world *w, const char *project, const char
   put(w, key, &i.base);
 }
 
-static inline void put_status(struct world *w, const char *project, const char *name, uint64_t number, const char *node, Model__Phase phase, bool ready) {
+static inline void put_status(struct world *w, const char *project, const char *name, uint64_t number, const char *node, Model__Phase phase,
+                              bool ready) {
   char key[KEY_MAX];
   Model__InstanceStatus s = MODEL__INSTANCE_STATUS__INIT;
   s.project = TEXT(project);
@@ -189,7 +190,8 @@ static inline void put_status(struct world *w, const char *project, const char *
   put(w, key, &s.base);
 }
 
-static inline void put_rollout(struct world *w, const char *project, const char *name, Model__RolloutState state, uint64_t revision, uint64_t stable) {
+static inline void put_rollout(struct world *w, const char *project, const char *name, Model__RolloutState state, uint64_t revision,
+                               uint64_t stable) {
   char key[KEY_MAX];
   Model__Rollout r = MODEL__ROLLOUT__INIT;
   r.project = TEXT(project);
@@ -204,8 +206,8 @@ static inline void put_rollout(struct world *w, const char *project, const char 
 }
 
 /* One request, as http.c would hand it over; the caller unrefs it. */
-static inline struct api_request *ask(struct world *w, const char *method, const char *path, const char *token, const char *body, const char *query_key,
-                                      const char *query_value) {
+static inline struct api_request *ask(struct world *w, const char *method, const char *path, const char *token, const char *body,
+                                      const char *query_key, const char *query_value) {
   struct api_request *r = api_request_new(&w->api, method, path);
   char authorization[API_TOKEN_MAX + 32];
   assert_non_null(r);
