@@ -37,7 +37,8 @@ def test_docker_restarted_beneath(engine, signo):
         assert len(running(engine)) == 2
         before = set(engine.docker("ps", "-aq", "--no-trunc").split())
         engine.stop(signo)
-        wait_for(lambda: not c.api("GET", "/api/v1/nodes").json()["nodes"][0].get("docker_ok", True) or "ocker" in c.ctl("nodes").stdout, message="the node says that Docker is away")
+        node = wait_for(lambda: next((n for n in c.api("GET", "/api/v1/nodes").json()["nodes"] if n["state"] == "degraded"), None), message="the node says that Docker is away")
+        assert node["reason"]
         time.sleep(0.5)
         engine.start()
         wait_for(lambda: len(running(engine)) == 2 and c.get("web.test").status == 200, 30)

@@ -141,7 +141,7 @@ def test_two_agents_on_one_docker_never_touch_each_others(cluster):
         other.wait_healthy()
         other.ctl("--yes", "rm", "web", "--purge")
         wait_for(lambda: not other.containers())
-        bystander = docker("run", "-d", "--label", f"orca.cluster={other.id}x", APP)
+        bystander = docker("run", "-d", "--network", "none", "--label", f"orca.cluster={other.id}x", APP)
         try:
             other.kill("agent")
             time.sleep(2)
