@@ -195,6 +195,8 @@ bool target_parse(struct target *t, const struct head *h, uint8_t *room, const c
 struct span target_strip(struct span path, size_t prefix_len) {
   if (prefix_len >= path.len)
     return SPAN("/");
+  while (prefix_len && path.at[prefix_len] != '/') /* "/img*": what is left of a segment keeps all of it */
+    prefix_len--;
   path.at += prefix_len;
   path.len -= prefix_len;
   while (path.len > 1 && path.at[0] == '/' && path.at[1] == '/') {

@@ -61,6 +61,7 @@ static void test_hosts(void **state) {
 static void test_strip(void **state) {
   (void)state;
   assert_true(span_is(target_strip(SPAN("/api/x"), 4), "/x") && span_is(target_strip(SPAN("/api"), 4), "/") && span_is(target_strip(SPAN("/api//x"), 4), "/x"));
+  assert_true(span_is(target_strip(SPAN("/v/img1"), 6), "/img1") && span_is(target_strip(SPAN("/img1"), 4), "/img1"));
 }
 
 /* What is written must be read again as the same message, and fit for any client. */
