@@ -117,8 +117,9 @@ int agent_open(struct agent *a, struct daemon *d, struct err *err) {
   a->self = (struct docker_self){a->core.cluster_id, a->core.node};
   agent_node_status_init(a);
   if (!(a->files = files_open(config->state_dir, err)) || !(a->verdicts = verdicts_open(a, err)) || !(a->bus = daemon_bus(d, err)) ||
-      !(a->http = http_client_new(a->loop, err)) || !(a->docker = docker_new(a->loop, a->http, config->docker, err)) || !(a->usage = usage_open(a, err)) ||
-      !(a->keeper = keeper_open(a, err)) || !(a->gateway = gateway_open(a, err)) || agent_docker_start(a, err) < 0)
+      !(a->http = http_client_new(a->loop, err)) || !(a->docker = docker_new(a->loop, a->http, config->docker, err)) ||
+      !(a->usage = usage_open(a, err)) || !(a->keeper = keeper_open(a, err)) || !(a->gateway = gateway_open(a, err)) ||
+      agent_docker_start(a, err) < 0)
     return -1;
   loop_hook_add(a->loop, &a->hook);
   return 0;

@@ -58,7 +58,8 @@ static void fail_now(struct agent *a, const struct agent_action *act, enum err_c
 }
 
 /* body is taken. */
-static void ask(struct agent *a, const struct agent_action *act, const char *method, const char *path, json_t *body, int64_t timeout, docker_done_fn *done) {
+static void ask(struct agent *a, const struct agent_action *act, const char *method, const char *path, json_t *body, int64_t timeout,
+                docker_done_fn *done) {
   struct doing *d = doing_new(a, act);
   struct docker_options o = {.method = method, .path = path, .body = body, .timeout_ns = timeout, .done = done, .arg = d};
   if (!d)
@@ -116,7 +117,8 @@ static void on_inspected(void *arg, const struct docker_reply *reply) {
   struct doing *d = arg;
   struct agent_container c = {0};
   struct err err;
-  struct agent_event ev = {.kind = AGENT_EV_DONE, .op = d->act.op, .instance = d->act.instance, .code = reply->code, .text = reply->message, .containers = &c};
+  struct agent_event ev = {
+      .kind = AGENT_EV_DONE, .op = d->act.op, .instance = d->act.instance, .code = reply->code, .text = reply->message, .containers = &c};
   if (reply->code == ERR_NONE && docker_parse_inspect(reply->json, &d->a->self, &c, &err) < 0) {
     ev.code = err.code;
     ev.text = err.msg;
@@ -277,7 +279,8 @@ static void on_networks(void *arg, const struct docker_reply *reply) {
     const char *id = duplicate(l->networks, l->network_count, n);
     char path[AGENT_CONTAINER_ID + 32];
     snprintf(path, sizeof path, "/networks/%s", id ? id : "");
-    if (id && !docker_call(l->a->docker, &(struct docker_options){.method = "DELETE", .path = path, .timeout_ns = QUICK, .done = on_duplicate_removed}))
+    if (id &&
+        !docker_call(l->a->docker, &(struct docker_options){.method = "DELETE", .path = path, .timeout_ns = QUICK, .done = on_duplicate_removed}))
       listing_note(l, ERR_MEMORY, "no memory");
   }
   listing_part(l);
@@ -305,7 +308,8 @@ static int filtered(const struct agent *a, const char *what, bool with_node, cha
 
 static void list_one(struct listing *l, const char *what, bool with_node, docker_done_fn *done) {
   char path[2048];
-  if (filtered(l->a, what, with_node, path) < 0 || !docker_call(l->a->docker, &(struct docker_options){.method = "GET", .path = path, .timeout_ns = QUICK, .done = done, .arg = l})) {
+  if (filtered(l->a, what, with_node, path) < 0 ||
+      !docker_call(l->a->docker, &(struct docker_options){.method = "GET", .path = path, .timeout_ns = QUICK, .done = done, .arg = l})) {
     listing_note(l, ERR_MEMORY, "no memory");
     l->left--;
   }
@@ -406,7 +410,8 @@ static bool on_pull_data(void *arg, const uint8_t *data, size_t len) {
 static void on_pull_done(void *arg, const struct docker_reply *reply) {
   struct pulling *p = arg;
   if (reply->code != ERR_NONE)
-    pull_end(p, reply->code == ERR_CANCELLED ? ERR_INVALID : reply->code, reply->code == ERR_CANCELLED ? "Docker's answer is not understood" : reply->message);
+    pull_end(p, reply->code == ERR_CANCELLED ? ERR_INVALID : reply->code,
+             reply->code == ERR_CANCELLED ? "Docker's answer is not understood" : reply->message);
   else if (p->pull.error[0])
     pull_end(p, ERR_NOT_FOUND, p->pull.error);
   else
@@ -433,13 +438,10 @@ static void do_pull(struct agent *a, const struct agent_action *act) {
   char *auth = docker_auth_header(ref.registry);
   const char *headers[] = {auth, NULL};
   log_info("pulling", "image", act->name);
-  p->call = docker_call(a->docker, &(struct docker_options){.method = "POST",
-                                                            .path = path,
-                                                            .headers = headers,
-                                                            .timeout_ns = PULL_TIMEOUT,
-                                                            .data = on_pull_data,
-                                                            .done = on_pull_done,
-                                                            .arg = p});
+  p->call = docker_call(
+      a->docker,
+      &(struct docker_options){
+          .method = "POST", .path = path, .headers = headers, .timeout_ns = PULL_TIMEOUT, .data = on_pull_data, .done = on_pull_done, .arg = p});
   docker_auth_free(auth);
   if (!p->call || loop_timer_in(a->loop, &p->idle, PULL_IDLE, NULL) < 0) {
     docker_cancel(p->call);
@@ -457,7 +459,8 @@ static void network_answer(struct agent *a, const struct agent_action *act, enum
 static void on_network_found(void *arg, const struct docker_reply *reply) {
   struct doing *d = arg;
   const json_t *labels = json_object_get(reply->json, "Labels");
-  const char *cluster = json_string_value(json_object_get(labels, AGENT_LABEL_CLUSTER)), *node = json_string_value(json_object_get(labels, AGENT_LABEL_NODE));
+  const char *cluster = json_string_value(json_object_get(labels, AGENT_LABEL_CLUSTER)),
+             *node = json_string_value(json_object_get(labels, AGENT_LABEL_NODE));
   bool cluster_ok = cluster && strcmp(cluster, d->a->self.cluster_id) == 0;
   if (reply->code == ERR_NONE && !cluster_ok)
     network_answer(d->a, &d->act, ERR_CONFLICT, "its name is taken by a network that is not this cluster's", false);
@@ -590,7 +593,8 @@ int agent_docker_start(struct agent *a, struct err *err) {
   static const struct docker_link_ops ops = {.up = on_up, .down = on_down, .event = on_event};
   char filters[512];
   snprintf(filters, sizeof filters,
-           "{\"type\":[\"container\"],\"event\":[\"start\",\"die\",\"oom\",\"destroy\"],\"label\":[\"" AGENT_LABEL_CLUSTER "=%s\",\"" AGENT_LABEL_NODE "=%s\"]}",
+           "{\"type\":[\"container\"],\"event\":[\"start\",\"die\",\"oom\",\"destroy\"],\"label\":[\"" AGENT_LABEL_CLUSTER "=%s\",\"" AGENT_LABEL_NODE
+           "=%s\"]}",
            a->self.cluster_id, a->self.node);
   return docker_link_start(a->docker, filters, &ops, a, err);
 }

@@ -137,7 +137,8 @@ int cgroup_read_node(const char *proc, uint64_t *ret_cpu_ns, uint64_t *ret_memor
   if (read_file(proc, "meminfo", text, sizeof text) < 0 || !field(text, "MemTotal", &total) || !field(text, "MemAvailable", &available))
     return -1;
   if (read_file(proc, "stat", text, sizeof text) < 0 ||
-      sscanf(text, "cpu %" SCNu64 " %" SCNu64 " %" SCNu64 " %" SCNu64 " %" SCNu64 " %" SCNu64 " %" SCNu64, &user, &nice, &kernel, &idle, &iowait, &irq, &softirq) != 7)
+      sscanf(text, "cpu %" SCNu64 " %" SCNu64 " %" SCNu64 " %" SCNu64 " %" SCNu64 " %" SCNu64 " %" SCNu64, &user, &nice, &kernel, &idle, &iowait,
+             &irq, &softirq) != 7)
     return -1;
   long hz = sysconf(_SC_CLK_TCK);
   *ret_cpu_ns = (user + nice + kernel + irq + softirq) * (UINT64_C(1000000000) / (uint64_t)(hz > 0 ? hz : 100));

@@ -40,9 +40,9 @@ struct agent_container {
   uint8_t restart; /* Model__RestartPolicy by its label */
   enum agent_cstate state;
   bool host_network;
-  char network[AGENT_NAME_MAX]; /* the one it was made on */
-  char address[46];             /* on that network; "" when it has none */
-  bool detailed;                /* the fields below are known (inspect); a list has them not */
+  char network[AGENT_NAME_MAX];    /* the one it was made on */
+  char address[46];                /* on that network; "" when it has none */
+  bool detailed;                   /* the fields below are known (inspect); a list has them not */
   int64_t started_ns, finished_ns; /* Unix time; 0: never */
   int32_t exit_code;
   bool oom_killed;

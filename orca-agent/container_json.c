@@ -122,7 +122,8 @@ static json_t *mounts(const struct agent_core *core, const struct agent_instance
     const Model__Volume *v = spec->volumes[n];
     char name[AGENT_NAME_MAX];
     agent_volume_name(core, i->project, PB_STR(v->source), name);
-    add(array, json_pack("{s:s, s:s, s:s, s:b}", "Type", "volume", "Source", name, "Target", PB_STR(v->target), "ReadOnly", PB_GET(v, read_only, 0)), ok);
+    add(array, json_pack("{s:s, s:s, s:s, s:b}", "Type", "volume", "Source", name, "Target", PB_STR(v->target), "ReadOnly", PB_GET(v, read_only, 0)),
+        ok);
   }
   for (size_t n = 0; n < spec->n_mounts; n++) {
     const Model__Mount *m = spec->mounts[n];
@@ -163,7 +164,8 @@ static void gpus(const Model__Gpu *gpu, json_t *host_config, json_t *device_list
     device(device_list, "/dev/dri", "/dev/dri", "rwm", ok);
     return;
   }
-  put(host_config, "DeviceRequests", json_pack("[{s:s, s:i, s:[[s]]}]", "Driver", "nvidia", "Count", (int)(count > 64 ? 64 : count), "Capabilities", "gpu"), ok);
+  put(host_config, "DeviceRequests",
+      json_pack("[{s:s, s:i, s:[[s]]}]", "Driver", "nvidia", "Count", (int)(count > 64 ? 64 : count), "Capabilities", "gpu"), ok);
 }
 
 static void resources(const Model__ServiceSpec *spec, json_t *host_config, json_t *device_list, bool *ok) {
@@ -201,8 +203,8 @@ static json_t *endpoint(const struct agent_instance *i, const Model__ServiceSpec
   return json_pack("{s:o}", "Aliases", aliases);
 }
 
-static json_t *host_config(const struct agent_core *core, const struct agent_instance *i, const Model__ServiceSpec *spec, const struct agent_container_source *from,
-                           const char *network, json_t *bindings, bool *ok) {
+static json_t *host_config(const struct agent_core *core, const struct agent_instance *i, const Model__ServiceSpec *spec,
+                           const struct agent_container_source *from, const char *network, json_t *bindings, bool *ok) {
   json_t *hc = json_object(), *device_list = json_array();
   put(hc, "NetworkMode", json_string(*network ? network : "host"), ok);
   put(hc, "RestartPolicy", json_pack("{s:s}", "Name", "no"), ok); /* the agent restarts, nobody else */
@@ -219,7 +221,8 @@ static json_t *host_config(const struct agent_core *core, const struct agent_ins
   return hc;
 }
 
-json_t *agent_container_json(const struct agent_core *core, const struct agent_instance *i, const struct agent_container_source *from, struct err *err) {
+json_t *agent_container_json(const struct agent_core *core, const struct agent_instance *i, const struct agent_container_source *from,
+                             struct err *err) {
   const Model__ServiceSpec *spec = agent_instance_spec(i);
   char network[AGENT_NAME_MAX];
   bool ok = true;
@@ -265,8 +268,8 @@ json_t *agent_container_json(const struct agent_core *core, const struct agent_i
 json_t *agent_network_json(const struct agent_core *core, const char *name, const char *project, const char *node_address) {
   return json_pack("{s:s, s:b, s:s, s:{s:s, s:s, s:s}, s:{s:s, s:s, s:s}}", "Name", name, "CheckDuplicate", 1, "Driver", "bridge", "Options",
                    "com.docker.network.bridge.enable_icc", "true", "com.docker.network.bridge.enable_ip_masquerade", "true",
-                   "com.docker.network.bridge.host_binding_ipv4", strchr(node_address, ':') ? "127.0.0.1" : node_address, "Labels", AGENT_LABEL_CLUSTER,
-                   core->cluster_id, AGENT_LABEL_NODE, core->node, AGENT_LABEL_PROJECT, project);
+                   "com.docker.network.bridge.host_binding_ipv4", strchr(node_address, ':') ? "127.0.0.1" : node_address, "Labels",
+                   AGENT_LABEL_CLUSTER, core->cluster_id, AGENT_LABEL_NODE, core->node, AGENT_LABEL_PROJECT, project);
 }
 
 json_t *agent_volume_json(const struct agent_core *core, const char *project, const Model__Volume *volume) {

@@ -69,20 +69,20 @@ struct agent_instance {
 
   enum agent_op op; /* in flight */
   uint64_t op_id;
-  bool died_meanwhile;  /* a die event came while op START was in flight */
-  uint64_t touched;     /* step number of the last change of facts or op: an older list does not know better */
-  bool queued;          /* waits for a slot */
+  bool died_meanwhile; /* a die event came while op START was in flight */
+  uint64_t touched;    /* step number of the last change of facts or op: an older list does not know better */
+  bool queued;         /* waits for a slot */
   uint64_t queued_at;
 
   bool prepared, recreate, gone;
   int64_t exit_handled_ns; /* Docker's time of the last exit that was acted upon */
   uint64_t seen_seq;       /* step of the last list or full desired state that had it */
-  bool restart_wanted; /* its liveness probe or the loss of its network asks for it */
-  bool forced_restart; /* the exit that follows was ours: it starts again whatever the exit code */
+  bool restart_wanted;     /* its liveness probe or the loss of its network asks for it */
+  bool forced_restart;     /* the exit that follows was ours: it starts again whatever the exit code */
   char restart_reason[200];
   struct agent_backoff crash, failure;
-  int64_t next_try;   /* mono; 0: at once */
-  int64_t run_since;  /* mono */
+  int64_t next_try;  /* mono; 0: at once */
+  int64_t run_since; /* mono */
   unsigned stop_tries, address_tries;
   uint32_t restarts;
   int32_t last_exit; /* how it ended the last time; with exit_handled_ns */
@@ -155,16 +155,16 @@ struct agent_core {
 
 enum agent_event_kind {
   AGENT_EV_DOCKER_UP,
-  AGENT_EV_DOCKER_DOWN,  /* text: why */
-  AGENT_EV_LISTED,       /* op, code, containers; networks */
-  AGENT_EV_DESIRED,      /* desired */
-  AGENT_EV_DONE,         /* op of an instance: code, http, text; container (inspect), text = id (create) */
-  AGENT_EV_CONTAINER,    /* Docker says: what, container_id, time_ns, exit_code */
-  AGENT_EV_IMAGE_LOOKED, /* op, code; image_id, image_digest */
-  AGENT_EV_IMAGE_PULLED, /* op, code, text */
+  AGENT_EV_DOCKER_DOWN,    /* text: why */
+  AGENT_EV_LISTED,         /* op, code, containers; networks */
+  AGENT_EV_DESIRED,        /* desired */
+  AGENT_EV_DONE,           /* op of an instance: code, http, text; container (inspect), text = id (create) */
+  AGENT_EV_CONTAINER,      /* Docker says: what, container_id, time_ns, exit_code */
+  AGENT_EV_IMAGE_LOOKED,   /* op, code; image_id, image_digest */
+  AGENT_EV_IMAGE_PULLED,   /* op, code, text */
   AGENT_EV_IMAGE_PROGRESS, /* op, text */
-  AGENT_EV_NETWORK_DONE, /* op, code, text; ours */
-  AGENT_EV_VERDICT,      /* instance, container_id, started_ms, verdict, live */
+  AGENT_EV_NETWORK_DONE,   /* op, code, text; ours */
+  AGENT_EV_VERDICT,        /* instance, container_id, started_ms, verdict, live */
   AGENT_EV_TICK,
 };
 

@@ -70,8 +70,8 @@ struct agent_image *agent_image_for(struct agent_step *s, const struct agent_ins
 bool agent_image_wanted(const struct agent_core *core, const struct agent_image *image) {
   for (size_t n = 0; n < core->count; n++) {
     const struct agent_instance *i = core->instances[n];
-    if (i->want == AGENT_WANT_RUN && i->assigned->revision && i->assigned->revision->number == image->revision && strcmp(i->service, image->service) == 0 &&
-        strcmp(i->project, image->project) == 0)
+    if (i->want == AGENT_WANT_RUN && i->assigned->revision && i->assigned->revision->number == image->revision &&
+        strcmp(i->service, image->service) == 0 && strcmp(i->project, image->project) == 0)
       return true;
   }
   return image->op_id != 0;

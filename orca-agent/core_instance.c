@@ -245,7 +245,8 @@ static bool mismatch(const struct agent_instance *i) {
     return false;
   const Model__Instance *inst = i->assigned->instance;
   const Model__Revision *rev = i->assigned->revision;
-  return i->c.epoch != inst->epoch || i->c.revision != inst->revision || (rev && rev->spec_hash && i->c.spec_hash[0] && strcmp(rev->spec_hash, i->c.spec_hash) != 0);
+  return i->c.epoch != inst->epoch || i->c.revision != inst->revision ||
+         (rev && rev->spec_hash && i->c.spec_hash[0] && strcmp(rev->spec_hash, i->c.spec_hash) != 0);
 }
 
 /* Asked politely, then killed, then removed by force: a stop can hang for ever. */
@@ -376,8 +377,8 @@ static void start_again(struct agent_step *s, struct agent_instance *i) {
     set_phase(s, i, MODEL__PHASE__PHASE_EXITED, "exit code %" PRId32 "%s", i->c.exit_code, oom);
   } else if (waiting(s, i)) {
     if (i->phase != MODEL__PHASE__PHASE_FAILED)
-      set_phase(s, i, MODEL__PHASE__PHASE_BACKOFF, "exit code %" PRId32 "%s%s%s", i->c.exit_code, oom, i->restart_reason[0] && i->forced_restart ? "; " : "",
-                i->forced_restart ? i->restart_reason : "");
+      set_phase(s, i, MODEL__PHASE__PHASE_BACKOFF, "exit code %" PRId32 "%s%s%s", i->c.exit_code, oom,
+                i->restart_reason[0] && i->forced_restart ? "; " : "", i->forced_restart ? i->restart_reason : "");
   } else {
     start(s, i);
   }
@@ -516,7 +517,8 @@ void agent_instance_listed(struct agent_step *s, struct agent_instance *i, const
       no_container(i);
     return;
   }
-  bool same = strcmp(i->c.id, found->id) == 0 && i->c.state == found->state && (found->state != AGENT_C_RUNNING || strcmp(i->c.address, found->address) == 0);
+  bool same =
+      strcmp(i->c.id, found->id) == 0 && i->c.state == found->state && (found->state != AGENT_C_RUNNING || strcmp(i->c.address, found->address) == 0);
   if (same)
     return;
   /* The list lacks what matters (exit code, start): look closer. */

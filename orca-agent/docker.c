@@ -309,7 +309,8 @@ static void on_version(void *arg, const struct docker_reply *reply) {
   char path[1024], escaped[768];
   if (http_escape(d->filters, escaped, sizeof escaped) < 0)
     return;
-  snprintf(path, sizeof path, "/events?since=%" PRId64 ".%09" PRId64 "&filters=%s", d->last_event_ns / NS_PER_SEC, d->last_event_ns % NS_PER_SEC, escaped);
+  snprintf(path, sizeof path, "/events?since=%" PRId64 ".%09" PRId64 "&filters=%s", d->last_event_ns / NS_PER_SEC, d->last_event_ns % NS_PER_SEC,
+           escaped);
   d->lines = DOCKER_LINES_INIT;
   d->events = docker_call(d, &(struct docker_options){.method = "GET", .path = path, .data = on_event_data, .done = on_events_end, .arg = d});
   if (!d->events) {

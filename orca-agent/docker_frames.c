@@ -1,6 +1,7 @@
 #include "orca-agent/docker_frames.h"
 
-bool docker_frames_feed(struct docker_frames *f, const uint8_t *data, size_t len, void (*out)(void *arg, int stream, const uint8_t *data, size_t len), void *arg) {
+bool docker_frames_feed(struct docker_frames *f, const uint8_t *data, size_t len, void (*out)(void *arg, int stream, const uint8_t *data, size_t len),
+                        void *arg) {
   while (len) {
     if (f->left) {
       size_t take = f->left < len ? f->left : len;

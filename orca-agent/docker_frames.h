@@ -9,10 +9,11 @@
 
 struct docker_frames {
   uint8_t head[8];
-  unsigned have;  /* of the header */
-  uint32_t left;  /* of the payload */
+  unsigned have; /* of the header */
+  uint32_t left; /* of the payload */
 };
 /* Hands on the payload piece by piece (stream 1: stdout, 2: stderr). false: not frames. */
-bool docker_frames_feed(struct docker_frames *f, const uint8_t *data, size_t len, void (*out)(void *arg, int stream, const uint8_t *data, size_t len), void *arg);
+bool docker_frames_feed(struct docker_frames *f, const uint8_t *data, size_t len, void (*out)(void *arg, int stream, const uint8_t *data, size_t len),
+                        void *arg);
 
 #endif

@@ -6,7 +6,8 @@ void docker_lines_fini(struct docker_lines *lines) {
   buf_free(&lines->rest);
 }
 
-bool docker_lines_feed(struct docker_lines *lines, const uint8_t *data, size_t len, bool (*line)(void *arg, const char *text, size_t len), void *arg) {
+bool docker_lines_feed(struct docker_lines *lines, const uint8_t *data, size_t len, bool (*line)(void *arg, const char *text, size_t len),
+                       void *arg) {
   while (len) {
     const uint8_t *end = memchr(data, '\n', len);
     size_t take = end ? (size_t)(end - data) : len;

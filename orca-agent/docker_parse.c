@@ -48,7 +48,8 @@ int64_t docker_parse_time(const char *text) {
     return 0;
   int64_t century = two(text), year = two(text + 2), month = two(text + 5), day = two(text + 8);
   int64_t hour = two(text + 11), minute = two(text + 14), second = two(text + 17);
-  if (century < 0 || year < 0 || month < 1 || month > 12 || day < 1 || day > 31 || hour < 0 || hour > 23 || minute < 0 || minute > 59 || second < 0 || second > 60)
+  if (century < 0 || year < 0 || month < 1 || month > 12 || day < 1 || day > 31 || hour < 0 || hour > 23 || minute < 0 || minute > 59 || second < 0 ||
+      second > 60)
     return 0;
   year += century * 100;
   if (year < 1970 || year > 2200)
@@ -66,7 +67,8 @@ int64_t docker_parse_time(const char *text) {
   } else if (strcmp(p, "Z") != 0) {
     return 0;
   }
-  struct tm tm = {.tm_year = (int)year - 1900, .tm_mon = (int)month - 1, .tm_mday = (int)day, .tm_hour = (int)hour, .tm_min = (int)minute, .tm_sec = (int)second};
+  struct tm tm = {
+      .tm_year = (int)year - 1900, .tm_mon = (int)month - 1, .tm_mday = (int)day, .tm_hour = (int)hour, .tm_min = (int)minute, .tm_sec = (int)second};
   return ((int64_t)timegm(&tm) - offset) * NS_PER_SEC + nanos;
 }
 
@@ -168,7 +170,8 @@ int docker_parse_inspect(const json_t *json, const struct docker_self *self, str
   c.oom_killed = json_is_true(json_object_get(state, "OOMKilled"));
   json_int_t pid = json_integer_value(json_object_get(state, "Pid"));
   c.pid = pid > 0 && pid < INT32_MAX ? (pid_t)pid : 0;
-  read_network(json_object_get(json_object_get(json, "NetworkSettings"), "Networks"), text_of(json_object_get(json, "HostConfig"), "NetworkMode"), &c);
+  read_network(json_object_get(json_object_get(json, "NetworkSettings"), "Networks"), text_of(json_object_get(json, "HostConfig"), "NetworkMode"),
+               &c);
   *ret = c;
   return 0;
 }

@@ -137,8 +137,10 @@ static void on_created(void *arg, const struct docker_reply *reply) {
   char path[AGENT_CONTAINER_ID + 32];
   snprintf(path, sizeof path, "/exec/%s/start", e->id);
   json_t *body = json_pack("{s:b, s:b}", "Detach", 0, "Tty", 0);
-  e->docker = body ? docker_call(e->a->docker, &(struct docker_options){.method = "POST", .path = path, .body = body, .data = on_stream, .done = on_ended, .arg = e})
-                   : NULL;
+  e->docker = body
+                  ? docker_call(e->a->docker,
+                                &(struct docker_options){.method = "POST", .path = path, .body = body, .data = on_stream, .done = on_ended, .arg = e})
+                  : NULL;
   if (!e->docker)
     give_up(e, ERR_MEMORY, "no memory");
 }
@@ -183,7 +185,8 @@ void exec_run(struct agent *a, struct bus_call *call, const char *container, cha
   if (timeout_ms == 0 || timeout_ms > MAX_TIMEOUT_MS)
     timeout_ms = MAX_TIMEOUT_MS;
   snprintf(path, sizeof path, "/containers/%s/exec", container);
-  e->docker = docker_call(a->docker, &(struct docker_options){.method = "POST", .path = path, .body = body, .timeout_ns = QUICK, .done = on_created, .arg = e});
+  e->docker = docker_call(a->docker,
+                          &(struct docker_options){.method = "POST", .path = path, .body = body, .timeout_ns = QUICK, .done = on_created, .arg = e});
   if (!e->docker || loop_timer_in(a->loop, &e->timer, (int64_t)timeout_ms * NS_PER_MS, NULL) < 0) {
     docker_cancel(e->docker);
     give_up(e, ERR_MEMORY, "no memory");

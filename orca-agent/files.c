@@ -47,7 +47,8 @@ static int take_lock(struct files *f, struct err *err) {
   if (flock(f->lock_fd, LOCK_EX | LOCK_NB) < 0) {
     int why = errno;
     ssize_t n = read(f->lock_fd, pid, sizeof pid - 1);
-    return why == EWOULDBLOCK ? err_set(err, ERR_CONFLICT, "%s is in use by another orca-agent, process %.*s", f->dir, n > 0 ? (int)strcspn(pid, "\n") : 1, n > 0 ? pid : "?")
+    return why == EWOULDBLOCK ? err_set(err, ERR_CONFLICT, "%s is in use by another orca-agent, process %.*s", f->dir,
+                                        n > 0 ? (int)strcspn(pid, "\n") : 1, n > 0 ? pid : "?")
                               : err_errno(err, why, "lock %s", path);
   }
   int len = snprintf(pid, sizeof pid, "%d\n", (int)getpid());
@@ -227,7 +228,8 @@ static int lay_one(struct files *f, const char *root, const Model__Mount *mount,
   size_t len = 0;
   if (!relative_valid(relative))
     return err_set(err, ERR_INVALID, "mount %s: a file's path leaves it", PB_STR(mount->target));
-  if (make_parents(root, relative, err) < 0 || path_join(path, err, "%s/%s", root, relative) < 0 || read_content(f, PB_STR(file->sha256), &data, &len, err) < 0)
+  if (make_parents(root, relative, err) < 0 || path_join(path, err, "%s/%s", root, relative) < 0 ||
+      read_content(f, PB_STR(file->sha256), &data, &len, err) < 0)
     return -1;
   int rc = write_file(path, data, len, PB_GET(file, mode, 0644) & 0777, err);
   free(data);
@@ -256,8 +258,8 @@ static bool below(const char *path, const char *allowed) {
   return len && allowed[0] == '/' && strncmp(path, allowed, len) == 0 && (len == 1 || path[len] == 0 || path[len] == '/');
 }
 
-int files_source(const struct files *f, const char *container, size_t index, const Model__Mount *mount, const Model__ClusterSpec *cluster, char out[PATH_MAX],
-                 struct err *err) {
+int files_source(const struct files *f, const char *container, size_t index, const Model__Mount *mount, const Model__ClusterSpec *cluster,
+                 char out[PATH_MAX], struct err *err) {
   if (mount->n_files)
     return path_join(out, err, is_single(mount) ? "%s/mounts/%s/%zu/file" : "%s/mounts/%s/%zu", f->dir, container, index);
   const char *source = PB_STR(mount->source);

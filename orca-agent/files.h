@@ -28,8 +28,8 @@ int files_put(struct files *f, const char *sha256, const void *content, size_t l
 /* Makes the tree of one mount anew. container: its name. */
 int files_lay(struct files *f, const char *container, size_t index, const Model__Mount *mount, struct err *err);
 /* What Docker shall bind: the laid tree, or the real path of an allowed host path. */
-int files_source(const struct files *f, const char *container, size_t index, const Model__Mount *mount, const Model__ClusterSpec *cluster, char out[PATH_MAX],
-                 struct err *err);
+int files_source(const struct files *f, const char *container, size_t index, const Model__Mount *mount, const Model__ClusterSpec *cluster,
+                 char out[PATH_MAX], struct err *err);
 void files_drop(struct files *f, const char *container); /* the trees of a container that is gone */
 
 #endif

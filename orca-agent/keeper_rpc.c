@@ -112,7 +112,8 @@ static void tell(struct stream *s) {
     memcpy(entry.instance, i->id, sizeof entry.instance);
     memcpy(entry.container, i->c.id, sizeof entry.container);
     struct told *old = told_of(s, i->id);
-    bool same = s->full_sent && old && strcmp(old->container, entry.container) == 0 && old->started_ms == entry.started_ms && old->revision == entry.revision;
+    bool same =
+        s->full_sent && old && strcmp(old->container, entry.container) == 0 && old->started_ms == entry.started_ms && old->revision == entry.revision;
     if (old)
       old->seen = true;
     now[now_count++] = entry;

@@ -21,7 +21,6 @@ static uint32_t pid_max(void) {
   return n ? n : 32768;
 }
 
-
 void agent_node_status_init(struct agent *a) {
   Model__NodeStatus *st = &a->node;
   struct utsname u;
@@ -73,10 +72,12 @@ void agent_node_status_set_volumes(struct agent *a, const json_t *answer) {
     return;
   for (size_t at = 0; at < count; at++) {
     const json_t *labels = json_object_get(json_array_get(list, at), "Labels");
-    const char *cluster = json_string_value(json_object_get(labels, AGENT_LABEL_CLUSTER)), *node = json_string_value(json_object_get(labels, AGENT_LABEL_NODE));
-    const char *project = json_string_value(json_object_get(labels, AGENT_LABEL_PROJECT)), *source = json_string_value(json_object_get(labels, AGENT_LABEL_VOLUME));
-    if (!cluster || !node || !project || !source || strcmp(cluster, a->self.cluster_id) != 0 || strcmp(node, a->self.node) != 0 || strlen(project) > 64 ||
-        strlen(source) > 128 || asprintf(&names[n], "%s/%s", project, source) < 0)
+    const char *cluster = json_string_value(json_object_get(labels, AGENT_LABEL_CLUSTER)),
+               *node = json_string_value(json_object_get(labels, AGENT_LABEL_NODE));
+    const char *project = json_string_value(json_object_get(labels, AGENT_LABEL_PROJECT)),
+               *source = json_string_value(json_object_get(labels, AGENT_LABEL_VOLUME));
+    if (!cluster || !node || !project || !source || strcmp(cluster, a->self.cluster_id) != 0 || strcmp(node, a->self.node) != 0 ||
+        strlen(project) > 64 || strlen(source) > 128 || asprintf(&names[n], "%s/%s", project, source) < 0)
       continue;
     n++;
   }

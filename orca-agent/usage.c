@@ -29,7 +29,6 @@ struct usage {
   uint64_t node_cpu_ns, node_memory;
 };
 
-
 static struct sample *sample_of(struct usage *u, const struct agent_instance *i) {
   for (size_t n = 0; n < u->count; n++)
     if (u->samples[n].pid == i->c.pid && strcmp(u->samples[n].instance, i->id) == 0)

@@ -74,9 +74,9 @@ static json_t *instance_json(const Model__InstanceStatus *st) {
   char id[INSTANCE_ID_MAX];
   instance_id(id, PB_STR(st->project), PB_STR(st->service), st->number);
   unsigned phase = st->phase < sizeof phases / sizeof *phases ? st->phase : 0;
-  return json_pack("{s:s, s:I, s:s, s:b, s:b, s:s, s:s, s:i, s:i, s:b, s:s, s:I, s:I, s:s}", "id", id, "epoch", (json_int_t)st->epoch, "phase", phases[phase],
-                   "ready", st->ready, "started", st->started, "container", PB_STR(st->container_id), "address", PB_STR(st->address), "restarts",
-                   (int)st->restarts, "exit_code", (int)st->exit_code, "oom", st->oom_killed, "reason", PB_STR(st->reason), "started_ms",
+  return json_pack("{s:s, s:I, s:s, s:b, s:b, s:s, s:s, s:i, s:i, s:b, s:s, s:I, s:I, s:s}", "id", id, "epoch", (json_int_t)st->epoch, "phase",
+                   phases[phase], "ready", st->ready, "started", st->started, "container", PB_STR(st->container_id), "address", PB_STR(st->address),
+                   "restarts", (int)st->restarts, "exit_code", (int)st->exit_code, "oom", st->oom_killed, "reason", PB_STR(st->reason), "started_ms",
                    (json_int_t)st->started_ms, "next_try_ms", (json_int_t)st->next_try_ms, "progress", PB_STR(st->progress));
 }
 
@@ -202,9 +202,9 @@ static void on_target(void *arg, const uint8_t *body, size_t len) {
     die("targets", &err);
   const Keeper__Targets *t = item->targets;
   for (size_t n = 0; n < t->n_set; n++)
-    say("target", json_pack("{s:s, s:s, s:s, s:I, s:b, s:b, s:b, s:i}", "instance", PB_STR(t->set[n]->instance), "container", PB_STR(t->set[n]->container_id),
-                            "address", PB_STR(t->set[n]->address), "started_ms", (json_int_t)t->set[n]->started_ms, "readiness", t->set[n]->readiness != NULL,
-                            "liveness", t->set[n]->liveness != NULL, "full", PB_GET(t, full, 0), "port",
+    say("target", json_pack("{s:s, s:s, s:s, s:I, s:b, s:b, s:b, s:i}", "instance", PB_STR(t->set[n]->instance), "container",
+                            PB_STR(t->set[n]->container_id), "address", PB_STR(t->set[n]->address), "started_ms", (json_int_t)t->set[n]->started_ms,
+                            "readiness", t->set[n]->readiness != NULL, "liveness", t->set[n]->liveness != NULL, "full", PB_GET(t, full, 0), "port",
                             t->set[n]->readiness ? (int)t->set[n]->readiness->port : 0));
   for (size_t n = 0; n < t->n_removed; n++)
     say("target_removed", json_string(t->removed[n]));
@@ -215,7 +215,8 @@ static void on_reply(void *arg, const uint8_t *body, size_t len) {
   (void)arg;
   Keeper__Reply *reply = body ? (Keeper__Reply *)pb_unpack(&keeper__reply__descriptor, body, len, NULL) : NULL;
   if (reply && reply->body_case == KEEPER__REPLY__BODY_EXEC)
-    say("exec", json_pack("{s:i, s:b, s:s}", "exit_code", (int)reply->exec->exit_code, "timed_out", reply->exec->timed_out, "output", PB_STR(reply->exec->output)));
+    say("exec", json_pack("{s:i, s:b, s:s}", "exit_code", (int)reply->exec->exit_code, "timed_out", reply->exec->timed_out, "output",
+                          PB_STR(reply->exec->output)));
   if (reply)
     keeper__reply__free_unpacked(reply, NULL);
 }
@@ -383,7 +384,10 @@ static void assign(char **word, size_t count) {
   PB_SET(i, number, number);
   PB_SET(i, revision, revision);
   PB_SET(i, epoch, strtoull(word[5], NULL, 10));
-  PB_SET(i, desired, strcmp(word[6], "stop") == 0 ? MODEL__DESIRED__DESIRED_STOP : strcmp(word[6], "drain") == 0 ? MODEL__DESIRED__DESIRED_DRAIN : MODEL__DESIRED__DESIRED_RUN);
+  PB_SET(i, desired,
+         strcmp(word[6], "stop") == 0    ? MODEL__DESIRED__DESIRED_STOP
+         : strcmp(word[6], "drain") == 0 ? MODEL__DESIRED__DESIRED_DRAIN
+                                         : MODEL__DESIRED__DESIRED_RUN);
   a->instance = i;
   if (count > 7)
     a->image = strdup(word[7]);
@@ -483,7 +487,8 @@ static void write_config(char **argv, const char *keys, const char *gateway_key)
   if (!f)
     die(path, NULL);
   fprintf(f,
-          "[node]\nname = \"%s\"\naddress = \"%s\"\nrole = \"worker\"\nstate_dir = \"%s/state\"\nrun_dir = \"%s/run\"\nkey_dir = \"%s\"\ndocker = \"%s\"\n"
+          "[node]\nname = \"%s\"\naddress = \"%s\"\nrole = \"worker\"\nstate_dir = \"%s/state\"\nrun_dir = \"%s/run\"\nkey_dir = \"%s\"\ndocker = "
+          "\"%s\"\n"
           "[cluster]\nid = \"%s\"\nmasters = [{ name = \"m1\", address = \"127.0.0.1\", key = \"%s\" }]\n[ports]\ngateway = %s\n",
           argv[2], argv[4], drive.dir, drive.dir, keys, argv[6], argv[3], gateway_key, argv[5]);
   fclose(f);

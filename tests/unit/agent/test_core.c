@@ -40,7 +40,7 @@ static struct fake {
     unsigned net_count;
     char text[AGENT_CONTAINER_ID];
     struct agent_container seen;
-  } *pending[MAX_PENDING];
+  } * pending[MAX_PENDING];
   unsigned pending_count;
   struct late_event {
     struct agent_event ev;
@@ -135,7 +135,10 @@ static enum err_code effect(struct pending *p) {
       return ERR_CONFLICT;
     assert_true(f.container_count < MAX_CONTAINERS);
     c = &f.containers[f.container_count++];
-    *c = (struct agent_container){.ours = true, .state = AGENT_C_CREATED, .number = i->number, .epoch = i->assigned->instance->epoch,
+    *c = (struct agent_container){.ours = true,
+                                  .state = AGENT_C_CREATED,
+                                  .number = i->number,
+                                  .epoch = i->assigned->instance->epoch,
                                   .revision = i->assigned->instance->revision};
     snprintf(c->id, sizeof c->id, "%064x", ++f.next_id);
     snprintf(c->name, sizeof c->name, "%s", name);
@@ -461,7 +464,8 @@ static void check_end(uint64_t seed) {
       for (unsigned c = 0; c < f.container_count; c++)
         if (strcmp(f.containers[c].service, names[s]) == 0 && f.containers[c].number == n + 1) {
           found++;
-          if (f.containers[c].state != AGENT_C_RUNNING || f.containers[c].epoch != f.want[s][n].epoch || f.containers[c].revision != f.want[s][n].revision)
+          if (f.containers[c].state != AGENT_C_RUNNING || f.containers[c].epoch != f.want[s][n].epoch ||
+              f.containers[c].revision != f.want[s][n].revision)
             fail_msg("seed %llu: %s is in state %d, epoch %llu, want running, %llu", (unsigned long long)seed, id, (int)f.containers[c].state,
                      (unsigned long long)f.containers[c].epoch, (unsigned long long)f.want[s][n].epoch);
         }
@@ -618,7 +622,8 @@ static void test_liveness_restarts(void **state) {
   const struct agent_instance *i = one_running();
   settle(2);
   unsigned starts = f.starts;
-  struct agent_event ev = {.kind = AGENT_EV_VERDICT, .instance = i->id, .container_id = i->c.id, .started_ms = i->c.started_ns / NS_PER_MS - 1, .live = false};
+  struct agent_event ev = {
+      .kind = AGENT_EV_VERDICT, .instance = i->id, .container_id = i->c.id, .started_ms = i->c.started_ns / NS_PER_MS - 1, .live = false};
   step(&ev); /* of an earlier run */
   settle(2);
   assert_int_equal(f.starts, starts);
@@ -636,8 +641,17 @@ static void test_without_master_keeps_and_restarts(void **state) {
   begin(3);
   f.faults = false;
   f.container_count = 1;
-  f.containers[0] = (struct agent_container){.id = "abcdefabcdef", .name = "orca-cluster0-n1-shop-api-1", .ours = true, .project = "shop", .service = "api", .number = 1,
-                                             .epoch = 4, .revision = 2, .state = AGENT_C_RUNNING, .network = "orca-cluster0-shop", .address = "172.18.0.2",
+  f.containers[0] = (struct agent_container){.id = "abcdefabcdef",
+                                             .name = "orca-cluster0-n1-shop-api-1",
+                                             .ours = true,
+                                             .project = "shop",
+                                             .service = "api",
+                                             .number = 1,
+                                             .epoch = 4,
+                                             .revision = 2,
+                                             .state = AGENT_C_RUNNING,
+                                             .network = "orca-cluster0-shop",
+                                             .address = "172.18.0.2",
                                              .started_ns = wall_ns() - 1};
   come_up();
   settle(100);
@@ -711,8 +725,12 @@ static void test_foreign_container_with_our_name(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_crash_is_started_at_once),   cmocka_unit_test(test_backoff_grows_and_resets), cmocka_unit_test(test_liveness_restarts),
-      cmocka_unit_test(test_without_master_keeps_and_restarts), cmocka_unit_test(test_a_stop_that_hangs),   cmocka_unit_test(test_foreign_container_with_our_name),
+      cmocka_unit_test(test_crash_is_started_at_once),
+      cmocka_unit_test(test_backoff_grows_and_resets),
+      cmocka_unit_test(test_liveness_restarts),
+      cmocka_unit_test(test_without_master_keeps_and_restarts),
+      cmocka_unit_test(test_a_stop_that_hangs),
+      cmocka_unit_test(test_foreign_container_with_our_name),
       cmocka_unit_test(test_histories),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -16,7 +16,9 @@
 #include "orca-agent/image_ref.h"
 
 #define ID "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
-#define LABELS "\"orca.cluster\":\"c1\",\"orca.node\":\"n1\",\"orca.project\":\"shop\",\"orca.service\":\"api\",\"orca.instance\":\"3\",\"orca.revision\":\"2\",\"orca.epoch\":\"4\""
+#define LABELS                                                                                                                                       \
+  "\"orca.cluster\":\"c1\",\"orca.node\":\"n1\",\"orca.project\":\"shop\",\"orca.service\":\"api\",\"orca.instance\":\"3\",\"orca.revision\":\"2\"," \
+  "\"orca.epoch\":\"4\""
 
 static const struct docker_self self = {"c1", "n1"};
 
@@ -31,8 +33,11 @@ static void test_time(void **state) {
   assert_int_equal(docker_parse_time("2026-11-21T12:00:00Z"), INT64_C(1795262400) * NS_PER_SEC);
   assert_int_equal(docker_parse_time("2026-11-21T12:00:00.5Z"), INT64_C(1795262400) * NS_PER_SEC + 500000000);
   assert_int_equal(docker_parse_time("2026-11-21T13:00:00.000000001+01:00"), INT64_C(1795262400) * NS_PER_SEC + 1);
-  static const char *const bad[] = {"0001-01-01T00:00:00Z", "", "2026-11-21 12:00:00Z", "2026-13-21T12:00:00Z", "2026-11-21T12:00:00", "2026-11-21T12:00:00.5",
-                                    "2026-11-21T12:00:00+1:00", "-----------------------", "9999-11-21T12:00:00Z"};
+  static const char *const bad[] = {"0001-01-01T00:00:00Z",     "",
+                                    "2026-11-21 12:00:00Z",     "2026-13-21T12:00:00Z",
+                                    "2026-11-21T12:00:00",      "2026-11-21T12:00:00.5",
+                                    "2026-11-21T12:00:00+1:00", "-----------------------",
+                                    "9999-11-21T12:00:00Z"};
   for (size_t n = 0; n < sizeof bad / sizeof *bad; n++)
     assert_int_equal(docker_parse_time(bad[n]), 0);
 }
@@ -41,10 +46,11 @@ static void test_inspect(void **state) {
   (void)state;
   struct agent_container c;
   struct err err;
-  json_t *json = json_of("{\"Id\":\"" ID "\",\"Name\":\"/orca-c1-n1-shop-api-3\",\"State\":{\"Status\":\"running\",\"Running\":true,\"Pid\":77,\"ExitCode\":0,"
-                         "\"StartedAt\":\"2026-11-21T12:00:00Z\",\"FinishedAt\":\"0001-01-01T00:00:00Z\"},\"Config\":{\"Labels\":{" LABELS "}},"
-                         "\"HostConfig\":{\"NetworkMode\":\"orca-c1-shop\"},\"NetworkSettings\":{\"Networks\":{\"other\":{\"IPAddress\":\"1.2.3.4\"},"
-                         "\"orca-c1-shop\":{\"IPAddress\":\"172.18.0.2\"}}}}");
+  json_t *json =
+      json_of("{\"Id\":\"" ID "\",\"Name\":\"/orca-c1-n1-shop-api-3\",\"State\":{\"Status\":\"running\",\"Running\":true,\"Pid\":77,\"ExitCode\":0,"
+              "\"StartedAt\":\"2026-11-21T12:00:00Z\",\"FinishedAt\":\"0001-01-01T00:00:00Z\"},\"Config\":{\"Labels\":{" LABELS "}},"
+              "\"HostConfig\":{\"NetworkMode\":\"orca-c1-shop\"},\"NetworkSettings\":{\"Networks\":{\"other\":{\"IPAddress\":\"1.2.3.4\"},"
+              "\"orca-c1-shop\":{\"IPAddress\":\"172.18.0.2\"}}}}");
   assert_int_equal(docker_parse_inspect(json, &self, &c, &err), 0);
   assert_true(c.ours);
   assert_int_equal(c.state, AGENT_C_RUNNING);
@@ -62,7 +68,13 @@ static void test_inspect(void **state) {
 static void test_hostile_inspect(void **state) {
   (void)state;
   static const char *const bad[] = {
-      "[]", "{}", "null", "{\"Id\":7,\"State\":{}}", "{\"Id\":\"" ID "\"}", "{\"Id\":\"../../x\",\"State\":{}}", "{\"Id\":\"" ID ID "\",\"State\":{}}",
+      "[]",
+      "{}",
+      "null",
+      "{\"Id\":7,\"State\":{}}",
+      "{\"Id\":\"" ID "\"}",
+      "{\"Id\":\"../../x\",\"State\":{}}",
+      "{\"Id\":\"" ID ID "\",\"State\":{}}",
       "{\"Id\":\"" ID "\",\"State\":\"running\"}",
   };
   struct agent_container c;
@@ -72,7 +84,9 @@ static void test_hostile_inspect(void **state) {
     assert_int_equal(docker_parse_inspect(json, &self, &c, &err), -1);
     json_decref(json);
   }
-  json_t *json = json_of("{\"Id\":\"" ID "\",\"State\":{\"Status\":[],\"Pid\":\"x\",\"ExitCode\":99999999999999},\"Config\":{\"Labels\":[1]},\"NetworkSettings\":{\"Networks\":7}}");
+  json_t *json = json_of(
+      "{\"Id\":\"" ID
+      "\",\"State\":{\"Status\":[],\"Pid\":\"x\",\"ExitCode\":99999999999999},\"Config\":{\"Labels\":[1]},\"NetworkSettings\":{\"Networks\":7}}");
   assert_int_equal(docker_parse_inspect(json, &self, &c, &err), 0);
   assert_false(c.ours);
   assert_int_equal(c.state, AGENT_C_UNKNOWN);
@@ -90,9 +104,11 @@ static void test_list(void **state) {
   struct agent_container *list;
   size_t count;
   struct err err;
-  json_t *json = json_of("[{\"Id\":\"" ID "\",\"Names\":[\"/a\"],\"State\":\"exited\",\"Labels\":{" LABELS "}},{\"Id\":\"zz\"},7,{\"Id\":\"" ID "\",\"Names\":[]},"
-                         "{\"Id\":\"" ID "\",\"Names\":[\"/b\"],\"State\":\"running\",\"Labels\":{\"orca.cluster\":\"c1\",\"orca.node\":\"n1\",\"orca.project\":\"../x\","
-                         "\"orca.service\":\"api\",\"orca.instance\":\"1\"}}]");
+  json_t *json = json_of(
+      "[{\"Id\":\"" ID "\",\"Names\":[\"/a\"],\"State\":\"exited\",\"Labels\":{" LABELS "}},{\"Id\":\"zz\"},7,{\"Id\":\"" ID "\",\"Names\":[]},"
+      "{\"Id\":\"" ID
+      "\",\"Names\":[\"/b\"],\"State\":\"running\",\"Labels\":{\"orca.cluster\":\"c1\",\"orca.node\":\"n1\",\"orca.project\":\"../x\","
+      "\"orca.service\":\"api\",\"orca.instance\":\"1\"}}]");
   assert_int_equal(docker_parse_list(json, &self, &list, &count, &err), 0);
   assert_int_equal(count, 2);
   assert_true(list[0].ours);
@@ -108,7 +124,8 @@ static void test_list(void **state) {
 static void test_events(void **state) {
   (void)state;
   struct agent_event ev;
-  json_t *json = json_of("{\"Type\":\"container\",\"Action\":\"die\",\"Actor\":{\"ID\":\"" ID "\",\"Attributes\":{\"exitCode\":\"137\",\"orca.cluster\":\"c1\",\"orca.node\":\"n1\"}},"
+  json_t *json = json_of("{\"Type\":\"container\",\"Action\":\"die\",\"Actor\":{\"ID\":\"" ID
+                         "\",\"Attributes\":{\"exitCode\":\"137\",\"orca.cluster\":\"c1\",\"orca.node\":\"n1\"}},"
                          "\"timeNano\":1795262400000000001}");
   assert_true(docker_parse_event(json, &self, &ev));
   assert_int_equal(ev.what, AGENT_CE_DIE);
@@ -166,9 +183,12 @@ static void test_pull_progress(void **state) {
   (void)state;
   struct docker_pull pull = {.count = 0};
   char text[64];
-  static const char *const lines[] = {"{\"status\":\"Pulling from library/x\",\"id\":\"latest\"}", "{\"status\":\"Already exists\",\"id\":\"aaa\"}",
+  static const char *const lines[] = {"{\"status\":\"Pulling from library/x\",\"id\":\"latest\"}",
+                                      "{\"status\":\"Already exists\",\"id\":\"aaa\"}",
                                       "{\"status\":\"Downloading\",\"id\":\"bbb\",\"progressDetail\":{\"current\":41,\"total\":100}}",
-                                      "{\"status\":\"Downloading\",\"id\":\"bbb\",\"progressDetail\":{\"current\":-5,\"total\":99999999999999999}}", "[]", "7"};
+                                      "{\"status\":\"Downloading\",\"id\":\"bbb\",\"progressDetail\":{\"current\":-5,\"total\":99999999999999999}}",
+                                      "[]",
+                                      "7"};
   for (size_t n = 0; n < sizeof lines / sizeof *lines; n++) {
     json_t *json = json_of(lines[n]);
     docker_pull_line(&pull, json);
@@ -240,9 +260,10 @@ static void test_registry_login(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_time),  cmocka_unit_test(test_inspect),     cmocka_unit_test(test_hostile_inspect), cmocka_unit_test(test_list),
-      cmocka_unit_test(test_events), cmocka_unit_test(test_image),      cmocka_unit_test(test_image_names),     cmocka_unit_test(test_pull_progress),
-      cmocka_unit_test(test_streams), cmocka_unit_test(test_registry_login),
+      cmocka_unit_test(test_time),           cmocka_unit_test(test_inspect),       cmocka_unit_test(test_hostile_inspect),
+      cmocka_unit_test(test_list),           cmocka_unit_test(test_events),        cmocka_unit_test(test_image),
+      cmocka_unit_test(test_image_names),    cmocka_unit_test(test_pull_progress), cmocka_unit_test(test_streams),
+      cmocka_unit_test(test_registry_login),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -328,7 +328,7 @@ static void test_report_resend(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_cgroup_v1), cmocka_unit_test(test_cgroup_v2),    cmocka_unit_test(test_cgroup_hostile), cmocka_unit_test(test_files),
+      cmocka_unit_test(test_cgroup_v1),  cmocka_unit_test(test_cgroup_v2),      cmocka_unit_test(test_cgroup_hostile), cmocka_unit_test(test_files),
       cmocka_unit_test(test_host_paths), cmocka_unit_test(test_container_json), cmocka_unit_test(test_report_resend),
   };
   return cmocka_run_group_tests(tests, make_dir, remove_dir);
