@@ -64,7 +64,7 @@ bool agent_instance_forgettable(const struct agent_instance *i) {
 static void refresh_ready(struct agent_step *s, struct agent_instance *i) {
   const Model__ServiceSpec *spec = agent_instance_spec(i);
   bool running = i->phase == MODEL__PHASE__PHASE_RUNNING;
-  bool started = running, ready = running;
+  bool started = running, ready;
   if (spec && spec->startup)
     started = running && i->verdict.known && i->verdict.started;
   if (spec && spec->readiness)
