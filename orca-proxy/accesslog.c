@@ -139,7 +139,8 @@ static void *run(void *arg) {
     write_all(log->fd, full, len);
     if (dropped) {
       char line[96];
-      int n = snprintf(line, sizeof line, log->format == ACCESSLOG_JSON ? "{\"dropped\":%llu}\n" : "# %llu lines dropped\n", (unsigned long long)dropped);
+      int n =
+          snprintf(line, sizeof line, log->format == ACCESSLOG_JSON ? "{\"dropped\":%llu}\n" : "# %llu lines dropped\n", (unsigned long long)dropped);
       write_all(log->fd, line, (size_t)n);
     }
     pthread_mutex_lock(&log->lock);

@@ -9,8 +9,8 @@ static bool was_tried(const int32_t *tried, unsigned count, size_t i) {
   return false;
 }
 
-int balance_pick(struct balance_endpoint *(*get)(void *arg, size_t i), void *arg, size_t count, uint32_t turn, const int32_t *tried, unsigned tried_count,
-                 int64_t now) {
+int balance_pick(struct balance_endpoint *(*get)(void *arg, size_t i), void *arg, size_t count, uint32_t turn, const int32_t *tried,
+                 unsigned tried_count, int64_t now) {
   int best = -1, best_ejected = -1;
   uint32_t least = UINT32_MAX;
   int64_t soonest = INT64_MAX;

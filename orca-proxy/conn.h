@@ -26,19 +26,19 @@
 #include "orca-proxy/wheel.h"
 #include "orca-proxy/worker.h"
 
-#define IO_MAX ((size_t)32768)                          /* bytes of one read */
+#define IO_MAX ((size_t)32768)                             /* bytes of one read */
 #define BLOCK_SIZE (SERIAL_MAX + IO_MAX + HEAD_MAX + 4096) /* a head, a read re-framed, and a target fit in one */
-#define SPLICE_MIN UINT64_C(16384)                      /* shorter rests are copied: two system calls more cost as much */
+#define SPLICE_MIN UINT64_C(16384)                         /* shorter rests are copied: two system calls more cost as much */
 #define PIPE_SIZE ((size_t)262144)
-#define PUMP_ROUNDS 32                                  /* reads of one flow in one turn: others wait too */
-#define UPSTREAM_IDLE_MAX 256                           /* connections kept for an endpoint */
+#define PUMP_ROUNDS 32        /* reads of one flow in one turn: others wait too */
+#define UPSTREAM_IDLE_MAX 256 /* connections kept for an endpoint */
 
 /* Time limits, milliseconds. */
-#define LIMIT_HEAD 10000         /* a request head, from its first byte */
-#define LIMIT_IDLE 60000         /* a client between requests */
+#define LIMIT_HEAD 10000 /* a request head, from its first byte */
+#define LIMIT_IDLE 60000 /* a client between requests */
 #define LIMIT_CONNECT 2000
-#define LIMIT_STALL 30000        /* a client that neither takes nor sends what is due */
-#define LIMIT_STREAM 3600000     /* an answer of unknown length, or a tunnel, without a byte */
+#define LIMIT_STALL 30000    /* a client that neither takes nor sends what is due */
+#define LIMIT_STREAM 3600000 /* an answer of unknown length, or a tunnel, without a byte */
 #define LIMIT_LINGER 2000
 #define LIMIT_UPSTREAM_IDLE 30000
 /* A request that can't be repeated takes a kept connection only where the instance has shown for REUSE_PROOF_MS that it keeps them, and one that is
@@ -62,9 +62,9 @@ struct sock {
   enum sock_kind kind;
   int fd;
   bool readable, writable;
-  bool hung_up;  /* the peer has sent FIN: an end of data will be read */
-  bool failed;   /* reset, or another error */
-  bool closed;   /* in the graveyard */
+  bool hung_up; /* the peer has sent FIN: an end of data will be read */
+  bool failed;  /* reset, or another error */
+  bool closed;  /* in the graveyard */
   struct wheel_timer timer;
   struct sock *next; /* graveyard */
 };
@@ -79,9 +79,9 @@ struct flow {
   enum body_kind in, out;
   enum flow_state state;
   bool in_done, ended_by_eof;
-  bool excess;  /* more came than belongs to it */
-  bool busy;    /* moved a lot at once: raw flows splice then */
-  uint64_t left; /* BODY_LENGTH: still to be read */
+  bool excess;             /* more came than belongs to it */
+  bool busy;               /* moved a lot at once: raw flows splice then */
+  uint64_t left;           /* BODY_LENGTH: still to be read */
   uint64_t limit, decoded; /* of a body of unknown length; 0: none */
   uint64_t moved;          /* bytes sent on */
   struct chunk_decoder *decoder;
@@ -161,7 +161,7 @@ struct client {
   char ip[46];
   uint8_t addr[16];
   struct client *idle_next, *idle_prev; /* least recently used first */
-  struct block *in; /* part of a head, or requests sent ahead */
+  struct block *in;                     /* part of a head, or requests sent ahead */
   size_t in_len, in_seen;
   size_t lingered;
   struct exchange *exchange;
@@ -263,9 +263,12 @@ void flow_start(struct flow *f, struct sock *from, struct sock *to, enum body_ki
 enum flow_result flow_feed(struct worker *w, struct flow *f, const uint8_t *head, size_t head_len, uint8_t *data, size_t len, size_t *used);
 /* Moves what can be moved. *more: its turn ended before it was blocked. */
 enum flow_result flow_pump(struct worker *w, struct flow *f, bool *more);
-/* Re-frames data for a flow into a block of the caller's, for a body that begins beside its head. Returns the length; *bad when it is not decodable. */
+/* Re-frames data for a flow into a block of the caller's, for a body that begins beside its head. Returns the length; *bad when it is not decodable.
+ */
 size_t flow_encode(struct flow *f, uint8_t *out, size_t cap, uint8_t *data, size_t len, size_t *used, bool *bad);
 void flow_fini(struct worker *w, struct flow *f);
-static inline bool flow_blocked(const struct flow *f) { return f->len || f->piped; }
+static inline bool flow_blocked(const struct flow *f) {
+  return f->len || f->piped;
+}
 
 #endif

@@ -25,6 +25,6 @@ struct control *control_start(struct daemon *d, const struct control_options *o,
 /* Begins to look for an apiserver. */
 int control_connect(struct control *c, struct err *err);
 void control_describe(const struct control *c, char *out, size_t size); /* "serving 3 routes" */
-void control_stop(struct control *c); /* lets the requests in flight end, frees all */
+void control_stop(struct control *c);                                   /* lets the requests in flight end, frees all */
 
 #endif

@@ -213,7 +213,8 @@ void drain_switched(struct drain *d, unsigned worker, uint64_t seq, const uint32
     done++;
   }
   d->history_len -= done;
-  memmove(d->history, d->history + done, d->history_len * sizeof *d->history);
+  if (done)
+    memmove(d->history, d->history + done, d->history_len * sizeof *d->history);
 }
 
 void drain_idle(struct drain *d, unsigned worker, uint32_t slot) {

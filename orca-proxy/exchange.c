@@ -174,7 +174,9 @@ static bool connect_somewhere(struct worker *w, struct exchange *x) {
   const struct table_endpoint *list = w->table->endpoints + s->first;
   int32_t tried[BALANCE_ATTEMPTS];
   unsigned tried_count = x->tried_count ? tried_indexes(x, list, s->count, tried) : 0;
-  int i = s->count == 1 && !tried_count ? 0 : balance_pick(balance_of, (void *[]){w, (void *)(uintptr_t)list}, s->count, w->turn++, tried, tried_count, w->now_ms);
+  int i = s->count == 1 && !tried_count
+              ? 0
+              : balance_pick(balance_of, (void *[]){w, (void *)(uintptr_t)list}, s->count, w->turn++, tried, tried_count, w->now_ms);
   if (i < 0 && x->attempts < BALANCE_ATTEMPTS) /* all have been tried: a kept connection that had ended says nothing about its instance */
     i = balance_pick(balance_of, (void *[]){w, (void *)(uintptr_t)list}, s->count, w->turn++, NULL, 0, w->now_ms);
   struct endpoint *e = i < 0 ? NULL : endpoint_of(w, &list[i]);
@@ -340,7 +342,8 @@ static bool interim_answer(struct worker *w, struct exchange *x, const struct he
 
 static bool answer_failed(struct worker *w, struct exchange *x) {
   bool nothing = x->up->in_len == 0 && x->interim == 0;
-  return failed(w, x, nothing ? FAILED_UNANSWERED : FAILED_ANSWER, 502, nothing ? "the connection was closed without an answer" : "the connection was closed within the answer's head");
+  return failed(w, x, nothing ? FAILED_UNANSWERED : FAILED_ANSWER, 502,
+                nothing ? "the connection was closed without an answer" : "the connection was closed within the answer's head");
 }
 
 /* Reads until the head of the final answer is there. Returns whether the exchange goes on. */
@@ -489,7 +492,8 @@ static int64_t deadline_of(const struct exchange *x) {
 
 void exchange_timeout(struct worker *w, struct exchange *x) {
   const char *instance = x->endpoint ? x->endpoint->instance : "?";
-  if (x->state == EXCHANGE_SENDING || (x->state == EXCHANGE_WAITING && deadline_of(x) == x->answer_by_ms) || (x->state == EXCHANGE_WAITING && flow_blocked(&x->body)))
+  if (x->state == EXCHANGE_SENDING || (x->state == EXCHANGE_WAITING && deadline_of(x) == x->answer_by_ms) ||
+      (x->state == EXCHANGE_WAITING && flow_blocked(&x->body)))
     page(w, x, 504, "%s: no answer within %llu ms", instance, (unsigned long long)x->timeout_ms);
   else if (x->state == EXCHANGE_WAITING)
     page(w, x, 408, "the body of the request did not come");
@@ -570,7 +574,8 @@ void exchange_refuse(struct worker *w, struct client *c, const struct head *h, u
   struct iovec iov = {.iov_base = w->out, .iov_len = n};
   ssize_t sent = sock_write(&c->sock, &iov, 1, false);
   if (w->shared->log) {
-    struct accesslog_entry e = {.client = c->ip, .service = "", .instance = "", .minor = h ? h->minor : 1, .status = status, .bytes_out = n, .attempts = 0};
+    struct accesslog_entry e = {
+        .client = c->ip, .service = "", .instance = "", .minor = h ? h->minor : 1, .status = status, .bytes_out = n, .attempts = 0};
     if (h) {
       e.method = h->method;
       e.host = h->host;

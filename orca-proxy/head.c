@@ -20,10 +20,9 @@ bool span_same_nocase(struct span a, struct span b) {
 
 static const struct {
   const char *name;
-} field_names[] = {
-    [FIELD_OTHER] = {""},
+} field_names[] = {[FIELD_OTHER] = {""},
 #define X(id, text) [id] = {text},
-    HEAD_FIELD_IDS(X)
+                   HEAD_FIELD_IDS(X)
 #undef X
 };
 
@@ -59,7 +58,7 @@ enum field_id field_id_of(struct span name) {
         break;
     }
     if (i == name.len)
-      return (enum field_id)*id;
+      return (enum field_id) * id;
   }
   return FIELD_OTHER;
 }
@@ -339,8 +338,9 @@ enum head_result head_parse_request(struct head *h, const uint8_t *data, size_t 
   switch (h->method_id) {
   case HTTP_GET:
     /* RFC 6455 section 4.1. Any other upgrade is not passed on: it is hop-by-hop. */
-    h->upgrade_websocket = o.upgrade && h->minor == 1 && h->body == BODY_NONE && n.upgrade == 1 && has_token(head_value(h, FIELD_UPGRADE), "websocket") &&
-                           head_value(h, FIELD_WS_KEY).len == 24 && h->first[FIELD_WS_VERSION] >= 0;
+    h->upgrade_websocket = o.upgrade && h->minor == 1 && h->body == BODY_NONE && n.upgrade == 1 &&
+                           has_token(head_value(h, FIELD_UPGRADE), "websocket") && head_value(h, FIELD_WS_KEY).len == 24 &&
+                           h->first[FIELD_WS_VERSION] >= 0;
     h->idempotent = !h->upgrade_websocket;
     break;
   case HTTP_HEAD:

@@ -19,35 +19,35 @@ struct span {
   size_t len;
 };
 #define SPAN(literal) ((struct span){(const uint8_t *)(literal), sizeof(literal) - 1})
-bool span_is(struct span s, const char *text);       /* byte for byte */
+bool span_is(struct span s, const char *text);        /* byte for byte */
 bool span_is_nocase(struct span s, const char *text); /* ASCII case-insensitive; text is lower case */
 bool span_same_nocase(struct span a, struct span b);
 
 /* Fields the proxy acts on; all others are passed on as they are. */
-#define HEAD_FIELD_IDS(X)                            \
-  X(FIELD_HOST, "host")                              \
-  X(FIELD_CONNECTION, "connection")                  \
-  X(FIELD_CONTENT_LENGTH, "content-length")          \
-  X(FIELD_TRANSFER_ENCODING, "transfer-encoding")    \
-  X(FIELD_TE, "te")                                  \
-  X(FIELD_TRAILER, "trailer")                        \
-  X(FIELD_UPGRADE, "upgrade")                        \
-  X(FIELD_KEEP_ALIVE, "keep-alive")                  \
-  X(FIELD_PROXY_CONNECTION, "proxy-connection")      \
-  X(FIELD_PROXY_AUTHORIZATION, "proxy-authorization") \
-  X(FIELD_HTTP2_SETTINGS, "http2-settings")          \
-  X(FIELD_EXPECT, "expect")                          \
-  X(FIELD_ACCEPT, "accept")                          \
-  X(FIELD_USER_AGENT, "user-agent")                  \
-  X(FIELD_REFERER, "referer")                        \
-  X(FIELD_FORWARDED, "forwarded")                    \
-  X(FIELD_X_FORWARDED_FOR, "x-forwarded-for")        \
-  X(FIELD_X_FORWARDED_PROTO, "x-forwarded-proto")    \
-  X(FIELD_X_FORWARDED_HOST, "x-forwarded-host")      \
-  X(FIELD_X_FORWARDED_PORT, "x-forwarded-port")      \
-  X(FIELD_X_REAL_IP, "x-real-ip")                    \
-  X(FIELD_WS_KEY, "sec-websocket-key")               \
-  X(FIELD_WS_VERSION, "sec-websocket-version")       \
+#define HEAD_FIELD_IDS(X)                                                                                                                            \
+  X(FIELD_HOST, "host")                                                                                                                              \
+  X(FIELD_CONNECTION, "connection")                                                                                                                  \
+  X(FIELD_CONTENT_LENGTH, "content-length")                                                                                                          \
+  X(FIELD_TRANSFER_ENCODING, "transfer-encoding")                                                                                                    \
+  X(FIELD_TE, "te")                                                                                                                                  \
+  X(FIELD_TRAILER, "trailer")                                                                                                                        \
+  X(FIELD_UPGRADE, "upgrade")                                                                                                                        \
+  X(FIELD_KEEP_ALIVE, "keep-alive")                                                                                                                  \
+  X(FIELD_PROXY_CONNECTION, "proxy-connection")                                                                                                      \
+  X(FIELD_PROXY_AUTHORIZATION, "proxy-authorization")                                                                                                \
+  X(FIELD_HTTP2_SETTINGS, "http2-settings")                                                                                                          \
+  X(FIELD_EXPECT, "expect")                                                                                                                          \
+  X(FIELD_ACCEPT, "accept")                                                                                                                          \
+  X(FIELD_USER_AGENT, "user-agent")                                                                                                                  \
+  X(FIELD_REFERER, "referer")                                                                                                                        \
+  X(FIELD_FORWARDED, "forwarded")                                                                                                                    \
+  X(FIELD_X_FORWARDED_FOR, "x-forwarded-for")                                                                                                        \
+  X(FIELD_X_FORWARDED_PROTO, "x-forwarded-proto")                                                                                                    \
+  X(FIELD_X_FORWARDED_HOST, "x-forwarded-host")                                                                                                      \
+  X(FIELD_X_FORWARDED_PORT, "x-forwarded-port")                                                                                                      \
+  X(FIELD_X_REAL_IP, "x-real-ip")                                                                                                                    \
+  X(FIELD_WS_KEY, "sec-websocket-key")                                                                                                               \
+  X(FIELD_WS_VERSION, "sec-websocket-version")                                                                                                       \
   X(FIELD_WS_ACCEPT, "sec-websocket-accept")
 
 enum field_id {

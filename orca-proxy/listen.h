@@ -9,8 +9,8 @@
 
 #define LISTEN_ADDRESSES_MAX 2
 
-/* Opens a set of sockets for each of `sets` workers: ret[set * LISTEN_ADDRESSES_MAX + i], *count of them in each set. Sockets of the same address share
- * it (SO_REUSEPORT), but not with another process: a port that is taken is ERR_CONFLICT. */
+/* Opens a set of sockets for each of `sets` workers: ret[set * LISTEN_ADDRESSES_MAX + i], *count of them in each set. Sockets of the same address
+ * share it (SO_REUSEPORT), but not with another process: a port that is taken is ERR_CONFLICT. */
 int listen_open(const char *node_address, uint16_t port, unsigned sets, int *ret, unsigned *count, struct err *err);
 
 #endif

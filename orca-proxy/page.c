@@ -101,9 +101,11 @@ size_t page_write(uint8_t out[PAGE_MAX], unsigned status, const char *detail, co
     buf_add_str(&body, "\"}\n");
     break;
   }
-  int n = snprintf((char *)out, PAGE_MAX, "HTTP/1.1 %u %s\r\nServer: orca-proxy\r\nContent-Type: %s; charset=utf-8\r\nContent-Length: %zu\r\nCache-Control: no-store\r\n%s%s\r\n%s",
-                   status, reason, types[form], body.len, status == 503 ? "Retry-After: 1\r\n" : "", keep_alive ? "" : "Connection: close\r\n",
-                   to_head ? "" : buf_str(&body));
+  int n = snprintf(
+      (char *)out, PAGE_MAX,
+      "HTTP/1.1 %u %s\r\nServer: orca-proxy\r\nContent-Type: %s; charset=utf-8\r\nContent-Length: %zu\r\nCache-Control: no-store\r\n%s%s\r\n%s",
+      status, reason, types[form], body.len, status == 503 ? "Retry-After: 1\r\n" : "", keep_alive ? "" : "Connection: close\r\n",
+      to_head ? "" : buf_str(&body));
   buf_free(&body);
   return n > 0 && (size_t)n < PAGE_MAX ? (size_t)n : 0;
 }

@@ -120,9 +120,9 @@ static void put_body_fields(struct out *o, enum body_kind body, uint64_t length)
 size_t serial_request(uint8_t *buf, size_t cap, const struct head *h, const struct target *t, struct span path, const struct serial_peer *peer) {
   static const bool drop[2][FIELD_ID_COUNT] = {
 #define HOP                                                                                                                                          \
-  [FIELD_HOST] = true, [FIELD_CONNECTION] = true, [FIELD_CONTENT_LENGTH] = true, [FIELD_TRANSFER_ENCODING] = true, [FIELD_TE] = true,                 \
-  [FIELD_UPGRADE] = true, [FIELD_KEEP_ALIVE] = true, [FIELD_PROXY_CONNECTION] = true, [FIELD_PROXY_AUTHORIZATION] = true,                             \
-  [FIELD_HTTP2_SETTINGS] = true, [FIELD_EXPECT] = true, [FIELD_FORWARDED] = true, [FIELD_X_FORWARDED_FOR] = true, [FIELD_X_FORWARDED_PROTO] = true, \
+  [FIELD_HOST] = true, [FIELD_CONNECTION] = true, [FIELD_CONTENT_LENGTH] = true, [FIELD_TRANSFER_ENCODING] = true, [FIELD_TE] = true,                \
+  [FIELD_UPGRADE] = true, [FIELD_KEEP_ALIVE] = true, [FIELD_PROXY_CONNECTION] = true, [FIELD_PROXY_AUTHORIZATION] = true,                            \
+  [FIELD_HTTP2_SETTINGS] = true, [FIELD_EXPECT] = true, [FIELD_FORWARDED] = true, [FIELD_X_FORWARDED_FOR] = true, [FIELD_X_FORWARDED_PROTO] = true,  \
   [FIELD_X_FORWARDED_HOST] = true
       {HOP, [FIELD_X_FORWARDED_PORT] = true, [FIELD_X_REAL_IP] = true},
       {HOP},
@@ -150,8 +150,9 @@ size_t serial_request(uint8_t *buf, size_t cap, const struct head *h, const stru
 }
 
 size_t serial_answer(uint8_t *buf, size_t cap, const struct head *h, const struct serial_answer *how) {
-  static const bool drop[FIELD_ID_COUNT] = {[FIELD_CONNECTION] = true, [FIELD_CONTENT_LENGTH] = true, [FIELD_TRANSFER_ENCODING] = true, [FIELD_TE] = true,
-                                            [FIELD_UPGRADE] = true,    [FIELD_KEEP_ALIVE] = true,     [FIELD_PROXY_CONNECTION] = true};
+  static const bool drop[FIELD_ID_COUNT] = {
+      [FIELD_CONNECTION] = true, [FIELD_CONTENT_LENGTH] = true, [FIELD_TRANSFER_ENCODING] = true, [FIELD_TE] = true,
+      [FIELD_UPGRADE] = true,    [FIELD_KEEP_ALIVE] = true,     [FIELD_PROXY_CONNECTION] = true};
   struct out o = {buf, buf + cap, false};
   PUT(&o, "HTTP/1.1 ");
   char status[4] = {(char)('0' + h->status / 100), (char)('0' + h->status / 10 % 10), (char)('0' + h->status % 10), ' '};

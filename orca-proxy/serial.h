@@ -27,8 +27,8 @@ struct serial_peer {
 size_t serial_request(uint8_t *out, size_t cap, const struct head *h, const struct target *t, struct span path, const struct serial_peer *peer);
 
 struct serial_answer {
-  bool http10;     /* the client speaks 1.0 */
-  bool keep_alive; /* the client's connection stays */
+  bool http10;         /* the client speaks 1.0 */
+  bool keep_alive;     /* the client's connection stays */
   enum body_kind body; /* how the body goes to the client */
 };
 size_t serial_answer(uint8_t *out, size_t cap, const struct head *h, const struct serial_answer *how);

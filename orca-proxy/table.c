@@ -30,9 +30,9 @@ struct host_entry {
   uint64_t hash;
   const char *name; /* NULL: free */
   uint32_t len, id;
-  uint32_t root;       /* service + 1 of "/" and a star */
-  bool deeper;         /* has anything but the root */
-  uint32_t raw, raws;  /* its raw prefixes, longest first */
+  uint32_t root;      /* service + 1 of "/" and a star */
+  bool deeper;        /* has anything but the root */
+  uint32_t raw, raws; /* its raw prefixes, longest first */
 };
 
 struct table_index {
@@ -183,7 +183,8 @@ static int by_host_then_length(const void *a, const void *b) {
   return x->service < y->service ? -1 : x->service > y->service;
 }
 
-static void add_route(struct table *t, struct table_index *x, const Node__Route *r, uint32_t *host_count, const struct table_ids *ids, unsigned *skipped) {
+static void add_route(struct table *t, struct table_index *x, const Node__Route *r, uint32_t *host_count, const struct table_ids *ids,
+                      unsigned *skipped) {
   static char every[] = "/*";
   static char *const default_paths[] = {every};
   uint32_t index = (uint32_t)t->service_count++;

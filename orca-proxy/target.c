@@ -107,8 +107,8 @@ static bool normalise(struct span *path, uint8_t *room, const char **why) {
         c = v;
       } else {
         room[n++] = '%';
-        room[n++] = (uint8_t)"0123456789ABCDEF"[high];
-        room[n++] = (uint8_t)"0123456789ABCDEF"[low];
+        room[n++] = (uint8_t) "0123456789ABCDEF"[high];
+        room[n++] = (uint8_t) "0123456789ABCDEF"[low];
         c = 0;
       }
     } else {

@@ -87,7 +87,8 @@ void upstream_keep(struct worker *w, struct upstream *u) {
   struct endpoint *e = u->endpoint;
   u->exchange = NULL;
   /* Anything there now was sent before we asked: not an answer to what comes next. */
-  if (!e->in_table || !is_quiet(&u->sock, false) /* after a splice nobody knows whether more is there */ || u->in_len || e->idle_count >= UPSTREAM_IDLE_MAX || w->stopping) {
+  if (!e->in_table || !is_quiet(&u->sock, false) /* after a splice nobody knows whether more is there */ || u->in_len ||
+      e->idle_count >= UPSTREAM_IDLE_MAX || w->stopping) {
     upstream_close(w, u);
     return;
   }

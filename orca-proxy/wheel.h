@@ -26,7 +26,9 @@ struct wheel {
 
 void wheel_init(struct wheel *w, int64_t now);
 void wheel_set(struct wheel *w, struct wheel_timer *t, int64_t deadline);
-static inline void wheel_clear(struct wheel_timer *t) { t->deadline = 0; }
+static inline void wheel_clear(struct wheel_timer *t) {
+  t->deadline = 0;
+}
 void wheel_remove(struct wheel *w, struct wheel_timer *t); /* before its memory goes */
 
 /* One timer that is due, taken out of the wheel; NULL when there is none any more. */

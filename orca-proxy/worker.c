@@ -15,8 +15,8 @@
 #include "orca-proxy/conn.h"
 
 #define EVENTS 256
-#define ACCEPTS 64             /* in one turn */
-#define BLOCKS_MAX 8192        /* of one worker: what slow peers can make it hold */
+#define ACCEPTS 64      /* in one turn */
+#define BLOCKS_MAX 8192 /* of one worker: what slow peers can make it hold */
 #define FREE_BLOCKS_MAX 256
 #define FREE_PIPES_MAX 64
 #define FREE_EXCHANGES_MAX 1024
@@ -442,7 +442,8 @@ static void *run(void *arg) {
     read_clock(w);
     if (!w->accepting && w->now_ms >= w->accept_again_ms)
       set_accepting(w, true);
-    run_again(w);
+    if (w->again_count)
+      run_again(w);
     for (int i = 0; i < n; i++)
       dispatch(w, events[i].data.ptr, events[i].events);
     for (struct wheel_timer *timer; (timer = wheel_due(&w->wheel, w->now_ms));)

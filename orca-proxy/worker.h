@@ -34,12 +34,12 @@ struct worker_events {
 };
 
 struct worker_shared {
-  const char *node;          /* name, for pages */
-  struct accesslog *log;     /* NULL: off */
+  const char *node;      /* name, for pages */
+  struct accesslog *log; /* NULL: off */
   struct worker_events events;
   const struct table *_Atomic table;
   _Atomic bool stopping;
-  unsigned clients_max;      /* of one worker */
+  unsigned clients_max; /* of one worker */
 };
 
 struct worker;

@@ -14,7 +14,7 @@
 
 struct conn {
   int fd;
-  unsigned matched; /* of CR LF CR LF */
+  unsigned matched;  /* of CR LF CR LF */
   size_t owed, sent; /* bytes of answers to send; of the current one */
 };
 

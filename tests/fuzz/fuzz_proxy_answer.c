@@ -1,4 +1,5 @@
-/* Answers: whatever is accepted is written for the client so that it reads the same status and the same framing. The file of routes, too, which comes from a disk. */
+/* Answers: whatever is accepted is written for the client so that it reads the same status and the same framing. The file of routes, too, which comes
+ * from a disk. */
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>

@@ -1,5 +1,5 @@
-/* Requests: whatever is accepted has one meaning, and what is written for the instance is read back as the same message. The body is decoded whole and
- * in pieces, with the same result. */
+/* Requests: whatever is accepted has one meaning, and what is written for the instance is read back as the same message. The body is decoded whole
+ * and in pieces, with the same result. */
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>

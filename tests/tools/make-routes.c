@@ -3,7 +3,8 @@
  *   make-routes file PATH < TABLE                 writes the file that the proxy reads at its start (STATE_DIR/proxy/routes)
  *   make-routes keys DIR NAME…                    makes key pairs and prints the public keys
  *   make-routes serve ENDPOINT KEY_DIR < TABLES   plays the node gateway: pushes each table that stdin holds (a line "." ends one),
- *                                                 prints "hello VERSION ADDRESS", "ack VERSION [INSTANCE…]" and "stats PROJECT/NAME REQUESTS 4XX 5XX IN OUT"
+ *                                                 prints "hello VERSION ADDRESS", "ack VERSION [INSTANCE…]" and "stats PROJECT/NAME REQUESTS 4XX 5XX
+ * IN OUT"
  *
  * A table is lines of words:
  *   version N | delta | trusted CIDR… | removed PROJECT/NAME… |

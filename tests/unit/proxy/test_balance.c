@@ -136,7 +136,11 @@ static void test_pages(void **state) {
   long_detail[sizeof long_detail - 1] = 0;
   static const struct {
     const char *accept, *type;
-  } cases[] = {{"application/json", "application/json"}, {"text/html, */*", "text/html"}, {"*/*", "text/plain"}, {"application/problem+json;q=1", "application/json"}, {"", "text/plain"}};
+  } cases[] = {{"application/json", "application/json"},
+               {"text/html, */*", "text/html"},
+               {"*/*", "text/plain"},
+               {"application/problem+json;q=1", "application/json"},
+               {"", "text/plain"}};
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
     size_t n = page_write(out, 502, long_detail, "n\"1", (struct span){(const uint8_t *)cases[i].accept, strlen(cases[i].accept)}, false, true);
     assert_true(n > 0 && n < PAGE_MAX);
@@ -149,9 +153,12 @@ static void test_pages(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_least_outstanding_then_turns), cmocka_unit_test(test_ejection_grows_and_ends),
-                                     cmocka_unit_test(test_the_last_is_never_ejected),    cmocka_unit_test(test_many_endpoints_are_sampled),
-                                     cmocka_unit_test(test_what_may_be_tried_again),      cmocka_unit_test(test_wheel),
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_least_outstanding_then_turns),
+                                     cmocka_unit_test(test_ejection_grows_and_ends),
+                                     cmocka_unit_test(test_the_last_is_never_ejected),
+                                     cmocka_unit_test(test_many_endpoints_are_sampled),
+                                     cmocka_unit_test(test_what_may_be_tried_again),
+                                     cmocka_unit_test(test_wheel),
                                      cmocka_unit_test(test_pages)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -45,9 +45,23 @@ static void test_every_cut_gives_the_same(void **state) {
 
 static void test_malformed(void **state) {
   (void)state;
-  static const char *const bad[] = {"\r\n",     "x\r\n",    "-1\r\n",  "+1\r\na",         "0x1\r\n",       "1 \r\na",          "1\na\n",
-                                    "1\r\nab",  "1\r\na\n", "1\r\r\n", "0\r\n\n",         "0\r\nnope\r\n", "0\r\n: x\r\n\r\n", "1234567890123456\r\n",
-                                    "0;\x01\r\n", "0\r\nA: \x01\r\n", "0\r\nA b: c\r\n\r\n"};
+  static const char *const bad[] = {"\r\n",
+                                    "x\r\n",
+                                    "-1\r\n",
+                                    "+1\r\na",
+                                    "0x1\r\n",
+                                    "1 \r\na",
+                                    "1\na\n",
+                                    "1\r\nab",
+                                    "1\r\na\n",
+                                    "1\r\r\n",
+                                    "0\r\n\n",
+                                    "0\r\nnope\r\n",
+                                    "0\r\n: x\r\n\r\n",
+                                    "1234567890123456\r\n",
+                                    "0;\x01\r\n",
+                                    "0\r\nA: \x01\r\n",
+                                    "0\r\nA b: c\r\n\r\n"};
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
     for (size_t piece = 1; piece < 4; piece++) {
       struct chunk_decoder d;
@@ -91,7 +105,7 @@ static void test_trailers_are_bounded(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_every_cut_gives_the_same), cmocka_unit_test(test_malformed), cmocka_unit_test(test_heads_are_read_back),
-                                     cmocka_unit_test(test_trailers_are_bounded)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_every_cut_gives_the_same), cmocka_unit_test(test_malformed),
+                                     cmocka_unit_test(test_heads_are_read_back), cmocka_unit_test(test_trailers_are_bounded)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -42,7 +42,8 @@ static void test_every_known_name_is_found(void **state) {
 
 static void test_a_request(void **state) {
   (void)state;
-  const char *text = "POST /a?b HTTP/1.1\r\nHost: x.test\r\nX-A:  1 \r\nContent-Length: 12\r\nConnection: close, X-A\r\nExpect: 100-Continue\r\n\r\nbody";
+  const char *text =
+      "POST /a?b HTTP/1.1\r\nHost: x.test\r\nX-A:  1 \r\nContent-Length: 12\r\nConnection: close, X-A\r\nExpect: 100-Continue\r\n\r\nbody";
   assert_int_equal(request(text), HEAD_OK);
   assert_int_equal(h.size, strlen(text) - 4);
   assert_true(span_is(h.method, "POST") && span_is(h.target, "/a?b") && span_is(h.host, "x.test"));
@@ -71,9 +72,17 @@ static void test_framing(void **state) {
   assert_int_equal(h.body, BODY_NONE);
   assert_int_equal(request("GET / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: CHUNKED\r\n\r\n"), HEAD_OK);
   assert_int_equal(h.body, BODY_CHUNKED);
-  static const char *const bad[] = {"Content-Length: 1\r\nContent-Length: 1", "Content-Length: 1\r\nTransfer-Encoding: chunked", "Transfer-Encoding: chunked, chunked",
-                                    "Transfer-Encoding: gzip", "Content-Length: 1 1", "Content-Length: 9999999999999999999", "Content_Length: 3",
-                                    "A: b\r\n c", "A: \x01", "A : b", "Host: x"};
+  static const char *const bad[] = {"Content-Length: 1\r\nContent-Length: 1",
+                                    "Content-Length: 1\r\nTransfer-Encoding: chunked",
+                                    "Transfer-Encoding: chunked, chunked",
+                                    "Transfer-Encoding: gzip",
+                                    "Content-Length: 1 1",
+                                    "Content-Length: 9999999999999999999",
+                                    "Content_Length: 3",
+                                    "A: b\r\n c",
+                                    "A: \x01",
+                                    "A : b",
+                                    "Host: x"};
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
     char text[256];
     snprintf(text, sizeof text, "POST / HTTP/1.1\r\nHost: x\r\n%s\r\n\r\n", bad[i]);
@@ -114,8 +123,9 @@ static void test_answers(void **state) {
   assert_int_equal(h.body, BODY_NONE);
   assert_int_equal(head_parse_answer(&h, (const uint8_t *)"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", 38, true), HEAD_OK);
   assert_true(h.body == BODY_NONE && h.length == 9);
-  static const char *const bad[] = {"HTTP/1.1 20 OK\r\n\r\n", "HTTP/2.0 200 OK\r\n\r\n", "SSH-2.0\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n",
-                                    "HTTP/1.1 200 OK\n\n", "HTTP/1.1  200 OK\r\n\r\n"};
+  static const char *const bad[] = {"HTTP/1.1 20 OK\r\n\r\n", "HTTP/2.0 200 OK\r\n\r\n",
+                                    "SSH-2.0\r\n\r\n",        "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n",
+                                    "HTTP/1.1 200 OK\n\n",    "HTTP/1.1  200 OK\r\n\r\n"};
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
     assert_int_equal(answer(bad[i]), HEAD_BAD);
     assert_int_equal(h.bad_status, 502);
@@ -133,9 +143,14 @@ static void test_too_much(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_every_known_name_is_found), cmocka_unit_test(test_a_request),   cmocka_unit_test(test_partial_heads_at_every_cut),
-      cmocka_unit_test(test_framing),                   cmocka_unit_test(test_keep_alive_of_both_versions),
-      cmocka_unit_test(test_websocket_handshake),       cmocka_unit_test(test_answers),     cmocka_unit_test(test_too_much),
+      cmocka_unit_test(test_every_known_name_is_found),
+      cmocka_unit_test(test_a_request),
+      cmocka_unit_test(test_partial_heads_at_every_cut),
+      cmocka_unit_test(test_framing),
+      cmocka_unit_test(test_keep_alive_of_both_versions),
+      cmocka_unit_test(test_websocket_handshake),
+      cmocka_unit_test(test_answers),
+      cmocka_unit_test(test_too_much),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

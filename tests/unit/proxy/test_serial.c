@@ -27,15 +27,24 @@ static void test_targets(void **state) {
   (void)state;
   static const struct {
     const char *in, *path, *query;
-  } good[] = {{"/", "/", ""},           {"/a/./b/../c", "/a/c", ""},     {"/%7euser/%2f%2F", "/~user/%2F%2F", ""}, {"/a?%2e/..", "/a", "?%2e/.."}, {"http://x.test", "/", ""},
-              {"http://x.test?q", "/", "?q"}, {"/a/..", "/", ""},        {"/..a/...", "/..a/...", ""},             {"/a/%2e%2e/b", "/b", ""},      {"//a", "//a", ""}};
+  } good[] = {{"/", "/", ""},
+              {"/a/./b/../c", "/a/c", ""},
+              {"/%7euser/%2f%2F", "/~user/%2F%2F", ""},
+              {"/a?%2e/..", "/a", "?%2e/.."},
+              {"http://x.test", "/", ""},
+              {"http://x.test?q", "/", "?q"},
+              {"/a/..", "/", ""},
+              {"/..a/...", "/..a/...", ""},
+              {"/a/%2e%2e/b", "/b", ""},
+              {"//a", "//a", ""}};
   for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
     assert_true(target("GET", good[i].in, "x.test"));
     assert_true(span_is(t.path, good[i].path));
     assert_true(t.query.len == strlen(good[i].query) && (!t.query.len || span_is(t.query, good[i].query)));
     assert_string_equal(t.host, "x.test");
   }
-  static const char *const bad[] = {"/..", "/a/../..", "/%", "/%0", "/%00", "/%gg", "/a\\b", "/a#b", "*", "x", "ftp://x.test/", "http://y.test/", "http://", "http://a@x.test/"};
+  static const char *const bad[] = {"/..",  "/a/../..", "/%", "/%0",           "/%00",           "/%gg",    "/a\\b",
+                                    "/a#b", "*",        "x",  "ftp://x.test/", "http://y.test/", "http://", "http://a@x.test/"};
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
     assert_false(target("GET", bad[i], "x.test"));
   assert_true(target("OPTIONS", "*", "x.test"));
@@ -60,14 +69,16 @@ static void test_hosts(void **state) {
 
 static void test_strip(void **state) {
   (void)state;
-  assert_true(span_is(target_strip(SPAN("/api/x"), 4), "/x") && span_is(target_strip(SPAN("/api"), 4), "/") && span_is(target_strip(SPAN("/api//x"), 4), "/x"));
+  assert_true(span_is(target_strip(SPAN("/api/x"), 4), "/x") && span_is(target_strip(SPAN("/api"), 4), "/") &&
+              span_is(target_strip(SPAN("/api//x"), 4), "/x"));
   assert_true(span_is(target_strip(SPAN("/v/img1"), 6), "/img1") && span_is(target_strip(SPAN("/img1"), 4), "/img1"));
 }
 
 /* What is written must be read again as the same message, and fit for any client. */
 static void test_what_is_written_is_read_back(void **state) {
   (void)state;
-  const char *text = "POST /a HTTP/1.1\r\nHost: x.test:80\r\nA:1\r\nB: 2\r\nConnection: c, close\r\nC: 3\r\nTransfer-Encoding: chunked\r\nTE: trailers\r\nX-Forwarded-For: 6.6.6.6\r\n\r\n";
+  const char *text = "POST /a HTTP/1.1\r\nHost: x.test:80\r\nA:1\r\nB: 2\r\nConnection: c, close\r\nC: 3\r\nTransfer-Encoding: chunked\r\nTE: "
+                     "trailers\r\nX-Forwarded-For: 6.6.6.6\r\n\r\n";
   const char *why;
   assert_int_equal(head_parse_request(&h, (const uint8_t *)text, strlen(text)), HEAD_OK);
   assert_true(target_parse(&t, &h, room, &why));
@@ -138,19 +149,32 @@ static void test_routes_file(void **state) {
 static void test_log_lines(void **state) {
   (void)state;
   char line[4096];
-  struct accesslog_entry e = {.client = "::1", .service = "p/a", .instance = "p/a.1", .method = SPAN("GET"), .host = SPAN("x"), .target = SPAN("/\"\\\x01"), .minor = 1,
-                              .status = 200, .attempts = 2, .bytes_in = 1, .bytes_out = 2, .us = 3};
+  struct accesslog_entry e = {.client = "::1",
+                              .service = "p/a",
+                              .instance = "p/a.1",
+                              .method = SPAN("GET"),
+                              .host = SPAN("x"),
+                              .target = SPAN("/\"\\\x01"),
+                              .minor = 1,
+                              .status = 200,
+                              .attempts = 2,
+                              .bytes_in = 1,
+                              .bytes_out = 2,
+                              .us = 3};
   size_t n = accesslog_format(ACCESSLOG_JSON, line, sizeof line, &e, 1234567890123);
   line[n] = 0;
-  assert_string_equal(line, "{\"time\":\"2009-02-13T23:31:30.123Z\",\"client\":\"::1\",\"method\":\"GET\",\"host\":\"x\",\"target\":\"/\\\"\\\\\\u0001\",\"status\":200,"
-                            "\"bytes_in\":1,\"bytes_out\":2,\"us\":3,\"service\":\"p/a\",\"instance\":\"p/a.1\",\"attempts\":2}\n");
+  assert_string_equal(
+      line,
+      "{\"time\":\"2009-02-13T23:31:30.123Z\",\"client\":\"::1\",\"method\":\"GET\",\"host\":\"x\",\"target\":\"/\\\"\\\\\\u0001\",\"status\":200,"
+      "\"bytes_in\":1,\"bytes_out\":2,\"us\":3,\"service\":\"p/a\",\"instance\":\"p/a.1\",\"attempts\":2}\n");
   n = accesslog_format(ACCESSLOG_COMMON, line, sizeof line, &e, 1234567890123);
   line[n] = 0;
   assert_string_equal(line, "::1 - - [13/Feb/2009:23:31:30 +0000] \"GET /\\x22\\\\x01 HTTP/1.1\" 200 2 \"-\" \"-\"\n");
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_targets), cmocka_unit_test(test_hosts), cmocka_unit_test(test_strip), cmocka_unit_test(test_what_is_written_is_read_back),
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_targets),     cmocka_unit_test(test_hosts),
+                                     cmocka_unit_test(test_strip),       cmocka_unit_test(test_what_is_written_is_read_back),
                                      cmocka_unit_test(test_routes_file), cmocka_unit_test(test_log_lines)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -79,8 +79,9 @@ static const char *find(const struct table *t, const char *host, const char *pat
 static void test_lookup(void **state) {
   (void)state;
   struct world w = {drain_new(1), service_ids_new()};
-  static const char *const lines[] = {"web a.test,B.Test:80", "api a.test /api/*,/v2/*", "deep a.test /api/x/y/*", "exact a.test /api/exact,/", "raw a.test /img*,/img-big*",
-                                      "only c.test /only/*", "bad /nonsense,d.test nothing"};
+  static const char *const lines[] = {"web a.test,B.Test:80",        "api a.test /api/*,/v2/*",    "deep a.test /api/x/y/*",
+                                      "exact a.test /api/exact,/",   "raw a.test /img*,/img-big*", "only c.test /only/*",
+                                      "bad /nonsense,d.test nothing"};
   unsigned skipped;
   struct table *t = build(&w, lines, 7, &skipped);
   assert_int_equal(skipped, 3); /* a host, a path, a range */
@@ -88,10 +89,14 @@ static void test_lookup(void **state) {
     const char *host, *path, *service;
     size_t prefix;
   } cases[] = {
-      {"a.test", "/x", "p/web", 0},          {"b.test", "/", "p/web", 0},           {"a.test", "/", "p/exact", 0},          {"a.test", "/api", "p/api", 4},
-      {"a.test", "/api/", "p/api", 4},       {"a.test", "/apis", "p/web", 0},       {"a.test", "/api/x/y", "p/deep", 8},    {"a.test", "/api/x/yy", "p/api", 4},
-      {"a.test", "/api/x/y/z", "p/deep", 8}, {"a.test", "/api/exact", "p/exact", 10}, {"a.test", "/api/exact/", "p/api", 4}, {"a.test", "/img1", "p/raw", 4},
-      {"a.test", "/img-big/1", "p/raw", 8},  {"a.test", "/v2/a", "p/api", 3},       {"c.test", "/", "no path", 0},          {"c.test", "/only", "p/only", 5},
+      {"a.test", "/x", "p/web", 0},          {"b.test", "/", "p/web", 0},
+      {"a.test", "/", "p/exact", 0},         {"a.test", "/api", "p/api", 4},
+      {"a.test", "/api/", "p/api", 4},       {"a.test", "/apis", "p/web", 0},
+      {"a.test", "/api/x/y", "p/deep", 8},   {"a.test", "/api/x/yy", "p/api", 4},
+      {"a.test", "/api/x/y/z", "p/deep", 8}, {"a.test", "/api/exact", "p/exact", 10},
+      {"a.test", "/api/exact/", "p/api", 4}, {"a.test", "/img1", "p/raw", 4},
+      {"a.test", "/img-big/1", "p/raw", 8},  {"a.test", "/v2/a", "p/api", 3},
+      {"c.test", "/", "no path", 0},         {"c.test", "/only", "p/only", 5},
       {"e.test", "/", "no host", 0},         {"", "/", "no host", 0},
   };
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
