@@ -335,7 +335,7 @@ size_t keeper_take_news(struct keeper *k, struct keeper_news *out, size_t max) {
   for (struct item *i = k->first; i && n < max; i = i->next)
     if (i->told == NEWS) {
       i->told = SENT;
-      out[n++] = (struct keeper_news){i->wire->instance, PB_STR(i->wire->container_id), &i->target.verdict};
+      out[n++] = (struct keeper_news){i->wire->instance, PB_STR(i->wire->container_id), PB_GET(i->wire, started_ms, 0), &i->target.verdict};
     }
   return n;
 }

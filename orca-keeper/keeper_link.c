@@ -126,6 +126,7 @@ static void tell(struct keeper_link *r) {
     keeper__verdict__init(&verdicts[i]);
     verdicts[i].instance = (char *)(uintptr_t)news[i].instance;
     verdicts[i].container_id = (char *)(uintptr_t)news[i].container_id;
+    PB_SET(&verdicts[i], started_ms, news[i].started_ms);
     PB_SET(&verdicts[i], started, v->started);
     PB_SET(&verdicts[i], ready, v->ready);
     PB_SET(&verdicts[i], live, v->live);
