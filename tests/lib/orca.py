@@ -12,7 +12,7 @@ import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-BIN = ROOT / "build/bin"
+BIN = pathlib.Path(os.environ.get("ORCA_BIN", ROOT / "build/bin"))
 DAEMONS = ["store", "apiserver", "scheduler", "agent", "proxy", "keeper"]
 APP = os.environ.get("ORCA_TEST_IMAGE", "orca-test/app:1")
 _numbers = itertools.count(1)
