@@ -133,10 +133,7 @@ static bool page(struct worker *w, struct exchange *x, unsigned status, const ch
   x->status = status;
   x->head_us = w->now_us;
   size_t n = page_write(w->out, status, detail, w->shared->node, accept, x->to_head, x->keep_client);
-  uint64_t moved = x->answer.moved;
-  flow_fini(w, &x->answer);
   flow_start(&x->answer, NULL, &x->client->sock, BODY_NONE, BODY_NONE, 0);
-  x->answer.moved = moved;
   x->body.state = FLOW_DONE; /* what has not been read of the request is not going anywhere */
   x->state = EXCHANGE_ANSWERING;
   size_t used;
@@ -335,7 +332,7 @@ static bool interim_answer(struct worker *w, struct exchange *x, const struct he
   struct serial_answer how = {.keep_alive = true};
   size_t n = serial_answer(w->out, BLOCK_SIZE, h, &how);
   if (n == 0 || flow_blocked(&x->answer))
-    return true; /* they are hints: a client that does not read loses them */
+    return true; /* they are hints: a client that does not read the first loses the next */
   flow_start(&x->answer, &x->up->sock, &x->client->sock, BODY_LENGTH, BODY_LENGTH, 0);
   return pass_on(w, x, n, NULL, 0);
 }

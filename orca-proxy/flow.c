@@ -3,9 +3,20 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* What an interim answer has left waiting goes out before what comes now. */
 void flow_start(struct flow *f, struct sock *from, struct sock *to, enum body_kind in, enum body_kind out, uint64_t length) {
-  uint64_t limit = f->limit;
-  *f = (struct flow){.from = from, .to = to, .in = in, .out = out, .state = FLOW_ON, .left = length, .limit = limit};
+  struct flow old = *f;
+  *f = (struct flow){.from = from,
+                     .to = to,
+                     .in = in,
+                     .out = out,
+                     .state = FLOW_ON,
+                     .left = length,
+                     .limit = old.limit,
+                     .moved = old.moved,
+                     .waiting = old.waiting,
+                     .at = old.at,
+                     .len = old.len};
   if (in == BODY_NONE)
     f->in_done = true;
 }
@@ -61,7 +72,9 @@ static enum flow_result decode(struct flow *f, uint8_t *data, size_t len, size_t
 static int wait_with(struct worker *w, struct flow *f, const struct iovec *iov, int count, size_t skip) {
   if (!f->waiting && !(f->waiting = block_get(w)))
     return -1;
-  f->at = f->len = 0;
+  if (f->at)
+    memmove(f->waiting->data, f->waiting->data + f->at, f->len);
+  f->at = 0;
   for (int i = 0; i < count; i++) {
     size_t off = skip < iov[i].iov_len ? skip : iov[i].iov_len;
     skip -= off;
@@ -94,7 +107,7 @@ static enum flow_result send_all(struct worker *w, struct flow *f, const struct 
     iov = &one;
     count = 1;
   }
-  ssize_t n = f->to->writable ? sock_write(f->to, iov, count, more) : 0;
+  ssize_t n = f->to->writable && !f->len ? sock_write(f->to, iov, count, more) : 0;
   if (n < 0)
     return FLOW_TO_FAILED;
   f->moved += (size_t)n;

@@ -211,6 +211,10 @@ static void add_route(struct table *t, struct table_index *x, const Node__Route 
     }
     te->instance = keep_string(x, PB_STR(e->instance), strlen(PB_STR(e->instance)));
     te->slot = ids->slot(ids->arg, te->instance, PB_STR(e->address), e->port, &te->incarnation);
+    if (te->slot == UINT32_MAX) { /* no memory for one more */
+      (*skipped)++;
+      continue;
+    }
     t->endpoint_count++;
     s->count++;
   }
@@ -235,9 +239,12 @@ static void add_route(struct table *t, struct table_index *x, const Node__Route 
 }
 
 static int index_ids(struct table *t, struct table_index *x) {
-  for (size_t i = 0; i < t->service_count; i++)
+  for (size_t i = 0; i < t->service_count; i++) {
+    if (x->services[i].id == UINT32_MAX) /* no memory for one more */
+      return -1;
     if (x->services[i].id >= x->ids)
       x->ids = x->services[i].id + 1;
+  }
   x->by_id = calloc(x->ids ? x->ids : 1, sizeof *x->by_id);
   if (!x->by_id)
     return -1;

@@ -16,7 +16,7 @@
 
 #define EVENTS 256
 #define ACCEPTS 64      /* in one turn */
-#define BLOCKS_MAX 8192 /* of one worker: what slow peers can make it hold */
+#define BLOCKS_MAX 4096 /* of one worker: what slow peers can make it hold */
 #define FREE_BLOCKS_MAX 256
 #define FREE_PIPES_MAX 64
 #define FREE_EXCHANGES_MAX 1024

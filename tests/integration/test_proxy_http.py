@@ -525,3 +525,31 @@ def test_reset_clients_in_every_state():
         w = p.connect()
         w.send(f"GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n")
         assert len(w.answer().body) == 1000000
+
+
+def test_interim_answers_to_a_client_that_does_not_read_yet():
+    """The client's buffers are full when the 103 comes: it must still come whole, and before the answer."""
+    big = bytes(6_000_000)
+
+    def handler(wire, origin):
+        while True:
+            m = wire.request()
+            origin.requests.append(m)
+            if m.target == "/big":
+                wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(big), big)
+            else:
+                wire.send("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" * 3)
+                time.sleep(0.05)
+                wire.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    with serving(handler, workers=1) as p:
+        w = p.connect(receive_buffer=4096)
+        w.send("".join(f"GET {t} HTTP/1.1\r\nHost: {HOST}\r\n\r\n" for t in ("/big", "/hints", "/hints")))
+        time.sleep(0.3)
+        assert len(w.answer().body) == len(big)
+        for _ in range(2):
+            m = w.answer(interim=True)
+            while m.status == 103:
+                m = w.answer(interim=True)
+            assert m.status == 200 and m.body == b"ok"
+        w.close()
