@@ -8,8 +8,8 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "lib"))
 
-from figures import cpu_seconds, median, pss_bytes, table  # noqa: E402
-from orca import APP, BIN, DAEMONS, Cluster, wait_for  # noqa: E402
+from figures import median, pss_bytes, run_seconds, table  # noqa: E402
+from orca import APP, BIN, DAEMONS, ROOT, Cluster, wait_for  # noqa: E402
 
 IDLE_SECONDS = 20
 
@@ -41,13 +41,13 @@ def main():
     with Cluster() as cluster:
         cluster.deploy("bench", f'[[service]]\nname = "b"\nimage = "{APP}"\nport = 8080\ndomain = "b.test"\nhealth = "/healthz"\n[service.deploy]\nmin_ready = "100ms"\n')
         time.sleep(3)
-        before = {d: cpu_seconds(cluster.pid(d)) for d in DAEMONS}
+        before = {d: run_seconds(cluster.pid(d)) for d in DAEMONS}
         time.sleep(IDLE_SECONDS)
-        idle = {d: (cpu_seconds(cluster.pid(d)) - before[d]) / IDLE_SECONDS * 100 for d in DAEMONS}
+        idle = {d: (run_seconds(cluster.pid(d)) - before[d]) / IDLE_SECONDS * 100 for d in DAEMONS}
         pss = {d: pss_bytes(cluster.pid(d)) for d in DAEMONS}
         cluster.stop()
         began = time.monotonic()
-        cluster.supervisor = subprocess.Popen(["deploy/local/supervise", str(BIN), str(cluster.run)], start_new_session=True, env=cluster.env)
+        cluster.supervisor = subprocess.Popen([str(ROOT / "deploy/local/supervise"), str(BIN), str(cluster.run)], start_new_session=True, env=cluster.env)
         wait_for(lambda: cluster.get("b.test").status == 200 and cluster.api("GET", "/api/v1/health", token=None).status == 200, every=0.002)
         node_ms = (time.monotonic() - began) * 1e3
         cluster.stop()

@@ -21,6 +21,15 @@ def cpu_seconds(pid):
     return (int(fields[11]) + int(fields[12])) / TICK
 
 
+def run_seconds(pid):
+    """Time on a core of all threads that a process has now: in nanoseconds where ticks of 10 ms would be too coarse."""
+    total = 0
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{thread}/schedstat") as f:
+            total += int(f.read().split()[0])
+    return total / 1e9
+
+
 def pss_bytes(pid):
     with open(f"/proc/{pid}/smaps_rollup") as f:
         for line in f:
