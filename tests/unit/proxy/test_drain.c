@@ -87,7 +87,7 @@ static void test_random_histories(void **state) {
       if (what == 0 || seq == 0) {
         seq++;
         for (int n = 0; n < NAMES; n++) {
-          char name[8];
+          char name[16];
           snprintf(name, sizeof name, "n%d", n);
           if ((tables[seq][n] = rand() % 2))
             slots[n] = slot(d, name, NULL);
