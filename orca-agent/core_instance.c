@@ -320,7 +320,7 @@ static void create(struct agent_step *s, struct agent_instance *i) {
     if (i->phase != MODEL__PHASE__PHASE_FAILED || i->next_try < image->next_try) {
       fail(s, i, "image", image->error);
       i->next_try = image->next_try;
-      set_phase(s, i, MODEL__PHASE__PHASE_FAILED, "image: %s", image->error);
+      set_phase(s, i, MODEL__PHASE__PHASE_FAILED, "image %.100s: %.140s", image->ref, image->error);
     }
     return;
   }

@@ -1,4 +1,5 @@
 /* The cluster as a whole: health, info, nodes. */
+#include <stdio.h>
 #include <string.h>
 
 #include "common/bus/pb.h"
@@ -27,12 +28,13 @@ static const char *node_word(const Model__Node *node, const Model__NodeStatus *s
   return status->docker_ok ? "ready" : "degraded";
 }
 
-static const char *node_reason(const Model__NodeStatus *status) {
+static void node_reason(const Model__NodeStatus *status, char out[256]) {
   if (!status)
-    return "it has not reported yet";
-  if (status->state == MODEL__NODE_STATE__NODE_READY && !status->docker_ok)
-    return *PB_STR(status->docker_error) ? status->docker_error : "Docker does not answer";
-  return PB_STR(status->reason);
+    snprintf(out, 256, "it has not reported yet");
+  else if (status->state == MODEL__NODE_STATE__NODE_READY && !status->docker_ok)
+    snprintf(out, 256, "Docker does not answer%s%.200s", *PB_STR(status->docker_error) ? ": " : "", PB_STR(status->docker_error));
+  else
+    snprintf(out, 256, "%.250s", PB_STR(status->reason));
 }
 
 static size_t instances_on(const struct api_cache *cache, const char *node) {
@@ -51,7 +53,9 @@ static void node_json(const struct api *api, const Model__Node *node, struct api
   api_json_str(json, "address", PB_STR(node->address));
   api_json_str(json, "role", PB_STR(node->role));
   api_json_str(json, "state", node_word(node, status));
-  api_json_str(json, "reason", node_reason(status));
+  char reason[256];
+  node_reason(status, reason);
+  api_json_str(json, "reason", reason);
   api_json_time(json, "since", status ? status->since_ms : 0);
   api_json_object(json, "labels");
   for (size_t i = 0; i < node->n_labels; i++)
