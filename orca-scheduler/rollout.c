@@ -379,9 +379,9 @@ static void conclude(struct step *s) {
   } else {
     uint32_t available = t.current - t.current_unavailable;
     if (available < s->wanted)
-      set_phase(s, "%" PRIu32 " of %" PRIu32 " ready", available, s->wanted);
+      set_phase(s, "%" PRIu32 " of %" PRIu32 " available", available, s->wanted);
     else
-      set_phase(s, "%" PRIu32 " of %" PRIu32 " ready, %" PRIu32 " old to go", available, s->wanted, t.others);
+      set_phase(s, "%" PRIu32 " of %" PRIu32 " available, %" PRIu32 " old to go", available, s->wanted, t.others);
   }
 }
 
