@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 static enum log_level min_level = LOG_LEVEL_INFO;
+static int pinned;
 static const char *self_daemon, *self_node;
 static int with_time = 1;
 
@@ -20,8 +21,17 @@ void log_init(const char *daemon, const char *node) {
   with_time = getenv("JOURNAL_STREAM") == NULL;
 }
 
-void log_set_level(enum log_level level) {
+void log_pin_level(enum log_level level) {
+  pinned = 1;
   __atomic_store_n(&min_level, level, __ATOMIC_RELAXED);
+}
+
+void log_follow_level(const char *text) {
+  enum log_level level = LOG_LEVEL_INFO;
+  if (pinned || (*text && log_level_from_text(text, &level) < 0) || level == __atomic_load_n(&min_level, __ATOMIC_RELAXED))
+    return;
+  __atomic_store_n(&min_level, level, __ATOMIC_RELAXED);
+  log_event(LOG_LEVEL_INFO, "log level", "level", level_names[level], NULL); /* whatever it is: a log that falls silent says why */
 }
 
 int log_level_from_text(const char *text, enum log_level *ret) {

@@ -14,7 +14,10 @@ enum log_level { LOG_LEVEL_TRACE, LOG_LEVEL_DEBUG, LOG_LEVEL_INFO, LOG_LEVEL_WAR
 
 /* Fields that stand on every line, e.g. log_init("agent", "n2"). The strings are borrowed for the process's life. */
 void log_init(const char *daemon, const char *node);
-void log_set_level(enum log_level level);
+/* Given by hand (-v): it stays, whatever the cluster says. */
+void log_pin_level(enum log_level level);
+/* cluster.toml's [cluster] log_level, each time it is heard; "" is its default, info. A word of a newer version changes nothing. */
+void log_follow_level(const char *text);
 int log_level_from_text(const char *text, enum log_level *ret); /* -1 when unknown */
 int log_enabled(enum log_level level);
 

@@ -6,6 +6,7 @@
 
 #include "common/bus/pb.h"
 #include "common/log.h"
+#include "orca-agent/keeper_rpc.h"
 #include "orca-agent/usage.h"
 
 #define REPORT_TIMEOUT (10 * NS_PER_SEC)
@@ -45,6 +46,10 @@ static void on_item(void *arg, const uint8_t *body, size_t len) {
     struct agent_event ev = {.kind = AGENT_EV_DESIRED, .desired = item->desired};
     log_debug("desired state", "full", PB_GET(item->desired, full, 0) ? "yes" : "no", "assigned", log_u64(item->desired->n_assigned));
     agent_event(g->a, &ev);
+    if (item->desired->cluster) {
+      log_follow_level(PB_STR(item->desired->cluster->log_level));
+      keeper_flush(g->a->keeper); /* passes it on */
+    }
     break;
   }
   case NODE__ITEM__BODY_ROUTES:

@@ -31,6 +31,7 @@ struct stream {
   struct told *told;
   size_t count, size;
   bool full_sent, blocked;
+  char log_level[16]; /* as told last */
   struct stream *next;
 };
 
@@ -124,7 +125,13 @@ static void tell(struct stream *s) {
     if (!s->told[n].seen)
       targets.removed[targets.n_removed++] = s->told[n].instance;
   int rc = 0;
-  if (now && (!s->full_sent || targets.n_set || targets.n_removed)) {
+  char log_level[sizeof s->log_level] = "";
+  if (a->core.cluster)
+    snprintf(log_level, sizeof log_level, "%s", *PB_STR(a->core.cluster->log_level) ? a->core.cluster->log_level : "info");
+  bool level_due = *log_level && strcmp(log_level, s->log_level) != 0;
+  if (level_due)
+    targets.log_level = log_level;
+  if (now && (!s->full_sent || targets.n_set || targets.n_removed || level_due)) {
     Keeper__Item item = KEEPER__ITEM__INIT;
     item.body_case = KEEPER__ITEM__BODY_TARGETS;
     item.targets = &targets;
@@ -132,6 +139,8 @@ static void tell(struct stream *s) {
     s->blocked = rc == 1;
     if (rc == 0) {
       s->full_sent = true;
+      if (level_due)
+        memcpy(s->log_level, log_level, sizeof s->log_level);
       s->count = 0;
       for (size_t n = 0; n < now_count; n++) {
         struct told *entry = told_add(s);

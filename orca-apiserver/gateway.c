@@ -743,7 +743,7 @@ void gateway_changed(struct gateway *g, enum api_kind kind, const char *key, con
     revision_changed(g, key, api_kind_prefix(kind));
     break;
   case API_CLUSTER:
-    api_routes_trusted_changed(&g->table);
+    api_routes_settings_changed(&g->table);
     for (struct gw_peer *p = g->peers; p; p = p->next)
       p->desired.cluster = p->role == GW_AGENT;
     break;

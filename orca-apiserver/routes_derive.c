@@ -29,7 +29,7 @@ static void proxy_free(void *value) {
 
 void api_routes_init(struct api_route_table *t, uint64_t first_version, int64_t now) {
   *t = (struct api_route_table){
-      .first = first_version, .version = first_version, .trusted_version = first_version, .forgotten = first_version - 1, .began = now};
+      .first = first_version, .version = first_version, .settings_version = first_version, .forgotten = first_version - 1, .began = now};
 }
 
 void api_routes_fini(struct api_route_table *t) {
@@ -231,8 +231,8 @@ bool api_routes_update(struct api_route_table *t, const struct api_cache *cache,
   return true;
 }
 
-void api_routes_trusted_changed(struct api_route_table *t) {
-  t->trusted_version = ++t->version;
+void api_routes_settings_changed(struct api_route_table *t) {
+  t->settings_version = ++t->version;
 }
 
 /* ---- telling ---- */
@@ -261,8 +261,9 @@ Node__RouteTable *api_routes_message(const struct api_route_table *t, const stru
   PB_SET(m, full, full);
   PB_SET(m, version, t->version);
   const Model__ClusterSpec *cluster = api_cache_cluster(cache, NULL);
-  if (full || t->trusted_version > since) {
-    PB_SET(m, trusted_changed, !full);
+  if (full || t->settings_version > since) {
+    PB_SET(m, settings_changed, !full);
+    m->log_level = cluster ? cluster->log_level : NULL;
     m->n_trusted_proxies = cluster ? cluster->n_trusted_proxies : 0;
     m->trusted_proxies = cluster ? BORROW(char *, cluster->trusted_proxies) : NULL;
   }

@@ -28,7 +28,7 @@ struct api_proxy {
 };
 struct api_route_table {
   uint64_t first, version;  /* this process's first; the newest */
-  uint64_t trusted_version; /* when trusted_proxies last changed */
+  uint64_t settings_version; /* when cluster.toml last changed */
   uint64_t forgotten;       /* removals up to this one are no longer known: who is behind gets everything */
   struct api_smap routes;   /* PROJECT/NAME → its route, or that it was removed */
   struct api_smap left;     /* PROJECT/NAME.NUMBER → version from which on it is in no table */
@@ -42,7 +42,7 @@ void api_routes_fini(struct api_route_table *t);
 
 /* Looks at one service again; true when the table changed. */
 bool api_routes_update(struct api_route_table *t, const struct api_cache *cache, const char *project, const char *name);
-void api_routes_trusted_changed(struct api_route_table *t);
+void api_routes_settings_changed(struct api_route_table *t);
 
 /* What a proxy that was sent `since` has to hear: NULL when nothing (or when memory ends). since 0: everything. Borrows from the table and the cache.
  */

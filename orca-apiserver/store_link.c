@@ -243,11 +243,32 @@ static void on_revision(void *arg, uint64_t revision) {
   api_reached(api);
 }
 
+static void level_told(void *arg, const Store__Reply *reply, const struct err *err) {
+  (void)arg;
+  (void)reply;
+  if (err)
+    log_warn("the store was not told its log level", "error", err->msg); /* it is told again after the next reconnection */
+}
+
+/* The store doesn't know the model: this is how it hears of [cluster] log_level. */
+static void tell_store_level(struct api *api) {
+  const Model__ClusterSpec *cluster = api_cache_cluster(&api->cache, NULL);
+  char level[16];
+  snprintf(level, sizeof level, "%s", cluster && *PB_STR(cluster->log_level) ? cluster->log_level : "info");
+  Store__LogLevel body = STORE__LOG_LEVEL__INIT;
+  Store__Call call = STORE__CALL__INIT;
+  body.level = level;
+  call.body_case = STORE__CALL__BODY_LOG_LEVEL;
+  call.log_level = &body;
+  storec_call(api->store, &call, API_COMMIT_TIMEOUT, level_told, NULL);
+}
+
 static void on_synced(void *arg, uint64_t revision) {
   struct store_link *link = arg;
   struct api *api = link->api;
   log_info("in touch with the store", "revision", log_u64(revision));
   api->synced = api->in_touch = true;
+  tell_store_level(api);
   on_revision(link, revision);
   settle(link);
 }
@@ -262,6 +283,11 @@ static void on_lost(void *arg, const struct err *why) {
 
 static void on_changed(void *arg, enum api_kind kind, const char *key, const ProtobufCMessage *old, const ProtobufCMessage *now) {
   struct api *api = arg;
+  if (kind == API_CLUSTER) {
+    log_follow_level(now ? PB_STR(((const Model__ClusterSpec *)(const void *)now)->log_level) : "");
+    if (api->in_touch) /* else with `synced` */
+      tell_store_level(api);
+  }
   if (api->gateway)
     gateway_changed(api->gateway, kind, key, old, now);
 }

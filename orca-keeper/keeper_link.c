@@ -32,6 +32,8 @@ static void try_again(struct keeper_link *r) {
 static void take_targets(struct keeper_link *r, const Keeper__Targets *targets) {
   struct err err;
   bool full = PB_GET(targets, full, 0);
+  if (*PB_STR(targets->log_level))
+    log_follow_level(targets->log_level);
   if (full)
     keeper_full_begin(r->keeper);
   for (size_t i = 0; i < targets->n_removed; i++)

@@ -65,6 +65,7 @@ static uint32_t give_slot(void *arg, const char *instance, const char *address, 
 }
 
 static int publish(struct control *c, struct err *err) {
+  log_follow_level(routes_log_level(c->routes));
   unsigned skipped;
   char *const *trusted;
   size_t trusted_count = routes_trusted(c->routes, &trusted);

@@ -15,6 +15,7 @@ struct routes {
   size_t count;
   char **trusted;
   size_t trusted_count;
+  char *log_level;
   bool begun; /* has had a full table */
 };
 
@@ -39,6 +40,7 @@ void routes_free(struct routes *r) {
     return;
   free_list(r->list, r->count);
   free_trusted(r->trusted, r->trusted_count);
+  free(r->log_level);
   free(r);
 }
 
@@ -76,7 +78,7 @@ static char **copy_trusted(const Node__RouteTable *t) {
 }
 
 int routes_apply(struct routes *r, const Node__RouteTable *t, struct err *err) {
-  bool full = PB_GET(t, full, false), trust = full || PB_GET(t, trusted_changed, false);
+  bool full = PB_GET(t, full, false), settings = full || PB_GET(t, settings_changed, false);
   if (!full && !r->begun)
     return err_set(err, ERR_CONFLICT, "a change of routes came before any table");
   for (size_t i = 0; i < t->n_routes; i++)
@@ -84,8 +86,9 @@ int routes_apply(struct routes *r, const Node__RouteTable *t, struct err *err) {
       return err_set(err, ERR_INVALID, "a route without a name");
   size_t kept = 0, size = t->n_routes + (full ? 0 : r->count);
   Node__Route **list = calloc(size + 1, sizeof *list);
-  char **trusted = trust ? copy_trusted(t) : NULL;
-  if (!list || (trust && !trusted))
+  char **trusted = settings ? copy_trusted(t) : NULL;
+  char *log_level = settings ? strdup(PB_STR(t->log_level)) : NULL;
+  if (!list || (settings && (!trusted || !log_level)))
     goto fail;
   for (size_t i = 0; i < t->n_routes; i++)
     if (!(list[kept++] = (Node__Route *)pb_clone(&t->routes[i]->base)))
@@ -107,7 +110,9 @@ int routes_apply(struct routes *r, const Node__RouteTable *t, struct err *err) {
   }
   r->list = list;
   r->count = out;
-  if (trust) {
+  if (settings) {
+    free(r->log_level);
+    r->log_level = log_level;
     free_trusted(r->trusted, r->trusted_count);
     r->trusted = trusted;
     r->trusted_count = t->n_trusted_proxies;
@@ -120,6 +125,7 @@ fail:
     free_list(list, kept);
   if (trusted)
     free_trusted(trusted, t->n_trusted_proxies);
+  free(log_level);
   return err_set(err, ERR_MEMORY, "no memory for the routes");
 }
 
@@ -140,6 +146,10 @@ size_t routes_trusted(const struct routes *r, char *const **ret) {
   return r->trusted_count;
 }
 
+const char *routes_log_level(const struct routes *r) {
+  return r->log_level ? r->log_level : "";
+}
+
 static void put_u32(uint8_t *at, uint32_t v) {
   for (int i = 0; i < 4; i++)
     at[i] = (uint8_t)(v >> (8 * i));
@@ -157,6 +167,7 @@ int routes_to_file(const struct routes *r, struct buf *file, struct err *err) {
   t.n_routes = r->count;
   t.trusted_proxies = r->trusted;
   t.n_trusted_proxies = r->trusted_count;
+  t.log_level = r->log_level;
   struct buf body = BUF_INIT(ROUTES_FILE_MAX);
   uint8_t head[8];
   if (pb_pack(&t.base, &body) < 0) {

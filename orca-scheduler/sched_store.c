@@ -14,8 +14,8 @@
 #define TXN_TIMEOUT_NS (10 * NS_PER_SEC)
 #define AGAIN_NS (250 * NS_PER_MS)
 
-static const char *const mirrored[] = {"/leader/",          KEY_SERVICES, KEY_REVISIONS,        KEY_NODES, KEY_NODE_STATUS, KEY_INSTANCES,
-                                       KEY_INSTANCE_STATUS, KEY_ROLLOUTS, KEY_HISTORY_SCHEDULER};
+static const char *const mirrored[] = {KEY_CLUSTER,     "/leader/",    KEY_SERVICES,        KEY_REVISIONS, KEY_NODES,
+                                       KEY_NODE_STATUS, KEY_INSTANCES, KEY_INSTANCE_STATUS, KEY_ROLLOUTS,  KEY_HISTORY_SCHEDULER};
 
 struct sched_store {
   struct loop *loop;
@@ -94,6 +94,15 @@ static void leader_changed(struct sched_store *s, uint64_t mod_revision, bool th
   s->due = true;
 }
 
+static void follow_level(const uint8_t *value, size_t len) {
+  struct err err;
+  Model__ClusterSpec *cluster = (Model__ClusterSpec *)pb_unpack(&model__cluster_spec__descriptor, value, len, &err);
+  if (!cluster)
+    return; /* a core's record would be named; this one's other fields are not the scheduler's */
+  log_follow_level(PB_STR(cluster->log_level));
+  model__cluster_spec__free_unpacked(cluster, NULL);
+}
+
 static void on_put(void *arg, const char *key, const uint8_t *value, size_t len, uint64_t mod_revision) {
   struct sched_store *s = arg;
   if (strcmp(key, KEY_SCHEDULER_LEADER) == 0) {
@@ -102,6 +111,10 @@ static void on_put(void *arg, const char *key, const uint8_t *value, size_t len,
     leader_changed(s, mod_revision, leader && strcmp(PB_STR(leader->node), s->node) == 0);
     if (leader)
       model__leader__free_unpacked(leader, NULL);
+    return;
+  }
+  if (strcmp(key, KEY_CLUSTER) == 0) {
+    follow_level(value, len);
     return;
   }
   const struct sched_event event = {SCHED_EVENT_PUT, key, value, len};
@@ -115,6 +128,8 @@ static void on_del(void *arg, const char *key, uint64_t mod_revision) {
     leader_changed(s, 0, false);
     return;
   }
+  if (strcmp(key, KEY_CLUSTER) == 0)
+    return;
   const struct sched_event event = {.kind = SCHED_EVENT_DELETE, .key = key};
   feed(s, &event);
 }

@@ -726,6 +726,7 @@ static int apply_call(struct kv *kv, const Store__Call *call, struct kv_result *
   case STORE__CALL__BODY_LEASE_LIST:
   case STORE__CALL__BODY_STATUS:
   case STORE__CALL__BODY_SNAPSHOT:
+  case STORE__CALL__BODY_LOG_LEVEL:
   case STORE__CALL__BODY__NOT_SET:
   case _STORE__CALL__BODY__CASE_IS_INT_SIZE:
     break;

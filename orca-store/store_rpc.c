@@ -9,6 +9,7 @@
 
 #include "common/bus/pb.h"
 #include "common/crypto/crypto.h"
+#include "common/log.h"
 #include "orca-store/watch.h"
 
 #define CATCH_UP_EVENTS 1000 /* of one watcher in one turn */
@@ -645,6 +646,22 @@ static void reply_status(struct store_rpc *rpc, struct bus_call *call) {
   bus_reply(call, &reply.base);
 }
 
+static int check_log_level(enum acl_role role, const Store__LogLevel *q, struct err *err) {
+  enum log_level level;
+  if (role != ACL_APISERVER && !acl_may_operate(role))
+    return err_set(err, ERR_DENIED, "%s may not set the log's level", acl_role_name(role));
+  return log_level_from_text(PB_STR(q->level), &level) < 0 ? err_set(err, ERR_INVALID, "level: trace, debug, info, warn or error") : 0;
+}
+
+static void set_log_level(struct bus_call *call, const Store__LogLevel *q) {
+  Store__Done done = STORE__DONE__INIT;
+  Store__Reply reply = STORE__REPLY__INIT;
+  log_follow_level(q->level);
+  reply.body_case = STORE__REPLY__BODY_DONE;
+  reply.done = &done;
+  bus_reply(call, &reply.base);
+}
+
 /* What each kind of call needs before anything is done for it. */
 static int check_call(struct store_rpc *rpc, enum acl_role role, const Store__Call *q, struct err *err) {
   switch (q->body_case) {
@@ -662,6 +679,8 @@ static int check_call(struct store_rpc *rpc, enum acl_role role, const Store__Ca
     return need_operator(role, "copy the store", err);
   case STORE__CALL__BODY_LEASE_LIST:
     return need_operator(role, "list leases", err);
+  case STORE__CALL__BODY_LOG_LEVEL:
+    return check_log_level(role, q->log_level, err);
   case STORE__CALL__BODY_LEASE_GRANT:
   case STORE__CALL__BODY_LEASE_KEEP_ALIVE:
   case STORE__CALL__BODY_STATUS:
@@ -719,6 +738,9 @@ static void on_call(void *arg, struct bus_conn *conn, struct bus_call *call, con
     break;
   case STORE__CALL__BODY_SNAPSHOT:
     on_snapshot(rpc, call);
+    break;
+  case STORE__CALL__BODY_LOG_LEVEL:
+    set_log_level(call, q->log_level);
     break;
   case STORE__CALL__BODY__NOT_SET:
   case _STORE__CALL__BODY__CASE_IS_INT_SIZE:

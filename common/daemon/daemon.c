@@ -148,7 +148,7 @@ bool daemon_start(struct daemon *d, int argc, char **argv, const char *name) {
   }
   log_init(name, d->config.name);
   if (verbose)
-    log_set_level(verbose > 1 ? LOG_LEVEL_TRACE : LOG_LEVEL_DEBUG);
+    log_pin_level(verbose > 1 ? LOG_LEVEL_TRACE : LOG_LEVEL_DEBUG);
   /* Keys and tokens live in these processes: no core files, no ptrace by others of the same user. */
   prctl(PR_SET_DUMPABLE, 0);
   signal(SIGPIPE, SIG_IGN);

@@ -8,7 +8,8 @@
  *     return daemon_run(&d);                                               // until SIGTERM or SIGINT; then clean up
  *   }
  *
- * Options: -c FILE (node.toml), -n (check the configuration, print it, exit), -v (debug log; twice: trace), --version, --help.
+ * Options: -c FILE (node.toml), -n (check the configuration, print it, exit), -v (debug log; twice: trace; without it the log's level is
+ * what cluster.toml says, once the daemon has heard of it: log_follow_level), --version, --help.
  * SIGTERM and SIGINT end the loop; SIGHUP calls `on_reload`. SIGPIPE is ignored; czmq's handler is off.
  * The watchdog is fed from the loop when systemd asks for it (WATCHDOG_USEC). */
 #ifndef ORCA_COMMON_DAEMON_DAEMON_H

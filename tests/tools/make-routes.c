@@ -93,7 +93,7 @@ static void parse_line(Node__RouteTable *t, char *line) {
   } else if (strcmp(verb, "delta") == 0) {
     PB_SET(t, full, 0);
   } else if (strcmp(verb, "trusted") == 0) {
-    PB_SET(t, trusted_changed, 1);
+    PB_SET(t, settings_changed, 1);
     for (const char *word; (word = strtok_r(NULL, " ", &save));)
       APPEND(t->trusted_proxies, t->n_trusted_proxies, copy(word));
   } else if (strcmp(verb, "removed") == 0) {
