@@ -17,6 +17,10 @@ class PrivateDocker:
         self.socket = str(self.dir / "docker.sock")
         self.own_network, self.pool = own_network, pool
         self.process = None
+        self.bridge = f"orcat{os.getpid()}"
+        if not own_network:
+            subprocess.run(["ip", "link", "add", self.bridge, "type", "bridge"], check=True)
+            subprocess.run(["ip", "addr", "add", f"10.{pool + 40 + os.getpid() % 15}.{os.getpid() // 15 % 250}.1/24", "dev", self.bridge], check=True)
 
     def command(self):
         engine = ["dockerd", "--data-root", str(self.dir / "data"), "--exec-root", str(self.dir / "exec"), "--pidfile", str(self.dir / "docker.pid"), "-H",
@@ -24,10 +28,15 @@ class PrivateDocker:
         if self.own_network:
             script = "ip link set lo up && ip link add node0 type veth peer name node1 && ip addr add 10.199.0.1/24 dev node0 && ip link set node0 up && ip link set node1 up"
             return ["unshare", "-n", "sh", "-c", f'{script} && exec "$@"', "sh", *engine]
-        # The rules of the machine's own engine stay as they are.
-        return [*engine, "--bridge", "none", "--iptables=false", "--ip6tables=false", "--ip-masq=false"]
+        # The rules of the machine's own engine stay as they are. A bridge of its own: with "none" it would remove the machine's docker0.
+        return [*engine, "--bridge", self.bridge, "--iptables=false", "--ip6tables=false", "--ip-masq=false"]
 
     def start(self):
+        # A killed engine's containerd that nobody has reaped yet passes for alive, and the next engine would wait for it in vain.
+        pidfile = self.dir / "exec/containerd/containerd.pid"
+        if pidfile.exists():
+            wait_for(lambda: self._ended(int(pidfile.read_text())), 10, message="containerd of the engine before ended")
+            pidfile.unlink(missing_ok=True)
         with open(self.dir / "log", "ab") as log:
             self.process = subprocess.Popen(self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
         wait_for(lambda: self.docker("version", "-f", "{{.Server.Version}}", check=False), 30, message=f"dockerd in {self.dir}")
@@ -37,6 +46,16 @@ class PrivateDocker:
             self.process.send_signal(signo)
             self.process.wait(30)
             self.process = None
+
+    def _ended(self, pid):
+        try:
+            state = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        except OSError:
+            return True
+        if state in "ZX":
+            return True
+        os.kill(pid, signal.SIGKILL)
+        return False
 
     def restart(self):
         self.stop()
@@ -66,6 +85,8 @@ class PrivateDocker:
                 self.docker("network", "rm", *networks, check=False)
             self.stop()
         finally:
+            if not self.own_network:
+                subprocess.run(["ip", "link", "delete", self.bridge], check=False, capture_output=True)
             for line in pathlib.Path("/proc/mounts").read_text().splitlines():
                 where = line.split()[1]
                 if where.startswith(str(self.dir)):
