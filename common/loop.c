@@ -41,6 +41,8 @@ struct loop {
   pthread_mutex_t post_lock; /* guards posted, posted_len, posted_size */
   struct posted *posted;
   size_t posted_len, posted_size;
+  struct posted *running; /* taken out of posted, being called now */
+  size_t running_len;
 };
 
 static int64_t clock_ns(clockid_t id) {
@@ -247,9 +249,27 @@ static void run_posted(void *arg, uint32_t events) {
   loop->posted = NULL;
   loop->posted_len = loop->posted_size = 0;
   pthread_mutex_unlock(&loop->post_lock);
+  loop->running = posted;
+  loop->running_len = len;
   for (size_t i = 0; i < len; i++)
-    posted[i].cb(posted[i].arg);
+    if (posted[i].cb)
+      posted[i].cb(posted[i].arg);
+  loop->running = NULL;
+  loop->running_len = 0;
   free(posted);
+}
+
+void loop_post_cancel(struct loop *loop, void (*cb)(void *arg), void *arg) {
+  for (size_t i = 0; i < loop->running_len; i++)
+    if (loop->running[i].cb == cb && loop->running[i].arg == arg)
+      loop->running[i].cb = NULL;
+  pthread_mutex_lock(&loop->post_lock);
+  size_t kept = 0;
+  for (size_t i = 0; i < loop->posted_len; i++)
+    if (loop->posted[i].cb != cb || loop->posted[i].arg != arg)
+      loop->posted[kept++] = loop->posted[i];
+  loop->posted_len = kept;
+  pthread_mutex_unlock(&loop->post_lock);
 }
 
 static void run_signals(void *arg, uint32_t events) {

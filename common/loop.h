@@ -79,6 +79,8 @@ void loop_hook_remove(struct loop *loop, struct loop_hook *hook);
 
 /* Runs cb on the loop's thread, soon. Any thread. Takes a copy of the two pointers. -1 when memory ends. */
 int loop_post(struct loop *loop, void (*cb)(void *arg), void *arg);
+/* Forgets every post of this pair that has not run yet: before arg is freed, once whoever posts has ended. The loop's thread. */
+void loop_post_cancel(struct loop *loop, void (*cb)(void *arg), void *arg);
 
 /* Signals, by signalfd: blocks signo in the calling thread (do it before threads start). cb(arg, signo). At most 8. */
 int loop_signal(struct loop *loop, int signo, void (*cb)(void *arg, int signo), void *arg, struct err *err);

@@ -1134,6 +1134,9 @@ static void close_all(struct store *s) {
   }
   if (s->job_runs)
     pthread_join(s->worker, NULL);
+  /* Both threads have ended; what they posted must not find this freed. */
+  loop_post_cancel(s->loop, sync_ended, s);
+  loop_post_cancel(s->loop, job_ended, s);
   loop_hook_remove(s->loop, &s->hook);
   struct loop_timer *timers[] = {&s->tick, &s->lease_timer, &s->space_timer, &s->history_timer};
   for (size_t i = 0; i < sizeof timers / sizeof *timers; i++)

@@ -155,6 +155,25 @@ static void posts_from_threads_all_arrive(void **state) {
   loop_free(c.loop);
 }
 
+static void cancel_rest(void *arg) {
+  struct counter *c = arg;
+  c->hooked++;
+  loop_post_cancel(c->loop, count_post, c);
+}
+
+static void cancelled_posts_do_not_run(void **state) {
+  (void)state;
+  struct counter c = {.loop = loop_new(NULL, NULL)};
+  assert_int_equal(loop_post(c.loop, cancel_rest, &c) | loop_post(c.loop, count_post, &c), 0);
+  assert_int_equal(loop_once(c.loop, 0, NULL), 0);
+  assert_int_equal(loop_post(c.loop, count_post, &c) | loop_post(c.loop, cancel_rest, &c), 0);
+  loop_post_cancel(c.loop, count_post, &c);
+  assert_int_equal(loop_once(c.loop, 0, NULL), 0);
+  assert_int_equal(c.posted, 0);
+  assert_int_equal(c.hooked, 2);
+  loop_free(c.loop);
+}
+
 static void a_hook_that_has_more_keeps_the_loop_from_waiting(void **state) {
   (void)state;
   struct counter c = {.loop = loop_new(NULL, NULL)};
@@ -173,6 +192,7 @@ int main(void) {
       cmocka_unit_test(a_timer_set_for_now_does_not_starve_the_rest),
       cmocka_unit_test(what_was_removed_is_not_called_in_the_same_round),
       cmocka_unit_test(posts_from_threads_all_arrive),
+      cmocka_unit_test(cancelled_posts_do_not_run),
       cmocka_unit_test(a_hook_that_has_more_keeps_the_loop_from_waiting),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
