@@ -235,11 +235,11 @@ static void exec(struct keeper_link *k, struct bus_call *call, const Keeper__Exe
 /* ---- the listener ---- */
 
 static void on_call(void *arg, struct bus_conn *conn, struct bus_call *call, const uint8_t *body, size_t len) {
-  (void)conn;
   struct keeper_link *k = arg;
   struct err err;
   Keeper__Call *m = (Keeper__Call *)pb_unpack(&keeper__call__descriptor, body, len, &err);
   if (!m) {
+    bus_conn_refused(conn, err.msg);
     bus_fail(call, &err);
     return;
   }

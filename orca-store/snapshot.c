@@ -3,7 +3,6 @@
 #include <endian.h>
 #include <errno.h>
 #include <inttypes.h>
-#include <openssl/evp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -108,29 +107,21 @@ static void meta_name(const struct snapshot_meta *m, char out[NAME_LEN + 1]) {
 /* ---------------------------------------------------------------- contents */
 
 static int hash(struct disk *disk, int fd, uint64_t *size, uint8_t sha256[32], struct err *err) {
-  EVP_MD_CTX *ctx = EVP_MD_CTX_new();
   uint8_t *chunk = malloc(CHUNK);
+  if (!chunk)
+    return err_set(err, ERR_MEMORY, "out of memory");
+  struct crypto_sha256 state;
+  crypto_sha256_start(&state);
   uint64_t at = 0;
-  int rc = 0;
-  if (!ctx || !chunk || EVP_DigestInit_ex(ctx, EVP_sha256(), NULL) != 1)
-    rc = err_set(err, ERR_MEMORY, "out of memory");
-  while (rc == 0) {
-    ssize_t n = disk_read_at(disk, fd, chunk, CHUNK, (int64_t)at);
-    if (n < 0)
-      rc = err_errno(err, (int)-n, "reading at offset %" PRIu64, at);
-    else if (n == 0)
-      break;
-    else if (EVP_DigestUpdate(ctx, chunk, (size_t)n) != 1)
-      rc = err_set(err, ERR_INTERNAL, "SHA-256 failed");
-    else
-      at += (uint64_t)n;
+  ssize_t n;
+  while ((n = disk_read_at(disk, fd, chunk, CHUNK, (int64_t)at)) > 0) {
+    crypto_sha256_add(&state, chunk, (size_t)n);
+    at += (uint64_t)n;
   }
-  if (rc == 0 && EVP_DigestFinal_ex(ctx, sha256, NULL) != 1)
-    rc = err_set(err, ERR_INTERNAL, "SHA-256 failed");
+  crypto_sha256_end(&state, sha256);
   *size = at;
   free(chunk);
-  EVP_MD_CTX_free(ctx);
-  return rc;
+  return n < 0 ? err_errno(err, (int)-n, "reading at offset %" PRIu64, at) : 0;
 }
 
 static int check_contents(struct disk *disk, const char *dir, const char *name, const struct snapshot_meta *m, bool whole, struct err *err) {

@@ -22,6 +22,7 @@
 #define FOUNDER 1 /* the member that founds a cluster; those who join are given numbers */
 #define BATCH_ENTRIES 2048u
 #define BATCH_BYTES ((size_t)16 << 20)
+#define PENDING_MAX ((size_t)32 << 20) /* bytes that were proposed and are not applied */
 #define SPACE_AGAIN_NS (250 * NS_PER_MS)
 #define SNAPSHOT_ENTRIES UINT64_C(100000)
 #define SNAPSHOT_BYTES ((uint64_t)64 << 20)
@@ -641,6 +642,11 @@ void store_propose(struct store *s, const uint8_t *call, size_t len, size_t weig
   struct proposal p = {.done = done, .arg = arg, .weight = weight};
   if (len > KV_MAX_TXN) {
     err_set(&err, ERR_TOO_LARGE, "txn: at most %zu bytes, this one has %zu", KV_MAX_TXN, len);
+    done(arg, NULL, &err);
+    return;
+  }
+  if (s->pending_bytes + len > PENDING_MAX) {
+    err_set(&err, ERR_BUSY, "%zu MiB wait to be written: try again", PENDING_MAX >> 20);
     done(arg, NULL, &err);
     return;
   }

@@ -662,8 +662,13 @@ static void set_log_level(struct bus_call *call, const Store__LogLevel *q) {
   bus_reply(call, &reply.base);
 }
 
+/* Many calls may wait at once: only a transaction has a reason to be long, and it is bounded on its own. */
+#define MAX_CALL ((size_t)256 << 10)
+
 /* What each kind of call needs before anything is done for it. */
-static int check_call(struct store_rpc *rpc, enum acl_role role, const Store__Call *q, struct err *err) {
+static int check_call(struct store_rpc *rpc, enum acl_role role, const Store__Call *q, size_t len, struct err *err) {
+  if (len > MAX_CALL && q->body_case != STORE__CALL__BODY_TXN)
+    return err_set(err, ERR_TOO_LARGE, "a call that is no txn has at most %zu bytes", MAX_CALL);
   switch (q->body_case) {
   case STORE__CALL__BODY_RANGE:
     return check_range(role, q->range, err);
@@ -702,11 +707,13 @@ static void on_call(void *arg, struct bus_conn *conn, struct bus_call *call, con
   struct store_rpc *rpc = arg;
   struct err err;
   Store__Call *q = (Store__Call *)pb_unpack(&store__call__descriptor, body, len, &err);
-  if (!q || check_call(rpc, (enum acl_role)bus_peer_tag(conn), q, &err) < 0) {
+  if (!q || check_call(rpc, (enum acl_role)bus_peer_tag(conn), q, len, &err) < 0) {
     if (q) {
       store_check(rpc->store, &err);
       store__call__free_unpacked(q, NULL);
     }
+    if (!q || err.code == ERR_DENIED)
+      bus_conn_refused(conn, err.msg);
     bus_fail(call, &err);
     return;
   }

@@ -99,6 +99,21 @@ void bus_report(struct bus *bus, int64_t *last, const char *peer, const char *wh
   if (!bus->report || (*last && now - *last < 60 * NS_PER_SEC))
     return;
   *last = now;
+  /* A peer that comes again and again under one name is one peer. */
+  struct bus_named *slot = &bus->named[0];
+  for (size_t i = 0; i < sizeof bus->named / sizeof *bus->named; i++) {
+    struct bus_named *n = &bus->named[i];
+    if (n->at && strncmp(n->peer, peer, sizeof n->peer - 1) == 0) {
+      if (now - n->at < 60 * NS_PER_SEC)
+        return;
+      slot = n;
+      break;
+    }
+    if (n->at < slot->at)
+      slot = n;
+  }
+  snprintf(slot->peer, sizeof slot->peer, "%s", peer);
+  slot->at = now;
   bus->report(bus->report_arg, peer, what);
 }
 

@@ -91,6 +91,8 @@ struct bus_address {
 /* Starts connecting to the first address; returns at once. -1-style NULL only for unusable arguments. */
 struct bus_conn *bus_connect(struct bus *bus, const struct bus_address *addresses, size_t count, const struct bus_conn_ops *ops, void *arg, struct err *err);
 void bus_conn_free(struct bus_conn *conn); /* of bus_connect(); fails its calls with ERR_CANCELLED */
+/* The owner has refused what the peer said as malformed or not its to say: counted, and reported at most once per peer and minute. */
+void bus_conn_refused(struct bus_conn *conn, const char *what);
 void bus_conn_cut(struct bus_conn *conn);  /* drops the peer: `down` follows soon; a connector then reconnects */
 
 bool bus_conn_is_up(const struct bus_conn *conn);

@@ -21,6 +21,7 @@
 #include "common/bus/frame.h"
 
 #define BUS_MAX_ANSWERS 16384u /* calls of one peer that we have not answered yet */
+#define BUS_MAX_PER_KEY 64u    /* conversations that one key may have with one listener */
 #define BUS_BATCH 64u          /* messages of one socket per round */
 #define BUS_SILENT 3           /* heartbeats */
 #define BUS_LINGER_MS 100      /* how long an orderly end waits for what is still to be sent */
@@ -142,6 +143,10 @@ struct bus_refusal { /* recent ones, for the rate limit */
   char key[BUS_KEY_LEN + 1];
   int64_t at;
 };
+struct bus_named { /* peers that were reported, whatever conversation of theirs it was about */
+  char peer[64];
+  int64_t at;
+};
 
 struct bus {
   struct loop *loop;
@@ -154,6 +159,7 @@ struct bus {
   struct loop_hook hook;
   struct bus_socket zap;
   struct bus_refusal refusals[32];
+  struct bus_named named[32];
   struct bus_listener *listeners, *listener_cursor;
   struct bus_conn *connectors, *connector_cursor;
   uint64_t numbers; /* for inproc names and domains */

@@ -89,6 +89,16 @@ static struct bus_conn *new_peer(struct bus_listener *listener, uint64_t routing
     return NULL;
   }
   conn->who[sizeof conn->who - 1] = 0;
+  size_t same = 0;
+  for (const struct bus_conn *c = listener->conns; c; c = c->next)
+    same += strcmp(c->key, key) == 0;
+  if (same >= BUS_MAX_PER_KEY) {
+    bus->counters.refused_unauthorized++;
+    bus_report(bus, &listener->last_report, conn->who, "has too many conversations open");
+    refuse(listener, routing, ERR_BUSY, "too many conversations under this key");
+    free(conn);
+    return NULL;
+  }
   bus_conn_init(conn, bus);
   conn->listener = listener;
   conn->ops = listener->ops;

@@ -468,6 +468,10 @@ void bus_conn_misbehaved(struct bus_conn *conn, const char *what) {
   bus_report(conn->bus, &conn->last_report, bus_peer_name(conn), what);
 }
 
+void bus_conn_refused(struct bus_conn *conn, const char *what) {
+  bus_conn_misbehaved(conn, what);
+}
+
 static void on_call(struct bus_conn *conn, const struct bus_frame *frame, const uint8_t *body, size_t len) {
   if (bus_table_find(&conn->answers, frame->id)) {
     bus_conn_misbehaved(conn, "used a call's id twice");

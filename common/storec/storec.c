@@ -106,6 +106,9 @@ static void op_failed(void *arg, const struct err *why) {
       bus_conn_cut(c->conn);
     op_retry_later(op);
     return;
+  case ERR_BUSY: /* it has more to write than it can hold */
+    op_retry_later(op);
+    return;
   case ERR_UNAVAILABLE:
     if (bus_conn_is_up(c->conn))
       op_retry_later(op);

@@ -73,6 +73,37 @@ static void buf_grows_up_to_its_cap_and_stays_failed(void **state) {
   buf_free(NULL);
 }
 
+/* FIPS 180-4's example "abc", RFC 4648's own of base64. */
+static void hashes_and_base64_are_the_standards(void **state) {
+  (void)state;
+  uint8_t hash[32], pieces[32], bytes[16];
+  char hex[65], text[16];
+  size_t len;
+  crypto_sha256("abc", 3, hash);
+  crypto_hex(hash, sizeof hash, hex);
+  assert_string_equal(hex, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+  struct crypto_sha256 sum;
+  crypto_sha256_start(&sum);
+  crypto_sha256_add(&sum, "a", 1);
+  crypto_sha256_add(&sum, "bc", 2);
+  crypto_sha256_end(&sum, pieces);
+  assert_true(crypto_equal(hash, pieces, sizeof hash));
+  static const char *const plain[] = {"", "f", "fo", "foo", "foob", "fooba", "foobar"}, *const encoded[] = {"",         "Zg==",     "Zm8=",    "Zm9v",
+                                                                                                            "Zm9vYg==", "Zm9vYmE=", "Zm9vYmFy"};
+  for (size_t i = 0; i < 7; i++) {
+    crypto_base64(plain[i], i, text);
+    assert_string_equal(text, encoded[i]);
+    assert_int_equal(crypto_from_base64(text, strlen(text), bytes, i, &len), 0);
+    assert_int_equal(len, i);
+    assert_memory_equal(bytes, plain[i], i);
+    if (i)
+      assert_int_equal(crypto_from_base64(text, strlen(text), bytes, i - 1, &len), -1);
+  }
+  static const char *const bad[] = {"Zg", "Zg=", "Zh==", "Zm9v\n", " Zm9v", "Zm9v=", "Z-9v", "====", "Zg==Zg=="};
+  for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+    assert_int_equal(crypto_from_base64(bad[i], strlen(bad[i]), bytes, sizeof bytes, &len), -1);
+}
+
 static void sealed_opens_only_as_it_was(void **state) {
   (void)state;
   uint8_t key[CRYPTO_KEY_LEN];
@@ -126,7 +157,8 @@ static void random_ids_are_long_and_differ(void **state) {
 static void utf8_is_checked_as_unicode_has_it(void **state) {
   (void)state;
   static const char *const good[] = {"", "abc", "\xc3\xa9", "\xe2\x82\xac", "\xf0\x9f\x90\x8b", "\xf4\x8f\xbf\xbf", "\xed\x9f\xbf"};
-  static const char *const bad[] = {"\x80", "\xc0\x80", "\xc1\xbf", "\xe0\x80\x80", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xf5\x80\x80\x80", "\xc3", "\xe2\x82", "\xff"};
+  static const char *const bad[] = {"\x80", "\xc0\x80", "\xc1\xbf", "\xe0\x80\x80", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xf5\x80\x80\x80",
+                                    "\xc3", "\xe2\x82", "\xff"};
   for (size_t i = 0; i < sizeof good / sizeof *good; i++)
     assert_true(pb_utf8_valid(good[i], strlen(good[i])));
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
@@ -144,14 +176,44 @@ static int unpacks(const void *data, size_t len) {
 static void hostile_messages_are_refused(void **state) {
   (void)state;
   assert_true(unpacks("", 0));
-  assert_true(unpacks("\x0a\x03" "api", 5));
-  assert_false(unpacks("\x0a\x03" "a\0i", 5));   /* a NUL in a string */
+  assert_true(unpacks("\x0a\x03"
+                      "api",
+                      5));
+  assert_false(unpacks("\x0a\x03"
+                       "a\0i",
+                       5));                     /* a NUL in a string */
   assert_false(unpacks("\x0a\x02\xff\xff", 4)); /* not UTF-8 */
-  assert_false(unpacks("\x0a\x7f" "api", 5));    /* longer than it is */
-  assert_false(unpacks("\x0b", 1));             /* a group */
-  assert_false(unpacks("\x00\x00", 2));         /* field 0 */
+  assert_false(unpacks("\x0a\x7f"
+                       "api",
+                       5));             /* longer than it is */
+  assert_false(unpacks("\x0b", 1));     /* a group */
+  assert_false(unpacks("\x00\x00", 2)); /* field 0 */
   assert_false(unpacks("\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", 11));
   assert_false(unpacks("\xc2\x01\x04\x12\x02\xff\xff", 7)); /* deeper: resources.…: a length where a number belongs */
+}
+
+static void what_would_take_too_long_or_too_much_to_unpack_is_refused(void **state) {
+  (void)state;
+  assert_false(unpacks("\x0a\x01"
+                       "a"
+                       "\x0a\x01"
+                       "b",
+                       6)); /* a name, and another */
+  size_t len = (size_t)8 << 20;
+  uint8_t *wire = malloc(len);
+  assert_non_null(wire);
+  const ProtobufCFieldDescriptor *mounts = protobuf_c_message_descriptor_get_field_by_name(&model__service_spec__descriptor, "mounts");
+  assert_true(mounts->label == PROTOBUF_C_LABEL_REPEATED && mounts->type == PROTOBUF_C_TYPE_MESSAGE && mounts->id >= 16);
+  const uint8_t unit[3] = {(uint8_t)(mounts->id << 3 | 2 | 0x80), (uint8_t)(mounts->id >> 4), 0};
+  for (size_t i = 0; i < len / 3; i++)
+    memcpy(wire + 3 * i, unit, 3);
+  assert_true(unpacks(wire, 3 * 10000)); /* ten thousand empty messages are odd, and harmless */
+  assert_false(unpacks(wire, len / 3 * 3));
+  for (size_t i = 0; i < len / 3; i++)
+    memcpy(wire + 3 * i, "\xf8\x7f\x01", 3); /* numbers that nobody knows */
+  assert_true(unpacks(wire, 3 * 10000));
+  assert_false(unpacks(wire, len / 3 * 3));
+  free(wire);
 }
 
 static void unknown_fields_survive_a_round_trip(void **state) {
@@ -173,11 +235,18 @@ static void unknown_fields_survive_a_round_trip(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(err_carries_code_text_and_context), cmocka_unit_test(err_context_never_crowds_out_the_cause),
-      cmocka_unit_test(err_codes_survive_the_wire),        cmocka_unit_test(buf_grows_up_to_its_cap_and_stays_failed),
-      cmocka_unit_test(sealed_opens_only_as_it_was),       cmocka_unit_test(crc32c_has_the_values_of_rfc_3720),
-      cmocka_unit_test(random_ids_are_long_and_differ),    cmocka_unit_test(utf8_is_checked_as_unicode_has_it),
-      cmocka_unit_test(hostile_messages_are_refused),      cmocka_unit_test(unknown_fields_survive_a_round_trip),
+      cmocka_unit_test(err_carries_code_text_and_context),
+      cmocka_unit_test(err_context_never_crowds_out_the_cause),
+      cmocka_unit_test(err_codes_survive_the_wire),
+      cmocka_unit_test(buf_grows_up_to_its_cap_and_stays_failed),
+      cmocka_unit_test(hashes_and_base64_are_the_standards),
+      cmocka_unit_test(sealed_opens_only_as_it_was),
+      cmocka_unit_test(crc32c_has_the_values_of_rfc_3720),
+      cmocka_unit_test(random_ids_are_long_and_differ),
+      cmocka_unit_test(utf8_is_checked_as_unicode_has_it),
+      cmocka_unit_test(hostile_messages_are_refused),
+      cmocka_unit_test(what_would_take_too_long_or_too_much_to_unpack_is_refused),
+      cmocka_unit_test(unknown_fields_survive_a_round_trip),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
