@@ -46,7 +46,7 @@ ifneq ($(SAN),)
 CFLAGS += -fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer -O1
 LDFLAGS += -fsanitize=$(SAN)
 endif
-LIBS := -lczmq -lzmq -lprotobuf-c -llmdb -lcurl -lmicrohttpd -ljansson -lcrypto -lm -pthread
+LIBS := -lczmq -lzmq -lprotobuf-c -llmdb -lcurl -lmicrohttpd -ljansson -lsodium -lcrypto -lm -pthread
 LLHTTP := /usr/share/llhttp
 LLHTTP_CPPFLAGS := -isystem /usr/share/include/llhttp
 

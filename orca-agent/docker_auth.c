@@ -1,6 +1,5 @@
 #include "orca-agent/docker_auth.h"
 
-#include <openssl/evp.h>
 #include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,10 +14,10 @@
 
 static char *base64url(const char *text) {
   size_t len = strlen(text);
-  char *out = malloc(len / 3 * 4 + 8);
+  char *out = malloc(CRYPTO_BASE64_LEN(len) + 1);
   if (!out)
     return NULL;
-  EVP_EncodeBlock((unsigned char *)out, (const unsigned char *)text, (int)len);
+  crypto_base64(text, len, out);
   for (char *p = out; *p; p++)
     *p = *p == '+' ? '-' : *p == '/' ? '_' : *p;
   return out;
@@ -26,18 +25,17 @@ static char *base64url(const char *text) {
 
 /* USER:PASSWORD in standard base64. */
 static char *decode(const char *auth) {
-  size_t len = strlen(auth);
-  if (!len || len % 4 || len > MAX_AUTH)
+  size_t len = strlen(auth), n;
+  if (!len || len > MAX_AUTH)
     return NULL;
   char *out = malloc(len);
   if (!out)
     return NULL;
-  int n = EVP_DecodeBlock((unsigned char *)out, (const unsigned char *)auth, (int)len);
-  if (n < 0) {
+  if (crypto_from_base64(auth, len, out, len - 1, &n) < 0) {
     free(out);
     return NULL;
   }
-  out[n - (auth[len - 1] == '=') - (auth[len - 2] == '=')] = 0;
+  out[n] = 0;
   return out;
 }
 

@@ -1,18 +1,23 @@
 #include "common/crypto/crypto.h"
 
-#include <limits.h>
-#include <openssl/crypto.h>
-#include <openssl/evp.h>
-#include <openssl/rand.h>
-#include <openssl/sha.h>
+#include <errno.h>
+#include <sodium.h>
 #include <string.h>
+#include <sys/random.h>
 
-#define NONCE_LEN 12
-#define TAG_LEN 16
+/* Not OpenSSL, but for sealing: its 5 MB and its start-up would be the larger part of a small daemon's own. libsodium is there
+ * anyway, under the bus. */
 
 int crypto_random(void *out, size_t len, struct err *err) {
-  if (len > INT_MAX || RAND_bytes(out, (int)len) != 1)
-    return err_set(err, ERR_INTERNAL, "no randomness to be had");
+  for (uint8_t *p = out; len;) {
+    ssize_t n = getrandom(p, len, 0);
+    if (n < 0 && errno != EINTR)
+      return err_set(err, ERR_INTERNAL, "no randomness to be had");
+    if (n > 0) {
+      p += n;
+      len -= (size_t)n;
+    }
+  }
   return 0;
 }
 
@@ -26,8 +31,34 @@ int crypto_random_id(char *out, size_t len, struct err *err) {
   return 0;
 }
 
+_Static_assert(sizeof(crypto_hash_sha256_state) <= sizeof(struct crypto_sha256), "room for libsodium's state");
+_Static_assert(_Alignof(crypto_hash_sha256_state) <= _Alignof(struct crypto_sha256), "alignment of libsodium's state");
+
+void crypto_sha256_start(struct crypto_sha256 *hash) {
+  crypto_hash_sha256_init((crypto_hash_sha256_state *)hash);
+}
+
+void crypto_sha256_add(struct crypto_sha256 *hash, const void *data, size_t len) {
+  crypto_hash_sha256_update((crypto_hash_sha256_state *)hash, data, len);
+}
+
+void crypto_sha256_end(struct crypto_sha256 *hash, uint8_t out[32]) {
+  crypto_hash_sha256_final((crypto_hash_sha256_state *)hash, out);
+}
+
 void crypto_sha256(const void *data, size_t len, uint8_t out[32]) {
-  SHA256(data, len, out);
+  crypto_hash_sha256(out, data, len);
+}
+
+void crypto_base64(const void *data, size_t len, char *out) {
+  sodium_bin2base64(out, CRYPTO_BASE64_LEN(len) + 1, data, len, sodium_base64_VARIANT_ORIGINAL);
+}
+
+int crypto_from_base64(const char *text, size_t len, void *out, size_t size, size_t *ret_len) {
+  const char *end;
+  if (sodium_base642bin(out, size, text, len, NULL, ret_len, &end, sodium_base64_VARIANT_ORIGINAL) != 0 || end != text + len)
+    return -1;
+  return 0;
 }
 
 void crypto_hex(const uint8_t *data, size_t len, char *out) {
@@ -40,55 +71,9 @@ void crypto_hex(const uint8_t *data, size_t len, char *out) {
 }
 
 bool crypto_equal(const void *a, const void *b, size_t len) {
-  return CRYPTO_memcmp(a, b, len) == 0;
+  return sodium_memcmp(a, b, len) == 0;
 }
 
 void crypto_wipe(void *data, size_t len) {
-  OPENSSL_cleanse(data, len);
-}
-
-int crypto_seal(const uint8_t key[CRYPTO_KEY_LEN], const void *aad, size_t aad_len, const void *plain, size_t len, struct buf *sealed, struct err *err) {
-  size_t start = sealed->len;
-  if (len > INT_MAX || aad_len > INT_MAX || buf_reserve(sealed, NONCE_LEN + len + TAG_LEN) < 0)
-    return err_set(err, ERR_TOO_LARGE, "too much to seal: %zu bytes", len);
-  uint8_t *nonce = sealed->data + start, *out = nonce + NONCE_LEN;
-  if (crypto_random(nonce, NONCE_LEN, err) < 0)
-    return -1;
-  EVP_CIPHER_CTX *ctx = EVP_CIPHER_CTX_new();
-  int n = 0, tail = 0;
-  bool ok = ctx && EVP_EncryptInit_ex(ctx, EVP_aes_256_gcm(), NULL, key, nonce) == 1 &&
-            (aad_len == 0 || EVP_EncryptUpdate(ctx, NULL, &n, aad, (int)aad_len) == 1) && (n = 0, true) &&
-            (len == 0 || EVP_EncryptUpdate(ctx, out, &n, plain, (int)len) == 1) && EVP_EncryptFinal_ex(ctx, out + n, &tail) == 1 &&
-            EVP_CIPHER_CTX_ctrl(ctx, EVP_CTRL_GCM_GET_TAG, TAG_LEN, out + len) == 1;
-  EVP_CIPHER_CTX_free(ctx);
-  if (!ok)
-    return err_set(err, ERR_INTERNAL, "sealing failed");
-  sealed->len += NONCE_LEN + len + TAG_LEN;
-  sealed->data[sealed->len] = 0;
-  return 0;
-}
-
-int crypto_open(const uint8_t key[CRYPTO_KEY_LEN], const void *aad, size_t aad_len, const void *sealed, size_t len, struct buf *plain, struct err *err) {
-  if (len < NONCE_LEN + TAG_LEN || len > INT_MAX || aad_len > INT_MAX)
-    return err_set(err, ERR_CORRUPT, "not a sealed record");
-  size_t body = len - NONCE_LEN - TAG_LEN;
-  if (buf_reserve(plain, body) < 0)
-    return err_set(err, ERR_TOO_LARGE, "too much to open: %zu bytes", body);
-  const uint8_t *nonce = sealed, *in = nonce + NONCE_LEN;
-  uint8_t tag[TAG_LEN], *out = plain->data + plain->len;
-  memcpy(tag, in + body, TAG_LEN);
-  EVP_CIPHER_CTX *ctx = EVP_CIPHER_CTX_new();
-  int n = 0, tail = 0;
-  bool ok = ctx && EVP_DecryptInit_ex(ctx, EVP_aes_256_gcm(), NULL, key, nonce) == 1 &&
-            (aad_len == 0 || EVP_DecryptUpdate(ctx, NULL, &n, aad, (int)aad_len) == 1) && (n = 0, true) &&
-            (body == 0 || EVP_DecryptUpdate(ctx, out, &n, in, (int)body) == 1) && EVP_CIPHER_CTX_ctrl(ctx, EVP_CTRL_GCM_SET_TAG, TAG_LEN, tag) == 1 &&
-            EVP_DecryptFinal_ex(ctx, out + n, &tail) == 1;
-  EVP_CIPHER_CTX_free(ctx);
-  if (!ok) {
-    crypto_wipe(out, body);
-    return err_set(err, ERR_CORRUPT, "a sealed record does not open: wrong key, or it was changed or moved");
-  }
-  plain->len += body;
-  plain->data[plain->len] = 0;
-  return 0;
+  explicit_bzero(data, len);
 }

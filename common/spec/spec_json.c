@@ -1,7 +1,6 @@
 /* The API's form. JSON becomes a tree like TOML's, so that the same reader checks both. */
 #include "common/spec/spec_set.h"
 
-#include <openssl/evp.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,7 +20,7 @@ struct toml_value *spec_tree_from_json(struct toml_doc *doc, const json_t *json,
   switch (json_typeof(json)) {
   case JSON_OBJECT:
     v = toml_new(doc, TOML_TABLE);
-    json_object_foreach ((json_t *)(uintptr_t)json, key, item) {
+    json_object_foreach((json_t *)(uintptr_t)json, key, item) {
       if (json_is_null(item)) /* the same as absent */
         continue;
       if (!v || !toml_table_add(doc, v, key, strlen(key), spec_tree_from_json(doc, item, depth + 1)))
@@ -30,7 +29,7 @@ struct toml_value *spec_tree_from_json(struct toml_doc *doc, const json_t *json,
     return v;
   case JSON_ARRAY:
     v = toml_new(doc, TOML_ARRAY);
-    json_array_foreach (json, i, item) {
+    json_array_foreach(json, i, item) {
       if (!v || toml_array_add(doc, v, spec_tree_from_json(doc, item, depth + 1)) < 0)
         return NULL;
     }
@@ -113,11 +112,11 @@ json_t *spec_cluster_to_json(const Model__ClusterSpec *cluster) {
 }
 
 static json_t *base64(const uint8_t *data, size_t len) {
-  size_t size = (len + 2) / 3 * 4;
-  char *text = size < INT32_MAX ? malloc(size + 1) : NULL;
+  size_t size = CRYPTO_BASE64_LEN(len);
+  char *text = malloc(size + 1);
   if (!text)
     return NULL;
-  EVP_EncodeBlock((unsigned char *)text, data, (int)len);
+  crypto_base64(data, len, text);
   json_t *json = json_stringn(text, size);
   free(text);
   return json;
@@ -144,19 +143,15 @@ json_t *spec_set_to_json(const struct spec_set *set) {
 
 /* ---- reading ---- */
 
-/* Strict base64 (RFC 4648, section 4). NULL when it is not, or holds more than `max` bytes. */
+/* NULL when it is not base64, or holds more than `max` bytes. */
 static uint8_t *base64_bytes(const char *text, size_t len, size_t max, size_t *ret_len) {
-  if (len % 4 || len / 4 * 3 > max + 2 || memchr(text, '\n', len) || memchr(text, ' ', len) || memchr(text, '\t', len) || memchr(text, '\r', len))
-    return NULL;
-  size_t pad = len && text[len - 1] == '=' ? 1 + (text[len - 2] == '=') : 0;
-  if (memchr(text, '=', len - pad))
+  if (len / 4 * 3 > max + 2)
     return NULL;
   uint8_t *data = malloc(len / 4 * 3 + 1);
-  if (data && len && EVP_DecodeBlock(data, (const unsigned char *)text, (int)len) < 0) {
+  if (data && crypto_from_base64(text, len, data, len / 4 * 3, ret_len) < 0) {
     free(data);
     return NULL;
   }
-  *ret_len = len / 4 * 3 - pad;
   return data;
 }
 
