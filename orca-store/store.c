@@ -977,12 +977,12 @@ static int copy_file(const char *from, const char *to, struct err *err) {
     ;
   if (n < 0 && (errno == EXDEV || errno == EINVAL || errno == ENOSYS || errno == EOPNOTSUPP)) {
     char chunk[65536];
-    while ((n = read(in, chunk, sizeof chunk)) > 0)
-      for (ssize_t put = 0, m; put < n; put += m)
-        if ((m = write(out, chunk + put, (size_t)(n - put))) < 0) {
-          n = -1;
-          break;
-        }
+    ssize_t m = 0;
+    while (m >= 0 && (n = read(in, chunk, sizeof chunk)) > 0)
+      for (ssize_t put = 0; put < n && (m = write(out, chunk + put, (size_t)(n - put))) >= 0; put += m)
+        ;
+    if (m < 0)
+      n = -1;
   }
   int e = n < 0 ? errno : 0;
   close(in);
