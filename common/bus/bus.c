@@ -1,5 +1,6 @@
 #include "common/bus/bus.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,6 +16,7 @@
 /* ---- tables ---- */
 
 static size_t bucket(const struct bus_table *t, uint64_t key) {
+  assert(t->bits);
   return (size_t)((key * t->multiplier) >> (64 - t->bits));
 }
 

@@ -129,7 +129,7 @@ static void fill_table(const struct spec_table *table, void *target, struct spec
       size_t len = text && *text == '"' ? strlen(text) - 2 : 0;
       char plain[128] = "";
       if (len && len < sizeof plain)
-        memcpy(plain, text + 1, len);
+        snprintf(plain, sizeof plain, "%.*s", (int)len, text + 1);
       fill((char **)at, plain, r);
     } else if (key->kind == SPEC_INTEGER && *(uint16_t *)at == 0) {
       *(uint16_t *)at = (uint16_t)atoi(text);

@@ -803,7 +803,7 @@ static int key_value(struct parser *p, struct toml_value *table, unsigned depth)
   if (!into)
     return 0;
   const struct key_part *last = &k.part[k.count - 1];
-  struct toml_entry *there = toml_find(into, last->name, last->len);
+  struct toml_entry *there = toml_find(into, last->name, last->len); /* NOLINT(clang-analyzer-core.CallAndMessage): key() has left a part at least */
   if (there) {
     defined_already(p, last, there);
     return 0;
@@ -832,7 +832,7 @@ static struct toml_value *step_into(struct parser *p, struct toml_value *table, 
 }
 
 static struct toml_value *open_table(struct parser *p, struct toml_value *parent, const struct key_part *last, struct mark mark) {
-  struct toml_entry *e = toml_find(parent, last->name, last->len);
+  struct toml_entry *e = toml_find(parent, last->name, last->len); /* NOLINT(clang-analyzer-core.CallAndMessage): the same */
   if (!e) {
     struct toml_value *t = new_table(p, TOML_HEADER, mark);
     return t && add(p, parent, last, t) ? t : NULL;
