@@ -1,4 +1,5 @@
 /* POST /deploy: check all, plan, write it in one transaction, and follow it to its end when asked to. */
+#include <assert.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -123,6 +124,7 @@ static void put_item(struct api_write *w, const struct api_plan_item *item, stru
                       item->service->revision);
     break;
   default:
+    assert(item->revision);
     api_service_event(w->api, txn, w->request, "service.deployed", item->project, item->name, "revision %" PRIu64 ": %s", item->service->revision,
                       PB_STR(item->revision->spec->image));
   }
@@ -309,7 +311,7 @@ static enum api_piece fill(void *arg, struct buf *out) {
   }
   bool settled = true;
   for (size_t i = 0; i < f->count; i++) {
-    struct api_view v;
+    struct api_view v = {0};
     bool ok;
     if (!api_cache_service(&f->api->cache, f->list[i].project, f->list[i].name, NULL))
       continue;

@@ -92,7 +92,7 @@ Node__DesiredState *api_desired_build(const struct api_desired *d, const struct 
 }
 
 void api_desired_free(Node__DesiredState *state) {
-  for (size_t i = 0; i < state->n_assigned; i++)
+  for (size_t i = 0; state->assigned && i < state->n_assigned; i++)
     free(state->assigned[i]);
   free(state->assigned);
   free(state->removed);

@@ -1,5 +1,6 @@
 #include "orca-apiserver/gateway.h"
 
+#include <assert.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -680,6 +681,7 @@ static void mark_service(struct gateway *g, const char *project, const char *nam
 
 static void instance_changed(struct gateway *g, const Model__Instance *old, const Model__Instance *now) {
   const Model__Instance *any = now ? now : old;
+  assert(any);
   char id[INSTANCE_ID_MAX];
   instance_id(id, PB_STR(any->project), PB_STR(any->service), any->number);
   mark_instance(g, old, id);

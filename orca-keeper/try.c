@@ -76,13 +76,11 @@ static void on_answer(void *arg, const struct http_answer *answer, const struct 
   struct keeper_try *t = arg;
   char reason[REASON];
   t->request = NULL;
-  if (t->passed) {
+  if (t->passed || (!err && answer->status >= 200 && answer->status < 400)) {
     finish(t, true, "");
   } else if (err) {
     snprintf(reason, sizeof reason, "http %.100s: %.120s", t->subject, err->code == ERR_TIMEOUT ? "no answer in time" : err->msg);
     finish(t, false, reason);
-  } else if (answer->status >= 200 && answer->status < 400) {
-    finish(t, true, "");
   } else {
     snprintf(reason, sizeof reason, "http %d from %.120s", answer->status, t->subject);
     finish(t, false, reason);

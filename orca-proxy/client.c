@@ -1,6 +1,7 @@
 #include "orca-proxy/conn.h"
 
 #include <arpa/inet.h>
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -99,6 +100,7 @@ static bool put_by(struct worker *w, struct client *c, const uint8_t *data, size
     c->in_len = 0;
     return false;
   }
+  assert(data);
   memmove(c->in->data, data, len);
   return true;
 }

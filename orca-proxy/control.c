@@ -80,7 +80,7 @@ static int publish(struct control *c, struct err *err) {
     log_warn("parts of the route table can't be used", "version", log_u64(routes_version(c->routes)), "parts", log_u64(skipped));
   t->version = routes_version(c->routes);
   t->seq = ++c->seq;
-  if (c->table) {
+  if (old) {
     *old = (struct old_table){.next = c->old, .table = c->table};
     c->old = old;
   }

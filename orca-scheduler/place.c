@@ -1,5 +1,6 @@
 #include "orca-scheduler/place.h"
 
+#include <assert.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -204,6 +205,7 @@ static const char *label_of(const struct place_node *node, const char *key) {
 }
 
 static const Model__Pair *label_missing(const struct place_node *node, const Model__Placement *placement) {
+  assert(placement);
   for (size_t i = 0; i < placement->n_labels; i++) {
     const char *has = label_of(node, PB_STR(placement->labels[i]->key));
     if (!has || strcmp(has, PB_STR(placement->labels[i]->value)) != 0)
@@ -290,6 +292,7 @@ static void verdict_text(const struct place_node *node, const struct place_reque
     snprintf(out, PLACE_TEXT, "node: draining");
     return;
   case PLACE_OTHER_NODE:
+    assert(request->placement);
     snprintf(out, PLACE_TEXT, "node: wants %.64s", request->placement->node);
     return;
   case PLACE_LABELS: {
