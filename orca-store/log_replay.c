@@ -172,7 +172,7 @@ static int was_synced(struct pass *p, size_t i, size_t size, uint64_t offset, bo
   uint64_t position = dlog_position(p->names->n[i], offset);
   *ret = p->hint > position || says_synced(p->data, size, p->names->n[i], offset, position);
   for (size_t k = i + 1; k < p->names->count && !*ret; k++) {
-    size_t other_size;
+    size_t other_size = 0;
     if (read_whole(p->r, p->names->n[k], &p->other, &p->other_cap, &other_size, err) < 0)
       return -1;
     *ret = says_synced(p->other, other_size, p->names->n[k], DLOG_HEADER - 8, position);
@@ -184,7 +184,7 @@ static int was_synced(struct pass *p, size_t i, size_t size, uint64_t offset, bo
 static int next_says_end(struct pass *p, size_t i, uint64_t *ret, struct err *err) {
   struct dlog_record rec;
   const char *text;
-  size_t size;
+  size_t size = 0;
   *ret = 0;
   if (i + 1 == p->names->count)
     return 0;
