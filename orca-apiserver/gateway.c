@@ -15,7 +15,8 @@
 #include "orca-apiserver/round.h"
 #include "orca-apiserver/routes_derive.h"
 
-#define AGENT_GRACE (10 * NS_PER_SEC) /* without a conversation: then the node is unreachable */
+#define NODE_TTL_MS 1000u             /* unless cluster.toml says otherwise */
+#define START_GRACE (10 * NS_PER_SEC) /* after this process's start: it is itself that was silent */
 #define REPORTS_MAX 1024              /* waiting for a transaction */
 #define RETRY_AFTER (200 * NS_PER_MS)
 
@@ -44,6 +45,10 @@ struct gw_batch { /* what one transaction acknowledges */
   size_t count;
 };
 
+struct gw_lost { /* an agent without a conversation */
+  int64_t since, grace;
+};
+
 struct gateway {
   struct api *api;
   struct bus_listener *listener;
@@ -55,7 +60,7 @@ struct gateway {
   bool tell, look_at_drains;      /* at the end of this round */
   struct api_round round;
   struct gw_batch *gathering, *on_its_way;
-  struct api_smap lost;    /* node → int64_t *, when its agent was lost */
+  struct api_smap lost;    /* node → struct gw_lost */
   struct loop_timer timer; /* grace periods */
   uint64_t reports, rounds, refused;
 };
@@ -198,14 +203,23 @@ static void due_at(struct gateway *g, int64_t at) {
     log_error("no timer", "error", err.msg);
 }
 
-static void agent_lost(struct gateway *g, const char *node) {
+/* When its node is unreachable: [cluster] node_ttl after its conversation ended, and not within `grace`. */
+static int64_t lost_until(const struct gateway *g, const struct gw_lost *lost) {
+  const Model__ClusterSpec *cluster = api_cache_cluster(&g->api->cache, NULL);
+  uint64_t ms = cluster ? PB_GET(cluster, node_ttl_ms, NODE_TTL_MS) : NODE_TTL_MS;
+  int64_t ttl = ms < INT64_MAX / NS_PER_MS / 2 ? (int64_t)ms * NS_PER_MS : INT64_MAX / 2;
+  return lost->since + (ttl > lost->grace ? ttl : lost->grace);
+}
+
+static void agent_lost(struct gateway *g, const char *node, int64_t grace) {
   void **slot = api_smap_slot(&g->lost, node);
   if (slot && !*slot)
-    *slot = malloc(sizeof(int64_t));
+    *slot = malloc(sizeof(struct gw_lost));
   if (!slot || !*slot)
     return;
-  *(int64_t *)*slot = loop_now(g->api->loop);
-  due_at(g, loop_now(g->api->loop) + AGENT_GRACE);
+  struct gw_lost *lost = *slot;
+  *lost = (struct gw_lost){.since = loop_now(g->api->loop), .grace = grace};
+  due_at(g, lost_until(g, lost));
 }
 
 static bool agent_is_here(const struct gateway *g, const char *node) {
@@ -219,10 +233,10 @@ static void look_for_lost(struct gateway *g) {
   int64_t now = loop_now(g->api->loop);
   for (size_t i = 0; i < g->lost.count;) {
     char node[64];
-    int64_t since = *(const int64_t *)g->lost.list[i].value;
+    int64_t until = lost_until(g, g->lost.list[i].value);
     snprintf(node, sizeof node, "%s", g->lost.list[i].key);
-    if (!agent_is_here(g, node) && now - since < AGENT_GRACE) {
-      due_at(g, since + AGENT_GRACE);
+    if (!agent_is_here(g, node) && now < until) {
+      due_at(g, until);
       i++;
       continue;
     }
@@ -308,7 +322,7 @@ static void round_done(void *arg, bool succeeded, uint64_t revision, const struc
     for (size_t i = 0; i < count; i++) {
       const Model__NodeStatus *s = API_MSG(&all[i], Model__NodeStatus);
       if (s->state == MODEL__NODE_STATE__NODE_READY && !agent_is_here(g, PB_STR(s->name)))
-        agent_lost(g, PB_STR(s->name));
+        agent_lost(g, PB_STR(s->name), 0);
     }
     due_at(g, loop_now(g->api->loop) + RETRY_AFTER);
     return;
@@ -652,7 +666,7 @@ static void peer_down(void *arg, struct bus_conn *conn, const struct err *why) {
     again |= q->role == p->role && strcmp(q->node, p->node) == 0;
   int64_t now = loop_now(g->api->loop);
   if (p->role == GW_AGENT && !again) {
-    agent_lost(g, p->node);
+    agent_lost(g, p->node, 0);
   } else if (p->role == GW_PROXY && !again) {
     api_routes_proxy_down(&g->table, p->node, now);
     due_at(g, now + API_PROXY_GRACE);
@@ -746,6 +760,7 @@ void gateway_changed(struct gateway *g, enum api_kind kind, const char *key, con
     break;
   case API_CLUSTER:
     api_routes_settings_changed(&g->table);
+    due_at(g, loop_now(g->api->loop)); /* node_ttl may be another */
     for (struct gw_peer *p = g->peers; p; p = p->next)
       p->desired.cluster = p->role == GW_AGENT;
     break;
@@ -780,7 +795,7 @@ static void look_at_all(struct gateway *g) {
   all = api_cache_all(cache, API_NODE_STATUS, &count);
   for (size_t i = 0; i < count; i++)
     if (API_MSG(&all[i], Model__NodeStatus)->state == MODEL__NODE_STATE__NODE_READY)
-      agent_lost(g, PB_STR(API_MSG(&all[i], Model__NodeStatus)->name)); /* unless it comes within the grace */
+      agent_lost(g, PB_STR(API_MSG(&all[i], Model__NodeStatus)->name), START_GRACE); /* unless it comes until then */
   look_at_routes(g);
 }
 

@@ -262,7 +262,7 @@ static const struct spec_key cluster_keys[] = {
     {.name = "domain", .kind = SPEC_STRING, .field = "domain", .check = spec_check_domain, .help = "orca.DOMAIN serves the API and the dashboard through the proxy."},
     {.name = "log_level", .kind = SPEC_CHOICE, .field = "log_level", .choices = log_levels, .otherwise = "\"info\"", .help = "What the daemons log."},
     {.name = "node_ttl", .kind = SPEC_DURATION, .field = "node_ttl_ms", .min = 100, .max = 3600 * 1000, .otherwise = "\"1s\"",
-     .help = "The lease: a node silent for longer, and confirmed dead by gossip, is unreachable."},
+     .help = "A node whose agent's conversation with the masters has been gone for this long is unreachable."},
     LATER("acme_email", SPEC_STRING, NULL, "Older spelling of [acme] email."),
     LATER("api_tokens", SPEC_STRINGS, NULL, "Older spelling of [[token]]."),
 };
