@@ -533,10 +533,8 @@ static void on_watch(struct store_rpc *rpc, struct bus_call *call, const Store__
   bus_answer_on(call, &ops, w);
   if (!live)
     lag(w);
-  else if (start > rpc->published + 1)
-    w->greet = false; /* of the future: nothing to say yet */
-  else if (watch_progress(rpc->watches, w->watcher, rpc->published))
-    w->greet = false;
+  else if (start > rpc->published + 1 || watch_progress(rpc->watches, w->watcher, rpc->published))
+    w->greet = false; /* of the future: nothing to say yet; or it has just been said */
 }
 
 /* ---------------------------------------------------------------- snapshots */
