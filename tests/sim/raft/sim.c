@@ -206,7 +206,7 @@ static struct mail *mail_copy(const struct mail *m) {
   if (m->entries) {
     for (uint64_t i = 0; i < m->msg.n_entries; i++)
       bytes += m->entries[i].len;
-    c->entries = malloc(m->msg.n_entries * sizeof *c->entries);
+    c->entries = calloc(m->msg.n_entries + 1, sizeof *c->entries);
     c->data = malloc(bytes + 1);
     if (!c->entries || !c->data)
       abort();
@@ -536,7 +536,7 @@ static void step(struct sim *s, struct node *n, const struct raft_event *ev) {
     abort();
   if (ev->type == RAFT_EV_PROPOSE || ev->type == RAFT_EV_CHANGE)
     n->proposed = a->proposed;
-  if (a->install) {
+  if (a->install && ev->snapshot) {
     if (ev->snapshot->index < n->applied)
       violation(s, "node %" PRIu64 " installs a snapshot of %" PRIu64 " over its state of %" PRIu64, n->id, ev->snapshot->index, n->applied);
     s->result->snapshots++;

@@ -125,8 +125,10 @@ static void check_range(struct rig *r, uint64_t revision, unsigned from, unsigne
     assert_int_equal(err.code, ERR_COMPACTED);
     return;
   }
-  if (!reply)
+  if (!reply) {
     fail_msg("%s", err.msg);
+    return;
+  }
   size_t n = 0;
   for (unsigned k = from; k < to; k++) {
     const struct cell *c = &r->m->at[at][k];

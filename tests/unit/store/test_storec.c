@@ -122,8 +122,8 @@ static int setup(void **state) {
   assert_int_equal(bus_key_new(&r->store_keys, &err), 0);
   assert_int_equal(bus_key_new(&r->admin_keys, &err), 0);
   assert_int_equal(bus_key_new(&r->scheduler_keys, &err), 0);
-  strcpy(r->acl.keys[ACL_ADMIN], r->admin_keys.public_key);
-  strcpy(r->acl.keys[ACL_SCHEDULER], r->scheduler_keys.public_key);
+  snprintf(r->acl.keys[ACL_ADMIN], sizeof r->acl.keys[ACL_ADMIN], "%s", r->admin_keys.public_key);
+  snprintf(r->acl.keys[ACL_SCHEDULER], sizeof r->acl.keys[ACL_SCHEDULER], "%s", r->scheduler_keys.public_key);
   snprintf(r->endpoint, sizeof r->endpoint, "ipc://%s.sock", r->dir);
   start_store(r);
   struct bus_config config = {.keys = &r->admin_keys};

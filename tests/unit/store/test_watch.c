@@ -93,8 +93,8 @@ static void come(struct watch_set *set, struct client *c) {
   size_t pick = rnd(7);
   Store__KeyRange range[2], *list[2] = {&range[0], &range[1]};
   *c = (struct client){.room = (unsigned)rnd(20)};
-  strcpy(c->start, ranges[pick][0]);
-  strcpy(c->end, ranges[pick][1]);
+  snprintf(c->start, sizeof c->start, "%s", ranges[pick][0]);
+  snprintf(c->end, sizeof c->end, "%s", ranges[pick][1]);
   for (int i = 0; i < 2; i++) { /* the same range twice: told once all the same */
     store__key_range__init(&range[i]);
     range[i].key = (ProtobufCBinaryData){strlen(c->start), (uint8_t *)c->start};
