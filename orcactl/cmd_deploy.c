@@ -34,7 +34,10 @@ static void say_plan(const struct deploy *d) {
     return;
   print_list(json_object_get(d->plan, "removed"), "removed");
   size_t unchanged = json_array_size(json_object_get(d->plan, "unchanged")), deployed = json_array_size(json_object_get(d->plan, "deployed"));
-  if (!deployed && !json_array_size(json_object_get(d->plan, "removed")))
+  bool cluster = json_is_true(json_object_get(d->plan, "cluster_changed"));
+  if (cluster)
+    puts("cluster.toml  changed");
+  if (!deployed && !cluster && !json_array_size(json_object_get(d->plan, "removed")))
     printf("Nothing to change: %zu service%s as the infra directory says\n", unchanged, unchanged == 1 ? " is" : "s are");
 }
 
