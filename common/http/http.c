@@ -1,6 +1,8 @@
 #include "common/http/http.h"
 
 #include <curl/curl.h>
+#include <dlfcn.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +12,30 @@
 
 #define DEFAULT_MAX_BODY ((size_t)16 << 20)
 #define STREAM_BACKLOG ((size_t)1 << 20) /* of a streamed answer, before libcurl is told to pause */
+
+/* libcurl comes with the first request: it brings two dozen libraries, more than the rest of a daemon's start-up and memory together, and
+ * who probes by TCP alone never needs them. */
+/* clang-format off */
+#define FUNCTIONS(X) \
+  X(global_init) X(slist_append) X(slist_free_all) \
+  X(easy_init) X(easy_cleanup) X(easy_setopt) X(easy_getinfo) X(easy_pause) X(easy_strerror) \
+  X(multi_init) X(multi_cleanup) X(multi_setopt) X(multi_add_handle) X(multi_remove_handle) X(multi_assign) X(multi_info_read) X(multi_socket_action)
+#define POINTER(name) __typeof__(&(curl_##name)) name; /* in brackets: some are macros, too */
+static struct {
+  FUNCTIONS(POINTER)
+} curl; /* written once, by load() */
+/* clang-format on */
+static char load_error[200];
+
+static void load(void) {
+  void *library = dlopen("libcurl.so.4", RTLD_LAZY | RTLD_LOCAL);
+#define FIND(name) library = library && (curl.name = (__typeof__(curl.name))dlsym(library, "curl_" #name)) ? library : NULL;
+  FUNCTIONS(FIND)
+  if (library && curl.global_init(CURL_GLOBAL_NOTHING) == CURLE_OK)
+    return;
+  const char *why = dlerror();
+  snprintf(load_error, sizeof load_error, "libcurl: %s", why ? why : "it does not start");
+}
 
 /* libcurl must not be called from its own callbacks, and its users will want to start a request from theirs. So libcurl's callbacks only
  * note what happened (`pending`), and deliver() tells the users once libcurl has returned. */
@@ -25,13 +51,13 @@ struct http_request {
   void *arg;
   bool finished, too_large, paused, cancelled, pending;
   CURLcode result;
-  struct http_request *next, *prev;         /* all of the client's */
+  struct http_request *next, *prev; /* all of the client's */
   struct http_request *pending_next;
 };
 
 struct http_client {
   struct loop *loop;
-  CURLM *multi;
+  CURLM *multi; /* NULL until the first request */
   struct loop_timer timer;
   struct http_request *requests;
   struct http_request *pending, **pending_tail;
@@ -47,7 +73,7 @@ static void deliver(struct http_client *client);
 
 static void act(struct http_client *client, curl_socket_t fd, int mask) {
   int running;
-  curl_multi_socket_action(client->multi, fd, mask, &running);
+  curl.multi_socket_action(client->multi, fd, mask, &running);
   deliver(client);
 }
 
@@ -86,7 +112,7 @@ static int set_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *s
   if (what == CURL_POLL_REMOVE) {
     if (sock) {
       loop_io_remove(client->loop, &sock->io);
-      curl_multi_assign(client->multi, fd, NULL);
+      curl.multi_assign(client->multi, fd, NULL);
       free(sock);
     }
     return 0;
@@ -103,7 +129,7 @@ static int set_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *s
     free(sock);
     return -1;
   }
-  curl_multi_assign(client->multi, fd, sock);
+  curl.multi_assign(client->multi, fd, sock);
   return 0;
 }
 
@@ -118,7 +144,7 @@ static void mark_pending(struct http_request *r) {
 
 static bool streams(struct http_request *r) {
   long status = 0;
-  curl_easy_getinfo(r->easy, CURLINFO_RESPONSE_CODE, &status);
+  curl.easy_getinfo(r->easy, CURLINFO_RESPONSE_CODE, &status);
   return r->data && status >= 200 && status < 300;
 }
 
@@ -146,10 +172,10 @@ static size_t on_body(char *data, size_t size, size_t count, void *arg) {
 static void request_free(struct http_request *r) {
   struct http_client *client = r->client;
   if (r->easy) {
-    curl_multi_remove_handle(client->multi, r->easy);
-    curl_easy_cleanup(r->easy);
+    curl.multi_remove_handle(client->multi, r->easy);
+    curl.easy_cleanup(r->easy);
   }
-  curl_slist_free_all(r->headers);
+  curl.slist_free_all(r->headers);
   free(r->sent_body);
   buf_free(&r->body);
   if (r->prev)
@@ -182,12 +208,12 @@ static void tell_done(struct http_request *r) {
   if (r->too_large) {
     err_set(&err, ERR_TOO_LARGE, "the answer is larger than %zu bytes", r->max_body);
   } else if (r->result != CURLE_OK) {
-    err_set(&err, code_of(r->result), "%s", curl_easy_strerror(r->result));
+    err_set(&err, code_of(r->result), "%s", curl.easy_strerror(r->result));
   } else {
     long status = 0;
     const char *type = NULL;
-    curl_easy_getinfo(r->easy, CURLINFO_RESPONSE_CODE, &status);
-    curl_easy_getinfo(r->easy, CURLINFO_CONTENT_TYPE, &type);
+    curl.easy_getinfo(r->easy, CURLINFO_RESPONSE_CODE, &status);
+    curl.easy_getinfo(r->easy, CURLINFO_CONTENT_TYPE, &type);
     answer.status = (int)status;
     if (type)
       answer.content_type = type;
@@ -224,7 +250,7 @@ static void deliver_one(struct http_request *r) {
     request_free(r);
   } else if (r->paused) {
     r->paused = false;
-    curl_easy_pause(r->easy, CURLPAUSE_CONT);
+    curl.easy_pause(r->easy, CURLPAUSE_CONT);
   }
 }
 
@@ -233,9 +259,9 @@ static void deliver(struct http_client *client) {
     return;
   CURLMsg *msg;
   int left;
-  while ((msg = curl_multi_info_read(client->multi, &left))) {
+  while ((msg = curl.multi_info_read(client->multi, &left))) {
     struct http_request *r = NULL;
-    if (msg->msg != CURLMSG_DONE || curl_easy_getinfo(msg->easy_handle, CURLINFO_PRIVATE, &r) != CURLE_OK || !r)
+    if (msg->msg != CURLMSG_DONE || curl.easy_getinfo(msg->easy_handle, CURLINFO_PRIVATE, &r) != CURLE_OK || !r)
       continue;
     r->finished = true;
     r->result = msg->data.result;
@@ -253,21 +279,29 @@ static void deliver(struct http_client *client) {
 
 struct http_client *http_client_new(struct loop *loop, struct err *err) {
   struct http_client *client = calloc(1, sizeof *client);
-  if (client)
-    client->multi = curl_global_init(CURL_GLOBAL_NOTHING) == CURLE_OK ? curl_multi_init() : NULL;
-  if (!client || !client->multi) {
-    free(client);
+  if (!client) {
     err_set(err, ERR_MEMORY, "no memory for an HTTP client");
     return NULL;
   }
   client->loop = loop;
   client->pending_tail = &client->pending;
   client->timer = (struct loop_timer){.cb = on_timer, .arg = client};
-  curl_multi_setopt(client->multi, CURLMOPT_SOCKETFUNCTION, set_socket);
-  curl_multi_setopt(client->multi, CURLMOPT_SOCKETDATA, client);
-  curl_multi_setopt(client->multi, CURLMOPT_TIMERFUNCTION, set_timer);
-  curl_multi_setopt(client->multi, CURLMOPT_TIMERDATA, client);
   return client;
+}
+
+static int start_client(struct http_client *client, struct err *err) {
+  static pthread_once_t once = PTHREAD_ONCE_INIT;
+  pthread_once(&once, load);
+  if (load_error[0])
+    return err_set(err, ERR_UNAVAILABLE, "%s", load_error);
+  client->multi = curl.multi_init();
+  if (!client->multi)
+    return err_set(err, ERR_MEMORY, "no memory for an HTTP client");
+  curl.multi_setopt(client->multi, CURLMOPT_SOCKETFUNCTION, set_socket);
+  curl.multi_setopt(client->multi, CURLMOPT_SOCKETDATA, client);
+  curl.multi_setopt(client->multi, CURLMOPT_TIMERFUNCTION, set_timer);
+  curl.multi_setopt(client->multi, CURLMOPT_TIMERDATA, client);
+  return 0;
 }
 
 void http_client_free(struct http_client *client) {
@@ -275,7 +309,8 @@ void http_client_free(struct http_client *client) {
     return;
   while (client->requests)
     request_free(client->requests);
-  curl_multi_cleanup(client->multi);
+  if (client->multi)
+    curl.multi_cleanup(client->multi);
   loop_timer_cancel(client->loop, &client->timer);
   free(client);
 }
@@ -284,47 +319,49 @@ static int set_options(struct http_request *r, const struct http_options *o) {
   CURL *easy = r->easy;
   long timeout_ms = (long)((o->timeout_ns + NS_PER_MS - 1) / NS_PER_MS);
   int64_t connect_ns = o->connect_timeout_ns ? o->connect_timeout_ns : o->timeout_ns ? o->timeout_ns : 10 * NS_PER_SEC;
-  int rc = curl_easy_setopt(easy, CURLOPT_URL, o->url);
-  rc |= curl_easy_setopt(easy, CURLOPT_PRIVATE, r);
-  rc |= curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
-  rc |= curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
-  rc |= curl_easy_setopt(easy, CURLOPT_PROXY, "");
-  rc |= curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
-  rc |= curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L);
-  rc |= curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_body);
-  rc |= curl_easy_setopt(easy, CURLOPT_WRITEDATA, r);
-  rc |= curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, timeout_ms);
-  rc |= curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)(connect_ns / NS_PER_MS));
+  int rc = curl.easy_setopt(easy, CURLOPT_URL, o->url);
+  rc |= curl.easy_setopt(easy, CURLOPT_PRIVATE, r);
+  rc |= curl.easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+  rc |= curl.easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
+  rc |= curl.easy_setopt(easy, CURLOPT_PROXY, "");
+  rc |= curl.easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
+  rc |= curl.easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L);
+  rc |= curl.easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_body);
+  rc |= curl.easy_setopt(easy, CURLOPT_WRITEDATA, r);
+  rc |= curl.easy_setopt(easy, CURLOPT_TIMEOUT_MS, timeout_ms);
+  rc |= curl.easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)(connect_ns / NS_PER_MS));
   if (o->unix_socket)
-    rc |= curl_easy_setopt(easy, CURLOPT_UNIX_SOCKET_PATH, o->unix_socket);
+    rc |= curl.easy_setopt(easy, CURLOPT_UNIX_SOCKET_PATH, o->unix_socket);
   if (o->fresh_connection) {
-    rc |= curl_easy_setopt(easy, CURLOPT_FRESH_CONNECT, 1L);
-    rc |= curl_easy_setopt(easy, CURLOPT_FORBID_REUSE, 1L);
+    rc |= curl.easy_setopt(easy, CURLOPT_FRESH_CONNECT, 1L);
+    rc |= curl.easy_setopt(easy, CURLOPT_FORBID_REUSE, 1L);
   }
   const char *method = o->method ? o->method : "GET";
   if (strcmp(method, "HEAD") == 0)
-    rc |= curl_easy_setopt(easy, CURLOPT_NOBODY, 1L);
+    rc |= curl.easy_setopt(easy, CURLOPT_NOBODY, 1L);
   else if (strcmp(method, "GET") != 0 || o->body)
-    rc |= curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, method);
+    rc |= curl.easy_setopt(easy, CURLOPT_CUSTOMREQUEST, method);
   if (o->body || strcmp(method, "POST") == 0 || strcmp(method, "PUT") == 0) {
-    rc |= curl_easy_setopt(easy, CURLOPT_POST, 1L);
-    rc |= curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)o->body_len);
-    rc |= curl_easy_setopt(easy, CURLOPT_POSTFIELDS, r->sent_body ? r->sent_body : "");
+    rc |= curl.easy_setopt(easy, CURLOPT_POST, 1L);
+    rc |= curl.easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)o->body_len);
+    rc |= curl.easy_setopt(easy, CURLOPT_POSTFIELDS, r->sent_body ? r->sent_body : "");
   }
-  struct curl_slist *list = curl_slist_append(NULL, "Expect:");
+  struct curl_slist *list = curl.slist_append(NULL, "Expect:");
   for (const char *const *h = o->headers; list && h && *h; h++) {
-    struct curl_slist *more = curl_slist_append(list, *h);
+    struct curl_slist *more = curl.slist_append(list, *h);
     if (!more)
-      curl_slist_free_all(list);
+      curl.slist_free_all(list);
     list = more;
   }
   r->headers = list;
   rc |= !list;
-  rc |= curl_easy_setopt(easy, CURLOPT_HTTPHEADER, list);
+  rc |= curl.easy_setopt(easy, CURLOPT_HTTPHEADER, list);
   return rc ? -1 : 0;
 }
 
 struct http_request *http_start(struct http_client *client, const struct http_options *options, struct err *err) {
+  if (!client->multi && start_client(client, err) < 0)
+    return NULL;
   struct http_request *r = calloc(1, sizeof *r);
   if (!r) {
     err_set(err, ERR_MEMORY, "no memory for a request");
@@ -340,13 +377,13 @@ struct http_request *http_start(struct http_client *client, const struct http_op
   if (r->next)
     r->next->prev = r;
   client->requests = r;
-  r->easy = curl_easy_init();
+  r->easy = curl.easy_init();
   if (options->body && options->body_len) {
     r->sent_body = malloc(options->body_len);
     if (r->sent_body)
       memcpy(r->sent_body, options->body, options->body_len);
   }
-  if (!r->easy || (options->body_len && !r->sent_body) || set_options(r, options) < 0 || curl_multi_add_handle(client->multi, r->easy) != CURLM_OK) {
+  if (!r->easy || (options->body_len && !r->sent_body) || set_options(r, options) < 0 || curl.multi_add_handle(client->multi, r->easy) != CURLM_OK) {
     request_free(r);
     err_set(err, ERR_MEMORY, "a request could not be started");
     return NULL;
