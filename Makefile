@@ -207,10 +207,11 @@ help:
 	  'make              build everything into build/bin' \
 	  'make up           install what is missing, build, start a one-node cluster in .run/, deploy examples/hello' \
 	  'make down         end that cluster and remove what it made' \
-	  'make test         install what is missing and pass every test (test-unit, test-property, test-integration, test-fuzz)' \
+	  'make test         install what is missing and pass every test (test-unit, test-integration, test-sim, test-sanitize, test-fuzz)' \
 	  'make bench        figures beside those of the peers, as a table and as JSON in build/bench/' \
 	  'make fuzz TIME=60 every fuzzer for TIME seconds' \
-	  'make lint         clang-tidy, shellcheck, and the rules of the house' \
+	  'make lint         clang-tidy, shellcheck, the rules of the house, the reference beside the table of keys' \
+	  'make docs         docs/reference.md from the table of keys' \
 	  'make fmt          clang-format' \
 	  'make install DESTDIR=…   programs and units' \
 	  'make clean        remove build/'
@@ -237,7 +238,7 @@ clean:
 
 # ---------------------------------------------------------------- testing
 
-.PHONY: test test-unit test-property test-integration test-fuzz lint lint-tidy lint-shell lint-house fmt fuzz bench
+.PHONY: test test-unit test-integration test-sim test-sanitize test-fuzz lint lint-tidy lint-shell lint-house lint-docs docs fmt fuzz bench
 
 test:
 	@deploy/local/deps test
@@ -246,8 +247,9 @@ test:
 test-unit: $(UNIT) $(TOOLS)
 	@tests/lib/run-units $(UNIT)
 
-test-integration: all $(TOOLS)
-	@tests/run integration
+test-integration test-sim test-sanitize test-fuzz:
+	@deploy/local/deps test
+	@tests/run $(@:test-%=%)
 
 .PHONY: print-units print-fuzzers
 print-units:
@@ -262,14 +264,22 @@ fuzz: $(FUZZERS)
 fmt:
 	clang-format -i $$(git ls-files '*.[ch]')
 
-C_FILES = $(shell git ls-files '*.c')
-lint: lint-house lint-shell lint-tidy
+lint:
+	@deploy/local/deps lint
+	@$(MAKE) --no-print-directory -j$$(nproc) lint-house lint-shell lint-docs
+	@$(MAKE) --no-print-directory lint-tidy
 lint-house:
 	@python3 tests/lint/house.py
 lint-shell:
-	@shellcheck deploy/local/* tests/run tests/lib/run-units tests/lib/run-fuzzers .ci/run
+	@grep -rlEI --exclude-dir=.git --exclude-dir=build --exclude-dir=.run '^#!.*\b(ba)?sh$$' . | xargs shellcheck
+lint-docs: $(B)/tests/spec-reference
+	@$< | diff -u docs/reference.md - || { echo 'docs/reference.md is not what the table of keys says: make docs' >&2; false; }
 lint-tidy: $(GEN_H)
-	@echo $(C_FILES) | xargs -n 8 -P $$(nproc) clang-tidy --quiet --warnings-as-errors='*' -- $(CPPFLAGS) $(LLHTTP_CPPFLAGS) -std=gnu17 2>/dev/null
+	@find common orca-* orcactl examples tests -name '*.c' -print0 | \
+	  xargs -0 -n 4 -P $$(nproc) sh -c 'exec tests/lint/tidy "$$@" -- $(CPPFLAGS) $(LLHTTP_CPPFLAGS) -std=gnu17' tidy
+
+docs: $(B)/tests/spec-reference
+	@$< >docs/reference.md
 
 bench: all $(BENCH) $(TOOLS)
 	@deploy/local/deps bench
