@@ -47,6 +47,7 @@ struct api {
   size_t stream_count;
   struct api_figures figures; /* what nodes report and nobody stores */
   struct gateway *gateway;    /* NULL until it is open */
+  struct api_listeners *listeners; /* NULL in tests */
   struct bus *bus;            /* NULL in tests */
   uint32_t event_seq;
   int64_t started_ms;

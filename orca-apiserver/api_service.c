@@ -3,6 +3,7 @@
 
 #include "common/bus/pb.h"
 #include "orca-apiserver/api.h"
+#include "orca-apiserver/listeners.h"
 #include "orca-apiserver/routes.h"
 #include "orca-apiserver/status_view.h"
 
@@ -19,6 +20,10 @@ void api_get_status(struct api_request *r) {
     if ((!project || strcmp(project, PB_STR(s->project)) == 0) && (!limited || api_auth_sees(cache, &r->who, PB_STR(s->project))))
       api_view_status_json(cache, &r->api->figures, s, &json);
   }
+  api_json_array_end(&json);
+  api_json_array(&json, "problems");
+  if (r->api->listeners)
+    api_listeners_problems(r->api->listeners, &json);
   api_json_array_end(&json);
   api_reply_end(r);
 }

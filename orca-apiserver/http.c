@@ -1,7 +1,5 @@
 #include "orca-apiserver/http.h"
 
-#include <arpa/inet.h>
-#include <errno.h>
 #include <microhttpd.h>
 #include <netinet/in.h>
 #include <stdarg.h>
@@ -14,6 +12,7 @@
 
 #include "common/log.h"
 #include "orca-apiserver/api.h"
+#include "orca-apiserver/listeners.h"
 
 #define CONNECTIONS_MAX 1024u
 #define HEAD_MAX ((size_t)32 << 10)
@@ -182,6 +181,11 @@ static bool is_local(struct MHD_Connection *c) {
   if (MHD_lookup_connection_value(c, MHD_HEADER_KIND, "X-Forwarded-For") || MHD_lookup_connection_value(c, MHD_HEADER_KIND, "Forwarded"))
     return false;
   const union MHD_ConnectionInfo *info = MHD_get_connection_info(c, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
+  struct sockaddr_in6 in6;
+  if (info && info->client_addr->sa_family == AF_INET6) {
+    memcpy(&in6, info->client_addr, sizeof in6);
+    return IN6_IS_ADDR_LOOPBACK(&in6.sin6_addr);
+  }
   if (!info || info->client_addr->sa_family != AF_INET)
     return false;
   struct sockaddr_in in;
@@ -331,25 +335,6 @@ __attribute__((format(printf, 2, 0))) static void on_log(void *cls, const char *
   log_debug("http", "what", text);
 }
 
-static int listen_on(const char *address, uint16_t port, uint16_t *ret_port, struct err *err) {
-  struct sockaddr_in in = {.sin_family = AF_INET, .sin_port = htons(port)};
-  if (inet_pton(AF_INET, address, &in.sin_addr) != 1)
-    return err_set(err, ERR_INVALID, "not an IPv4 address: %s", address);
-  int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-  if (fd < 0)
-    return err_errno(err, errno, "socket");
-  int on = 1;
-  socklen_t len = sizeof in;
-  if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0 || bind(fd, (struct sockaddr *)&in, sizeof in) < 0 || listen(fd, 1024) < 0 ||
-      getsockname(fd, (struct sockaddr *)&in, &len) < 0) {
-    err_errno(err, errno, "listen on %s:%u", address, port);
-    close(fd);
-    return -1;
-  }
-  *ret_port = ntohs(in.sin_port);
-  return fd;
-}
-
 struct api_http *api_http_open(struct api *api, const char *address, uint16_t port, struct err *err) {
   struct api_http *h = calloc(1, sizeof *h);
   if (!h) {
@@ -357,7 +342,9 @@ struct api_http *api_http_open(struct api *api, const char *address, uint16_t po
     return NULL;
   }
   h->api = api;
-  int fd = listen_on(address, port, &h->port, err);
+  char text[80];
+  snprintf(text, sizeof text, "%s:%u", address, port);
+  int fd = api_listen_on(text, &h->port, err);
   if (fd < 0) {
     free(h);
     return NULL;
@@ -384,6 +371,12 @@ struct api_http *api_http_open(struct api *api, const char *address, uint16_t po
   }
   loop_hook_add(api->loop, &h->hook);
   return h;
+}
+
+void api_http_accepted(void *arg, int fd, const struct sockaddr *from, socklen_t len) {
+  struct api_http *h = arg;
+  if (MHD_add_connection(h->mhd, fd, from, len) != MHD_YES)
+    log_debug("a connection was turned away"); /* by the limit; libmicrohttpd has closed it */
 }
 
 uint16_t api_http_port(const struct api_http *h) {

@@ -7,6 +7,7 @@
 #define ORCA_APISERVER_HTTP_H
 
 #include <stdint.h>
+#include <sys/socket.h>
 
 #include "common/err.h"
 
@@ -16,6 +17,7 @@ struct api_http;
 /* address: "127.0.0.1". Port 0 picks one. */
 struct api_http *api_http_open(struct api *api, const char *address, uint16_t port, struct err *err);
 uint16_t api_http_port(const struct api_http *http);
+void api_http_accepted(void *http, int fd, const struct sockaddr *from, socklen_t len); /* a connection from another listener; takes fd */
 void api_http_close(struct api_http *http); /* cuts what is open; takes NULL */
 
 #endif

@@ -7,6 +7,7 @@
 #include "common/log.h"
 #include "orca-apiserver/api.h"
 #include "orca-apiserver/http.h"
+#include "orca-apiserver/listeners.h"
 #include "orca-apiserver/store_link.h"
 
 /* REST is for this machine: further away needs TLS, which is orca-proxy's. Several nodes on one machine have a loopback address each. */
@@ -54,17 +55,22 @@ static int run(struct daemon *d) {
   struct stores stores = {0};
   struct api_http *http = NULL;
   struct store_link *link = NULL;
+  char own[80];
   api_init(&api, d->loop, &d->config);
   api.bus = daemon_bus(d, &err);
+  snprintf(own, sizeof own, "%s:%u", api_address(&d->config), d->config.port_api);
   if (!api.bus || stores_of(&d->config, &stores, &err) < 0 || !(http = api_http_open(&api, api_address(&d->config), d->config.port_api, &err)) ||
+      !(api.listeners = api_listeners_new(&api, own, api_http_accepted, http, &err)) ||
       !(link = store_link_open(&api, stores.list, stores.count, &err))) {
     daemon_fail(d, &err);
   } else {
     char status[96];
-    snprintf(status, sizeof status, "REST on %s:%u", api_address(&d->config), api_http_port(http));
+    snprintf(status, sizeof status, "REST on %s", own);
     daemon_ready(d, status);
     daemon_run(d);
   }
+  api_listeners_free(api.listeners);
+  api.listeners = NULL;
   api_http_close(http);
   store_link_close(link);
   stores_free(&stores);

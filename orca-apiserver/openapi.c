@@ -34,7 +34,7 @@ static const struct { const char *name, *json; } schemas[] = {
       F("status", "{\"type\":\"string\",\"enum\":[\"running\",\"deploying\",\"pending\",\"degraded\",\"crashing\",\"failed\",\"rolling_back\",\"rolled_back\",\"stopping\",\"stopped\"]}") ","
       F("replicas", INT) "," F("running_replicas", INT) "," F("ready_replicas", INT) "," F("image", STR) "," F("domain", STR) "," F("revision", INT) ","
       F("nodes", LIST(STR)) "," F("cpu", NUM) "," F("memory", INT) "," F("last_error", STR))},
-  {"Status", OBJECT(F("services", LIST(REF("Service"))))},
+  {"Status", OBJECT(F("services", LIST(REF("Service"))) "," F("problems", LIST(STR)))},
   {"Revision", OBJECT(F("number", INT) "," F("created", TIME) "," F("created_by", STR) "," F("image", STR) "," F("resolved", STR) "," F("current", BOOL) ","
       F("stable", BOOL))},
   {"History", OBJECT(F("revisions", LIST(REF("Revision"))))},

@@ -12,6 +12,7 @@
 #include "common/log.h"
 #include "orca-apiserver/api.h"
 #include "orca-apiserver/gateway.h"
+#include "orca-apiserver/listeners.h"
 #include "orca-apiserver/upkeep.h"
 
 #define AGAIN (NS_PER_SEC)
@@ -263,12 +264,21 @@ static void tell_store_level(struct api *api) {
   storec_call(api->store, &call, API_COMMIT_TIMEOUT, level_told, NULL);
 }
 
+/* What cluster.toml says of this process. */
+static void follow_cluster(struct api *api) {
+  const Model__ClusterSpec *cluster = api_cache_cluster(&api->cache, NULL);
+  log_follow_level(cluster ? PB_STR(cluster->log_level) : "");
+  tell_store_level(api);
+  if (api->listeners)
+    api_listeners_want(api->listeners, cluster ? cluster->api_listen : NULL, cluster ? cluster->n_api_listen : 0);
+}
+
 static void on_synced(void *arg, uint64_t revision) {
   struct store_link *link = arg;
   struct api *api = link->api;
   log_info("in touch with the store", "revision", log_u64(revision));
   api->synced = api->in_touch = true;
-  tell_store_level(api);
+  follow_cluster(api);
   on_revision(link, revision);
   settle(link);
 }
@@ -283,11 +293,8 @@ static void on_lost(void *arg, const struct err *why) {
 
 static void on_changed(void *arg, enum api_kind kind, const char *key, const ProtobufCMessage *old, const ProtobufCMessage *now) {
   struct api *api = arg;
-  if (kind == API_CLUSTER) {
-    log_follow_level(now ? PB_STR(((const Model__ClusterSpec *)(const void *)now)->log_level) : "");
-    if (api->in_touch) /* else with `synced` */
-      tell_store_level(api);
-  }
+  if (kind == API_CLUSTER && api->in_touch) /* else with `synced` */
+    follow_cluster(api);
   if (api->gateway)
     gateway_changed(api->gateway, kind, key, old, now);
 }

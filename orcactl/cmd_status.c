@@ -4,7 +4,19 @@
 #include <time.h>
 
 #include "orcactl/api.h"
+#include "orcactl/text.h"
 #include "orcactl/view.h"
+
+static void page_of(const struct ctl *ctl, const json_t *reply, struct buf *page) {
+  size_t i;
+  json_t *one;
+  view_status(ctl, json_object_get(reply, "services"), page);
+  json_array_foreach(json_object_get(reply, "problems"), i, one) {
+    char *text = text_cleaned(json_is_string(one) ? json_string_value(one) : "");
+    buf_printf(page, "%s%s\n", i ? "" : "\n", text ? text : "");
+    free(text);
+  }
+}
 
 static int once(struct ctl *ctl, const char *path) {
   struct err err;
@@ -15,7 +27,7 @@ static int once(struct ctl *ctl, const char *path) {
     ctl_print_json(ctl, reply);
   } else {
     struct buf page = BUF_INIT((size_t)64 << 20);
-    view_status(ctl, json_object_get(reply, "services"), &page);
+    page_of(ctl, reply, &page);
     fputs(buf_str(&page), stdout);
     buf_free(&page);
   }
@@ -34,7 +46,7 @@ static int watch(struct ctl *ctl, const char *path) {
     json_t *reply;
     struct buf page = BUF_INIT((size_t)64 << 20);
     if (api_call(ctl, "GET", path, NULL, &reply, &err) == 0) {
-      view_status(ctl, json_object_get(reply, "services"), &page);
+      page_of(ctl, reply, &page);
       json_decref(reply);
     } else if (first || !(ctl->unreachable || err.code == ERR_UNAVAILABLE)) {
       rc = ctl_fail(ctl, &err);

@@ -269,8 +269,8 @@ static const struct spec_key cluster_keys[] = {
 static const struct spec_table cluster_table = {"[cluster]", "The cluster as a whole.", &model__cluster_spec__descriptor, cluster_keys, COUNT(cluster_keys), NULL};
 
 static const struct spec_key api_keys[] = {
-    {.name = "listen", .kind = SPEC_STRINGS, .field = "api_listen", .check = spec_check_listen, .otherwise = "(127.0.0.1 and node.toml's port)",
-     .help = "Where the REST API listens. Any other address than loopback needs TLS."},
+    {.name = "listen", .kind = SPEC_STRINGS, .field = "api_listen", .check = spec_check_listen, .otherwise = "(none)",
+     .help = "Where the REST API listens beside the node's own address, which orcactl's context names and which stays open. Any other than loopback needs TLS."},
     {.name = "tls", .kind = SPEC_BOOL, .field = "api_tls", .otherwise = "false", .read = spec_read_api_tls,
      .help = "By a certificate of the cluster's own CA, which orcactl pins (`true` is not supported yet)."},
 };

@@ -1,6 +1,8 @@
 """Every key that is taken has its effect: those of cluster.toml without a restart, those of service.toml in the container."""
+import http.client
 import os
 import signal
+import socket
 
 from orca import DAEMONS, wait_for
 
@@ -57,3 +59,39 @@ def test_node_ttl_says_when_a_silent_node_is_unreachable(cluster):
     finally:
         os.kill(agent, signal.SIGCONT)
     wait_for(lambda: node(cluster)["state"] == "ready")
+
+
+def asks(address, port, timeout=2):
+    connection = http.client.HTTPConnection(address, port, timeout=timeout)
+    connection.request("GET", "/api/v1/health")
+    return connection, connection.getresponse().read()
+
+
+def test_api_listen_opens_and_closes_addresses_and_keeps_what_is_connected(cluster):
+    other, third = cluster.address.rsplit(".", 1)[0] + ".250", cluster.address.rsplit(".", 1)[0] + ".251"
+    settings(cluster, f'[api]\nlisten = ["{cluster.address}:{cluster.ports["api"]}", "{other}:7001", "[::1]:{cluster.ports["api"] + 1000}"]')
+    kept, body = wait_for(lambda: asks(other, 7001))
+    assert b'"ok"' in body
+    assert b'"ok"' in asks("::1", cluster.ports["api"] + 1000)[1]
+    settings(cluster, f'[api]\nlisten = ["{other}:7001", "{third}:7002"]')
+    wait_for(lambda: asks(third, 7002))
+    kept.request("GET", "/api/v1/health")
+    assert b'"ok"' in kept.getresponse().read()
+    assert socket.socket(socket.AF_INET6).connect_ex(("::1", cluster.ports["api"] + 1000)) != 0
+    # A port that is taken is said, kills nothing, and is had as soon as it is free.
+    with socket.create_server((other, 7003)):
+        settings(cluster, f'[api]\nlisten = ["{other}:7003", "{third}:7002"]')
+        wait_for(lambda: any(e["kind"] == "api.not_listening" and "7003" in e["message"] for e in cluster.api("GET", "/api/v1/events").json()["events"]))
+        assert f"{other}:7003: Address already in use" in cluster.ctl("status").stdout
+        assert b'"ok"' in asks(third, 7002)[1]
+        kept.request("GET", "/api/v1/health")
+        assert b'"ok"' in kept.getresponse().read()
+        assert socket.socket().connect_ex((other, 7001)) != 0
+    wait_for(lambda: asks(other, 7003))
+    assert cluster.api("GET", "/api/v1/status").json()["problems"] == []
+    # Also after a restart; and without `listen` only the node's own address is left.
+    cluster.kill("apiserver")
+    wait_for(lambda: asks(third, 7002))
+    settings(cluster)
+    wait_for(lambda: socket.socket().connect_ex((third, 7002)) != 0)
+    cluster.ctl("status")
