@@ -121,6 +121,7 @@ OBJECTS += $(COMMON_C:%.c=$(B)/%.o) $(STORECTL_O)
 UNIT_C := $(wildcard tests/unit/*/test_*.c)
 UNIT := $(UNIT_C:%.c=$(B)/%)
 TEST_LIB_O := $(patsubst %.c,$(B)/%.o,$(wildcard tests/lib/*.c))
+OBJECTS += $(TEST_LIB_O)
 daemon_archive = $(if $(wildcard orca-$(1)/*.c),$(B)/orca-$(1).a,$(if $(filter orcactl,$(1)),$(B)/orcactl.a))
 unit_area = $(word 3,$(subst /, ,$(1)))
 
