@@ -68,6 +68,25 @@ static int posix_allocate(struct disk *d, int fd, int64_t len) {
   return -rc;
 }
 
+#define MAX_EXTENTS 64 /* more pieces than that are not a log's */
+
+static int posix_written(struct disk *d, int fd, int64_t *ret) {
+  (void)d;
+  off_t end = 0;
+  for (int i = 0; i < MAX_EXTENTS; i++) {
+    off_t data = lseek(fd, end, SEEK_DATA);
+    if (data < 0 && errno == ENXIO) {
+      *ret = end;
+      return 0;
+    }
+    off_t hole = data < 0 ? data : lseek(fd, data, SEEK_HOLE);
+    if (hole < 0)
+      return -errno;
+    end = hole;
+  }
+  return -EOVERFLOW;
+}
+
 static int posix_truncate(struct disk *d, int fd, int64_t len) {
   (void)d;
   return ftruncate(fd, len) < 0 ? -errno : 0;
@@ -144,6 +163,7 @@ static struct disk posix = {
     .fdatasync = posix_fdatasync,
     .allocate = posix_allocate,
     .truncate = posix_truncate,
+    .written = posix_written,
     .size = posix_size,
     .rename = posix_rename,
     .unlink = posix_unlink,

@@ -28,6 +28,8 @@ struct disk {
   int (*allocate)(struct disk *d, int fd, int64_t len); /* makes the file len long, its blocks reserved and read as zeros */
   int (*truncate)(struct disk *d, int fd, int64_t len);
   int (*size)(struct disk *d, int fd, int64_t *ret);
+  /* Everything from *ret to the file's end is known to read as zeros: never written. May be NULL: nothing is known. */
+  int (*written)(struct disk *d, int fd, int64_t *ret);
   int (*rename)(struct disk *d, const char *from, const char *to);
   int (*unlink)(struct disk *d, const char *path);
   int (*make_dir)(struct disk *d, const char *path); /* mode 0700; 0 too when it is there */

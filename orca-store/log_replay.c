@@ -79,12 +79,19 @@ static int ascending(const void *a, const void *b) {
   return x < y ? -1 : x > y ? 1 : 0;
 }
 
-static int read_whole(struct dlog_replay *r, uint64_t number, uint8_t **data, size_t *cap, size_t *size, struct err *err) {
+struct bytes {
+  uint8_t *data;
+  size_t size, written; /* behind `written` there are but zeros, and they were not read: a segment's room for more */
+};
+
+static int read_whole(struct dlog_replay *r, uint64_t number, struct bytes *ret, struct err *err) {
   char name[DLOG_NAME_MAX], path[512];
-  int64_t len = 0;
+  int64_t len = 0, written = 0;
   dlog_name(name, number);
   if (dlog_path(path, sizeof path, r->dir, name, err) < 0)
     return -1;
+  free(ret->data);
+  *ret = (struct bytes){0};
   int fd = r->disk->open(r->disk, path, DISK_READ);
   if (fd < 0)
     return err_errno(err, -fd, "%s", path);
@@ -93,21 +100,16 @@ static int read_whole(struct dlog_replay *r, uint64_t number, uint8_t **data, si
     rc = err_errno(err, -rc, "%s", path);
   else if (len > DLOG_SEGMENT_MAX)
     rc = err_set(err, ERR_CORRUPT, "%s: %" PRId64 " bytes, more than a segment has", path, len);
-  else if ((size_t)len + 8 > *cap) {
-    uint8_t *grown = realloc(*data, (size_t)len + 8);
-    if (!grown) {
-      rc = err_set(err, ERR_MEMORY, "%s: out of memory", path);
-    } else {
-      *data = grown;
-      *cap = (size_t)len + 8;
-    }
-  }
+  else if (!(ret->data = calloc(1, (size_t)len + 8))) /* untouched zeros cost nothing */
+    rc = err_set(err, ERR_MEMORY, "%s: out of memory", path);
   if (rc == 0) {
-    ssize_t n = disk_read_at(r->disk, fd, *data, (size_t)len, 0);
+    if (!r->disk->written || r->disk->written(r->disk, fd, &written) < 0 || written > len)
+      written = len;
+    ssize_t n = disk_read_at(r->disk, fd, ret->data, (size_t)written, 0);
     if (n < 0)
       rc = err_errno(err, (int)-n, "%s", path);
     else
-      *size = (size_t)n;
+      *ret = (struct bytes){ret->data, n < written ? (size_t)n : (size_t)len, (size_t)n};
   }
   r->disk->close(r->disk, fd);
   return rc;
@@ -151,9 +153,9 @@ static const char *follow(struct dlog_replay *r, const struct dlog_record *rec, 
 }
 
 /* Does any whole record behind `offset` in these bytes say that `position` had been synced? */
-static bool says_synced(const uint8_t *data, size_t size, uint64_t number, uint64_t offset, uint64_t position) {
+static bool says_synced(const struct bytes *b, uint64_t number, uint64_t offset, uint64_t position) {
   struct dlog_record rec;
-  while (dlog_find_record(data, size, number, &offset, &rec))
+  while (dlog_find_record(b->data, b->written, number, &offset, &rec))
     if (rec.synced > position)
       return true;
   return false;
@@ -163,19 +165,17 @@ struct pass {
   struct dlog_replay *r;
   const struct names *names;
   uint64_t hint;
-  uint8_t *data, *other;
-  size_t cap, other_cap;
+  struct bytes this, other;
 };
 
 /* Whether what does not hold at this place had ever been synced. */
-static int was_synced(struct pass *p, size_t i, size_t size, uint64_t offset, bool *ret, struct err *err) {
+static int was_synced(struct pass *p, size_t i, uint64_t offset, bool *ret, struct err *err) {
   uint64_t position = dlog_position(p->names->n[i], offset);
-  *ret = p->hint > position || says_synced(p->data, size, p->names->n[i], offset, position);
+  *ret = p->hint > position || says_synced(&p->this, p->names->n[i], offset, position);
   for (size_t k = i + 1; k < p->names->count && !*ret; k++) {
-    size_t other_size = 0;
-    if (read_whole(p->r, p->names->n[k], &p->other, &p->other_cap, &other_size, err) < 0)
+    if (read_whole(p->r, p->names->n[k], &p->other, err) < 0)
       return -1;
-    *ret = says_synced(p->other, other_size, p->names->n[k], DLOG_HEADER - 8, position);
+    *ret = says_synced(&p->other, p->names->n[k], DLOG_HEADER - 8, position);
   }
   return 0;
 }
@@ -184,13 +184,12 @@ static int was_synced(struct pass *p, size_t i, size_t size, uint64_t offset, bo
 static int next_says_end(struct pass *p, size_t i, uint64_t *ret, struct err *err) {
   struct dlog_record rec;
   const char *text;
-  size_t size = 0;
   *ret = 0;
   if (i + 1 == p->names->count)
     return 0;
-  if (read_whole(p->r, p->names->n[i + 1], &p->other, &p->other_cap, &size, err) < 0)
+  if (read_whole(p->r, p->names->n[i + 1], &p->other, err) < 0)
     return -1;
-  if (dlog_get_record(p->other, size, 0, p->names->n[i + 1], DLOG_HEADER, &rec, &text) == DLOG_SEEN_RECORD && rec.type == DLOG_HARD)
+  if (dlog_get_record(p->other.data, p->other.size, 0, p->names->n[i + 1], DLOG_HEADER, &rec, &text) == DLOG_SEEN_RECORD && rec.type == DLOG_HARD)
     *ret = rec.prev_end;
   return 0;
 }
@@ -199,13 +198,14 @@ static int read_segment(struct pass *p, size_t i, bool *broken, struct err *err)
   struct dlog_replay *r = p->r;
   struct dlog_place *place = &r->places[r->n_places];
   uint64_t number = p->names->n[i], offset = DLOG_HEADER;
-  size_t size;
   struct err why;
-  if (read_whole(r, number, &p->data, &p->cap, &size, err) < 0)
+  if (read_whole(r, number, &p->this, err) < 0)
     return -1;
+  const uint8_t *data = p->this.data;
+  size_t size = p->this.size, written = p->this.written;
   *place = (struct dlog_place){.number = number, .size = size};
   r->bytes += size;
-  if (dlog_check_header(p->data, size, number, r->cluster_id, &why) < 0) {
+  if (dlog_check_header(data, size, number, r->cluster_id, &why) < 0) {
     char name[DLOG_NAME_MAX];
     dlog_name(name, number);
     if (why.code != ERR_CORRUPT) {
@@ -221,7 +221,7 @@ static int read_segment(struct pass *p, size_t i, bool *broken, struct err *err)
   for (;;) {
     struct dlog_record rec;
     const char *text = "ends too early";
-    enum dlog_seen seen = dlog_get_record(p->data, size, 0, number, offset, &rec, &text);
+    enum dlog_seen seen = dlog_get_record(data, size, 0, number, offset, &rec, &text);
     if (seen == DLOG_SEEN_RECORD) {
       text = follow(r, &rec, place, offset, *broken);
       if (text && *text == '\0')
@@ -241,11 +241,11 @@ static int read_segment(struct pass *p, size_t i, bool *broken, struct err *err)
       if (seen == DLOG_SEEN_END && end == dlog_position(number, offset))
         break;
       /* Trailing zeros and nothing behind: the usual end. */
-      if (was_synced(p, i, size, offset, &synced, err) < 0)
+      if (was_synced(p, i, offset, &synced, err) < 0)
         return -1;
       if (!synced) {
-        size_t rest = size > offset ? size - offset : 0;
-        if (seen == DLOG_SEEN_TORN || end != 0 || !dlog_is_zero(p->data + offset, rest)) {
+        size_t rest = written > offset ? written - offset : 0;
+        if (seen == DLOG_SEEN_TORN || end != 0 || !dlog_is_zero(data + offset, rest)) {
           tell(r, number, offset, true, seen == DLOG_SEEN_TORN ? text : "the tail was never written");
           r->torn_at = dlog_position(number, offset);
         }
@@ -254,7 +254,7 @@ static int read_segment(struct pass *p, size_t i, bool *broken, struct err *err)
     }
     tell(r, number, offset, false, text);
     *broken = true;
-    if (!dlog_find_record(p->data, size, number, &offset, &rec))
+    if (!dlog_find_record(data, written, number, &offset, &rec))
       break;
   }
   place->used = offset;
@@ -295,8 +295,8 @@ int dlog_replay(struct dlog_replay *r, struct err *err) {
   }
   if (rc == 0 && p.hint >> 32 > (names.count ? names.n[names.count - 1] : 0))
     tell(r, p.hint >> 32, 0, false, "this segment is missing: it had been synced");
-  free(p.data);
-  free(p.other);
+  free(p.this.data);
+  free(p.other.data);
   free(names.n);
   return rc;
 }
