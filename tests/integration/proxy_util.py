@@ -293,7 +293,7 @@ gateway = {self.gateway_port}
         self.log = open(self.dir / "stderr", "ab")
         self.out = open(self.dir / "stdout", "ab")
         # Under ThreadSanitizer libzmq's own threads look like races: it is not built with it.
-        env = {"TSAN_OPTIONS": f"suppressions={pathlib.Path(__file__).with_name('tsan.supp')}", **os.environ}
+        env = {"TSAN_OPTIONS": f"suppressions={pathlib.Path(__file__).resolve().parents[1] / 'lib/tsan.supp'}", **os.environ}
         self.process = subprocess.Popen([PROXY, "-c", self.node, "--workers", str(self.workers), *self.options], stderr=self.log, stdout=self.out, env=env)
         if wait:
             wait_for(self.is_up, message="listening")

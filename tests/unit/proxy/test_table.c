@@ -140,7 +140,7 @@ static void test_random_tables_against_a_list(void **state) {
       for (int k = 0; k < depth; k++)
         n += (size_t)snprintf(patterns[i] + n, sizeof patterns[i] - n, "/%c", 'a' + rand() % 3);
       snprintf(patterns[i] + n, sizeof patterns[i] - n, depth == 0 || rand() % 2 ? "/*" : "");
-      snprintf(text[i], sizeof text[i], "s%02d a.test %s", i, patterns[i]);
+      snprintf(text[i], sizeof text[i], "s%02d a.test %.40s", i, patterns[i]);
       lines[i] = text[i];
     }
     unsigned skipped;
