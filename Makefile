@@ -208,7 +208,7 @@ help:
 	  'make              build everything into build/bin' \
 	  'make up           install what is missing, build, start a one-node cluster in .run/, deploy examples/hello' \
 	  'make down         end that cluster and remove what it made' \
-	  'make test         install what is missing and pass every test (test-unit, test-integration, test-sim, test-sanitize, test-fuzz)' \
+	  'make test         install what is missing and pass every test (test-unit, test-integration, test-sim, test-sanitize, test-threads, test-fuzz)' \
 	  'make bench        figures beside those of the peers, as a table and as JSON in build/bench/' \
 	  'make fuzz TIME=60 every fuzzer for TIME seconds' \
 	  'make lint         clang-tidy, shellcheck, the rules of the house, the reference beside the table of keys' \
@@ -239,7 +239,7 @@ clean:
 
 # ---------------------------------------------------------------- testing
 
-.PHONY: test test-unit test-integration test-sim test-sanitize test-fuzz lint lint-tidy lint-shell lint-house lint-docs docs fmt fuzz bench
+.PHONY: test test-unit test-integration test-sim test-sanitize test-threads test-fuzz lint lint-tidy lint-shell lint-house lint-docs docs fmt fuzz bench
 
 test:
 	@deploy/local/deps test
@@ -248,7 +248,7 @@ test:
 test-unit: $(UNIT) $(TOOLS)
 	@tests/lib/run-units $(UNIT)
 
-test-integration test-sim test-sanitize test-fuzz:
+test-integration test-sim test-sanitize test-threads test-fuzz:
 	@deploy/local/deps test
 	@tests/run $(@:test-%=%)
 
