@@ -13,7 +13,7 @@
  *
  * A fresh socket each time, so that nothing of an old conversation can leak into a new one. */
 
-#define BACKOFF_MIN (10 * NS_PER_MS)
+#define BACKOFF_MIN (2 * NS_PER_MS)
 #define BACKOFF_MAX NS_PER_SEC
 
 #define EVENTS                                                                                                                                       \
@@ -178,7 +178,8 @@ void bus_connector_lost(struct bus_conn *conn) {
   /* One who lets us in only to throw us out is not met at full speed. */
   if (was_up && loop_now(bus->loop) - conn->up_since > NS_PER_SEC)
     conn->backoff = 0;
-  conn->backoff = conn->backoff ? 2 * conn->backoff : BACKOFF_MIN;
+  /* Longer by a quarter each time: who comes back after t is met again within t / 4, be it a process that starts beside us or a machine. */
+  conn->backoff = conn->backoff ? conn->backoff + conn->backoff / 4 : BACKOFF_MIN;
   if (conn->backoff > BACKOFF_MAX)
     conn->backoff = BACKOFF_MAX;
   int64_t delay = conn->backoff + (int64_t)(bus_random() % (uint64_t)(conn->backoff / 4)); /* a thousand nodes don't come back in step */
