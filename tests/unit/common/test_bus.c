@@ -278,27 +278,27 @@ static void start_world(struct world *w, const char *endpoint, bool apart) {
   assert_true(bus_conn_is_up(w->conn));
 }
 
-static void stop_world(struct world *w) {
-  bus_free(w->client.bus);
-  bus_free(w->server.bus);
-  if (w->server.loop != w->loop)
-    loop_free(w->server.loop);
-  loop_free(w->loop);
-}
-
-static void call(struct world *w, const char *text, int64_t timeout, const struct bus_call_ops *ops) {
-  Bus__Header m = text_message(text);
-  w->call = bus_call(w->conn, &m.base, timeout, ops, w);
-  assert_non_null(w->call);
-}
-
-
 static const char *endpoint_of(size_t i) {
   static char text[64];
   if (i == 0)
     return "tcp://127.0.0.1:*";
   snprintf(text, sizeof text, "ipc:///tmp/orca-test-bus-%d.sock", (int)getpid());
   return text;
+}
+
+static void stop_world(struct world *w) {
+  bus_free(w->client.bus);
+  bus_free(w->server.bus);
+  if (w->server.loop != w->loop)
+    loop_free(w->server.loop);
+  loop_free(w->loop);
+  unlink(endpoint_of(1) + strlen("ipc://")); /* libzmq leaves it, where there was one */
+}
+
+static void call(struct world *w, const char *text, int64_t timeout, const struct bus_call_ops *ops) {
+  Bus__Header m = text_message(text);
+  w->call = bus_call(w->conn, &m.base, timeout, ops, w);
+  assert_non_null(w->call);
 }
 
 static void test_calls(void **state) {
