@@ -354,7 +354,7 @@ static int check_branch(struct kv *kv, Store__Op *const *ops, size_t n, struct k
     } else if (ops[i]->op_case == STORE__OP__OP_DELETE_RANGE) {
       struct kv_bounds b = kv_bounds(&ops[i]->delete_range->key, &ops[i]->delete_range->range_end);
       uint8_t at[KV_MAX_KEY + 1];
-      size_t len = b.start.len, value_len;
+      size_t len = b.start.len, value_len = 0;
       memcpy(at, b.start.data, len);
       int more;
       while ((more = next_key(kv, &b, at, &len, &value_len, err)) == 1) {
