@@ -3,6 +3,7 @@
 
 #include "common/bus/pb.h"
 #include "orca-apiserver/api.h"
+#include "orca-apiserver/gateway.h"
 #include "orca-apiserver/listeners.h"
 #include "orca-apiserver/routes.h"
 #include "orca-apiserver/status_view.h"
@@ -24,6 +25,8 @@ void api_get_status(struct api_request *r) {
   api_json_array(&json, "problems");
   if (r->api->listeners)
     api_listeners_problems(r->api->listeners, &json);
+  if (r->api->gateway)
+    gateway_problems(r->api->gateway, &json);
   api_json_array_end(&json);
   api_reply_end(r);
 }

@@ -556,9 +556,27 @@ static void on_get_file(struct gw_peer *p, struct bus_call *call, const Node__Ge
   storec_call(g->api->store, &ask, API_COMMIT_TIMEOUT, file_done, f);
 }
 
+static void note_fault(struct gw_peer *p, const char *fault) {
+  if (!api_routes_proxy_fault(&p->g->table, p->node, fault) || !*fault)
+    return;
+  char kind[] = "proxy.not_listening", message[256], severity[] = "warn", actor[80];
+  api_text_copy(message, sizeof message, fault);
+  snprintf(actor, sizeof actor, "proxy@%s", p->node);
+  Model__Event event = MODEL__EVENT__INIT;
+  PB_SET(&event, ms, api_now_ms(p->g->api));
+  event.kind = kind;
+  event.node = p->node;
+  event.message = message;
+  event.severity = severity;
+  event.actor = actor;
+  if (api_round_event(&p->g->round, &event) < 0)
+    log_error("no memory for an event", "kind", kind);
+}
+
 static void on_route_ack(struct gw_peer *p, struct bus_call *call, const Node__RouteAck *ack) {
   api_routes_proxy_ack(&p->g->table, p->node, ack->version, ack->draining, ack->n_draining);
   p->g->look_at_drains = true;
+  note_fault(p, PB_STR(ack->fault));
   done(call);
 }
 
@@ -844,6 +862,17 @@ void gateway_close(struct gateway *g) {
   api_smap_clear(&g->draining, NULL);
   api_smap_clear(&g->lost, free);
   free(g);
+}
+
+void gateway_problems(const struct gateway *g, struct api_json *json) {
+  for (size_t i = 0; i < g->table.proxies.count; i++) {
+    const struct api_proxy *p = g->table.proxies.list[i].value;
+    char text[sizeof p->name + sizeof p->fault + 32];
+    if (!p || !p->connected || !*p->fault)
+      continue;
+    snprintf(text, sizeof text, "%s: the proxy can't %s", p->name, p->fault);
+    api_json_str(json, NULL, text);
+  }
 }
 
 void gateway_counters(const struct gateway *g, struct gateway_counters *ret) {

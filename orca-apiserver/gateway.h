@@ -22,6 +22,9 @@ void gateway_close(struct gateway *g);
 /* The cache has changed (api_cache_ops.changed). */
 void gateway_changed(struct gateway *g, enum api_kind kind, const char *key, const ProtobufCMessage *old, const ProtobufCMessage *now);
 
+/* What a proxy could not do of what it was told: one string each. */
+void gateway_problems(const struct gateway *g, struct api_json *json);
+
 struct gateway_counters {
   uint64_t agents, proxies, reports, rounds, refused;
   uint64_t table_version, routes;

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/bus/pb.h"
+#include "orca-apiserver/json_out.h"
 
 #define BORROW(type, p) ((type *)(uintptr_t)(const void *)(p))
 
@@ -264,6 +265,8 @@ Node__RouteTable *api_routes_message(const struct api_route_table *t, const stru
   if (full || t->settings_version > since) {
     PB_SET(m, settings_changed, !full);
     m->log_level = cluster ? cluster->log_level : NULL;
+    if (cluster && cluster->has_http_port)
+      PB_SET(m, http_port, cluster->http_port);
     m->n_trusted_proxies = cluster ? cluster->n_trusted_proxies : 0;
     m->trusted_proxies = cluster ? BORROW(char *, cluster->trusted_proxies) : NULL;
   }
@@ -308,6 +311,16 @@ void api_routes_proxy_ack(struct api_route_table *t, const char *node, uint64_t 
   api_smap_clear(&p->draining, NULL);
   for (size_t i = 0; i < count; i++)
     api_smap_slot(&p->draining, draining[i]);
+}
+
+bool api_routes_proxy_fault(struct api_route_table *t, const char *node, const char *fault) {
+  struct api_proxy *p = proxy_of(t, node);
+  char text[sizeof p->fault];
+  api_text_copy(text, sizeof text, fault);
+  if (!p || strcmp(p->fault, text) == 0)
+    return false;
+  memcpy(p->fault, text, sizeof text);
+  return true;
 }
 
 void api_routes_proxy_down(struct api_route_table *t, const char *node, int64_t now) {

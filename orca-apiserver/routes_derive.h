@@ -25,6 +25,7 @@ struct api_proxy {
   uint64_t acked;
   struct api_smap draining; /* PROJECT/NAME.NUMBER */
   int64_t lost_at;
+  char fault[256]; /* what it could not do of what it was told */
 };
 struct api_route_table {
   uint64_t first, version;  /* this process's first; the newest */
@@ -51,6 +52,8 @@ void api_routes_message_free(Node__RouteTable *message);
 
 void api_routes_proxy_up(struct api_route_table *t, const char *node);
 void api_routes_proxy_ack(struct api_route_table *t, const char *node, uint64_t version, char *const *draining, size_t count);
+/* What it could not do; "": nothing. true when that is news. */
+bool api_routes_proxy_fault(struct api_route_table *t, const char *node, const char *fault);
 void api_routes_proxy_down(struct api_route_table *t, const char *node, int64_t now);
 
 /* Whether an instance is let go of. When not yet and only time is waited for: *again gets when to ask (else INT64_MAX). */

@@ -175,6 +175,11 @@ struct listener {
   struct sock sock;
 };
 
+struct listener_set { /* made by control, then the worker's */
+  unsigned count;
+  struct listener list[];
+};
+
 struct worker {
   struct worker_shared *shared;
   unsigned index;
@@ -182,8 +187,8 @@ struct worker {
   bool started, stopping;
   int epoll_fd;
   struct sock wake;
-  struct listener *listeners;
-  unsigned listener_count;
+  struct listener_set *listeners;
+  struct listener_set *_Atomic next_listeners; /* to be taken between two rounds */
   bool accepting;
   int64_t accept_again_ms; /* after a lack of descriptors */
   int64_t now_us, now_ms, stop_by_ms;

@@ -20,6 +20,7 @@
 #define STATS_EVERY (10 * NS_PER_SEC)
 #define CALL_TIMEOUT (5 * NS_PER_SEC)
 #define RETRY_DELAY (1 * NS_PER_SEC)
+#define LISTEN_AGAIN (1 * NS_PER_SEC) /* for a port that is taken */
 #define DRAINING_MAX 4096 /* names in one acknowledgement */
 
 struct old_table {
@@ -40,7 +41,9 @@ struct control {
   struct table *table;
   struct old_table *old; /* some worker may still read these */
   uint64_t seq;
-  struct loop_timer save, stats, retry;
+  struct loop_timer save, stats, retry, listen;
+  uint16_t port;   /* where it listens */
+  char fault[256]; /* why not where it should: told with acknowledgements; "": it does */
 
   struct bus *bus;
   struct bus_conn *conn;
@@ -174,6 +177,8 @@ static void send_ack(struct control *c) {
   PB_SET(&ack, version, drain_version(c->drain));
   ack.n_draining = n < DRAINING_MAX ? n : DRAINING_MAX;
   ack.draining = (char **)(uintptr_t)draining;
+  if (*c->fault)
+    ack.fault = c->fault;
   call.body_case = NODE__CALL__BODY_ROUTE_ACK;
   call.route_ack = &ack;
   /* More than fit in one message can't be told apart from gone: the apiserver hears of the version when the list is short enough. */
@@ -233,6 +238,57 @@ static void on_idle(void *arg, unsigned worker, uint32_t slot) {
   hand_over(arg, worker, false, 0, &slot, 1);
 }
 
+/* ---- where it listens ---- */
+
+static uint16_t wanted_port(const struct control *c) {
+  uint16_t port = routes_http_port(c->routes);
+  return port ? port : c->daemon->config.port_http;
+}
+
+/* Other sockets for all workers; those they have serve until then, and go on when there is a failure. */
+static int listen_anew(struct control *c, uint16_t port, struct err *err) {
+  int fds[WORKER_MAX * LISTEN_ADDRESSES_MAX], rc = 0;
+  unsigned addresses;
+  if (listen_open(c->daemon->config.address, port, c->worker_count, false, fds, &addresses, err) < 0)
+    return -1;
+  for (unsigned i = 0; i < c->worker_count; i++)
+    if (worker_listen(c->workers[i], fds + i * LISTEN_ADDRESSES_MAX, addresses, err) < 0)
+      rc = -1;
+  return rc;
+}
+
+static void set_fault(struct control *c, const char *fault) {
+  if (strcmp(c->fault, fault) == 0)
+    return;
+  snprintf(c->fault, sizeof c->fault, "%.250s", fault);
+  if (*fault)
+    log_error("the HTTP port stays as it was", "port", log_u64(c->port), "error", fault);
+  send_ack(c);
+}
+
+/* [proxy] http_port may have changed. */
+static void follow_port(struct control *c) {
+  struct err err;
+  uint16_t port = wanted_port(c);
+  loop_timer_cancel(c->loop, &c->listen);
+  if (port == c->port) {
+    set_fault(c, "");
+  } else if (listen_anew(c, port, &err) == 0) {
+    log_info("listening", "port", log_u64(port), "before", log_u64(c->port));
+    c->port = port;
+    set_fault(c, "");
+    save(c); /* not soon: a proxy that is started anew would be elsewhere */
+  } else {
+    set_fault(c, err.msg);
+    if (loop_timer_in(c->loop, &c->listen, LISTEN_AGAIN, &err) < 0)
+      log_error("no timer", "error", err.msg);
+  }
+}
+
+static void on_listen_again(void *arg) {
+  follow_port(arg);
+}
+
 /* ---- routes from the apiserver ---- */
 
 static void open_stream(struct control *c);
@@ -252,6 +308,7 @@ static void on_item(void *arg, const uint8_t *body, size_t len) {
   if (ok) {
     log_debug("route table", "version", log_u64(routes_version(c->routes)), "routes", log_u64(routes_count(c->routes)));
     save_soon(c);
+    follow_port(c);
     return;
   }
   /* What is served stays; asking anew brings everything. */
@@ -283,7 +340,7 @@ static void open_stream(struct control *c) {
   if (c->stream || !bus_conn_is_up(c->conn))
     return;
   char address[128];
-  snprintf(address, sizeof address, "%s:%u", c->daemon->config.address, c->daemon->config.port_http);
+  snprintf(address, sizeof address, "%s:%u", c->daemon->config.address, c->port);
   Node__ProxyHello hello = NODE__PROXY_HELLO__INIT;
   Node__Call call = NODE__CALL__INIT;
   PB_SET(&hello, version, routes_version(c->routes));
@@ -441,7 +498,17 @@ static unsigned clients_for(unsigned workers) {
 static int start_workers(struct control *c, unsigned count, struct err *err) {
   int fds[WORKER_MAX * LISTEN_ADDRESSES_MAX];
   unsigned addresses;
-  if (listen_open(c->daemon->config.address, c->daemon->config.port_http, count, fds, &addresses, err) < 0)
+  c->port = wanted_port(c);
+  int rc = listen_open(c->daemon->config.address, c->port, count, true, fds, &addresses, err);
+  if (rc < 0 && c->port != c->daemon->config.port_http) { /* the port of the last table is another's now: better node.toml's than none */
+    snprintf(c->fault, sizeof c->fault, "%.250s", err->msg);
+    log_error("not on the port that cluster.toml names", "port", log_u64(c->port), "error", err->msg);
+    c->port = c->daemon->config.port_http;
+    rc = listen_open(c->daemon->config.address, c->port, count, true, fds, &addresses, err);
+    if (rc == 0 && loop_timer_in(c->loop, &c->listen, LISTEN_AGAIN, err) < 0)
+      return -1;
+  }
+  if (rc < 0)
     return -1;
   for (unsigned i = 0; i < count; i++) {
     if (!(c->workers[i] = worker_new(&c->shared, i, fds + i * LISTEN_ADDRESSES_MAX, addresses, err)))
@@ -466,6 +533,7 @@ struct control *control_start(struct daemon *d, const struct control_options *o,
   c->save = (struct loop_timer){.cb = save, .arg = c};
   c->stats = (struct loop_timer){.cb = on_stats, .arg = c};
   c->retry = (struct loop_timer){.cb = on_retry, .arg = c};
+  c->listen = (struct loop_timer){.cb = on_listen_again, .arg = c};
   c->shared.node = d->config.name;
   c->shared.events = (struct worker_events){on_switched, on_idle, c};
   c->shared.clients_max = clients_for(workers);
@@ -520,7 +588,7 @@ out:
 }
 
 void control_describe(const struct control *c, char *out, size_t size) {
-  snprintf(out, size, "serving %zu routes on port %u with %u workers", routes_count(c->routes), c->daemon->config.port_http, c->worker_count);
+  snprintf(out, size, "serving %zu routes on port %u with %u workers", routes_count(c->routes), c->port, c->worker_count);
 }
 
 /* What workers handed over after the loop had ended. */
@@ -547,6 +615,7 @@ void control_stop(struct control *c) {
   if (c->loop) {
     loop_timer_cancel(c->loop, &c->stats);
     loop_timer_cancel(c->loop, &c->retry);
+    loop_timer_cancel(c->loop, &c->listen);
   }
   bus_free(c->bus);
   accesslog_free(c->shared.log);

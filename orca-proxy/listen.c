@@ -50,9 +50,9 @@ static bool lacks_v6(int e) {
 }
 
 /* Probes without SO_REUSEPORT, which fails where anybody listens already; with it, two nodes on one machine would share a port and not know. */
-static int probe(const union table_addr *a, bool dual) {
+static int probe(const union table_addr *a, bool dual, bool patient) {
   int fd = open_one(a, false, dual);
-  for (int tries = 0; fd < 0 && errno == EADDRINUSE && tries < TAKEN_TRIES; tries++) { /* the proxy before this one may be ending */
+  for (int tries = 0; fd < 0 && patient && errno == EADDRINUSE && tries < TAKEN_TRIES; tries++) {
     usleep(TAKEN_PAUSE_US);
     fd = open_one(a, false, dual);
   }
@@ -62,7 +62,7 @@ static int probe(const union table_addr *a, bool dual) {
   return 0;
 }
 
-int listen_open(const char *node_address, uint16_t port, unsigned sets, int *ret, unsigned *count, struct err *err) {
+int listen_open(const char *node_address, uint16_t port, unsigned sets, bool patient, int *ret, unsigned *count, struct err *err) {
   union table_addr want[LISTEN_ADDRESSES_MAX];
   bool optional[LISTEN_ADDRESSES_MAX] = {false}, dual = false;
   unsigned n = 0;
@@ -79,14 +79,14 @@ int listen_open(const char *node_address, uint16_t port, unsigned sets, int *ret
   } else {
     dual = true;
     want[n++] = v6(in6addr_any, port);
-    if (probe(&want[0], true) < 0 && lacks_v6(errno)) {
+    if (probe(&want[0], true, patient) < 0 && lacks_v6(errno)) {
       dual = false;
       want[0] = v4(INADDR_ANY, port);
     }
   }
   unsigned good = 0;
   for (unsigned i = 0; i < n; i++) {
-    if (probe(&want[i], dual) == 0)
+    if (probe(&want[i], dual, patient) == 0)
       want[good++] = want[i];
     else if (!(optional[i] && lacks_v6(errno)))
       return err_errno(err, errno, "listen on port %u", port);

@@ -16,6 +16,7 @@ struct routes {
   char **trusted;
   size_t trusted_count;
   char *log_level;
+  uint32_t http_port;
   bool begun; /* has had a full table */
 };
 
@@ -113,6 +114,7 @@ int routes_apply(struct routes *r, const Node__RouteTable *t, struct err *err) {
   if (settings) {
     free(r->log_level);
     r->log_level = log_level;
+    r->http_port = PB_GET(t, http_port, 0);
     free_trusted(r->trusted, r->trusted_count);
     r->trusted = trusted;
     r->trusted_count = t->n_trusted_proxies;
@@ -150,6 +152,10 @@ const char *routes_log_level(const struct routes *r) {
   return r->log_level ? r->log_level : "";
 }
 
+uint16_t routes_http_port(const struct routes *r) {
+  return r->http_port > UINT16_MAX ? 0 : (uint16_t)r->http_port;
+}
+
 static void put_u32(uint8_t *at, uint32_t v) {
   for (int i = 0; i < 4; i++)
     at[i] = (uint8_t)(v >> (8 * i));
@@ -168,6 +174,8 @@ int routes_to_file(const struct routes *r, struct buf *file, struct err *err) {
   t.trusted_proxies = r->trusted;
   t.n_trusted_proxies = r->trusted_count;
   t.log_level = r->log_level;
+  if (r->http_port)
+    PB_SET(&t, http_port, r->http_port);
   struct buf body = BUF_INIT(ROUTES_FILE_MAX);
   uint8_t head[8];
   if (pb_pack(&t.base, &body) < 0) {

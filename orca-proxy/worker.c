@@ -340,9 +340,9 @@ static void set_accepting(struct worker *w, bool on) {
   if (w->accepting == on)
     return;
   w->accepting = on;
-  for (unsigned i = 0; i < w->listener_count; i++) {
-    struct epoll_event ev = {.events = on ? EPOLLIN : 0, .data.ptr = &w->listeners[i].sock};
-    (void)epoll_ctl(w->epoll_fd, EPOLL_CTL_MOD, w->listeners[i].sock.fd, &ev);
+  for (unsigned i = 0; w->listeners && i < w->listeners->count; i++) {
+    struct epoll_event ev = {.events = on ? EPOLLIN : 0, .data.ptr = &w->listeners->list[i].sock};
+    (void)epoll_ctl(w->epoll_fd, EPOLL_CTL_MOD, w->listeners->list[i].sock.fd, &ev);
   }
 }
 
@@ -375,12 +375,56 @@ static void accept_clients(struct worker *w, struct sock *s) {
   }
 }
 
+static struct listener_set *set_new(const int *fds, unsigned count) {
+  struct listener_set *set = malloc(sizeof *set + count * sizeof set->list[0]);
+  for (unsigned i = 0; !set && i < count; i++)
+    close(fds[i]);
+  if (!set)
+    return NULL;
+  set->count = count;
+  for (unsigned i = 0; i < count; i++)
+    set->list[i].sock = (struct sock){.kind = SOCK_LISTENER, .fd = fds[i]};
+  return set;
+}
+
+static void set_free(struct listener_set *set) {
+  for (unsigned i = 0; set && i < set->count; i++)
+    close(set->list[i].sock.fd);
+  free(set);
+}
+
+static int set_add(struct worker *w, struct listener_set *set) {
+  for (unsigned i = 0; i < set->count; i++) {
+    struct epoll_event ev = {.events = w->accepting ? EPOLLIN : 0, .data.ptr = &set->list[i].sock};
+    if (epoll_ctl(w->epoll_fd, EPOLL_CTL_ADD, set->list[i].sock.fd, &ev) < 0)
+      return -1;
+  }
+  return 0;
+}
+
+/* Between two rounds: no event of the old ones is on its way. Those who wait in their queues come in first. */
+static void take_listeners(struct worker *w) {
+  struct listener_set *next = atomic_exchange_explicit(&w->next_listeners, NULL, memory_order_acquire);
+  for (unsigned i = 0; w->listeners && i < w->listeners->count; i++) {
+    uint64_t before;
+    do {
+      before = worker_accepted(w);
+      accept_clients(w, &w->listeners->list[i].sock);
+    } while (worker_accepted(w) - before == ACCEPTS);
+  }
+  if (set_add(w, next) < 0) { /* then the old ones serve on */
+    set_free(next);
+    return;
+  }
+  set_free(w->listeners);
+  w->listeners = next;
+}
+
 static void begin_stop(struct worker *w) {
   w->stopping = true;
   w->stop_by_ms = w->now_ms + WORKER_STOP_MS;
-  for (unsigned i = 0; i < w->listener_count; i++)
-    close(w->listeners[i].sock.fd);
-  w->listener_count = 0;
+  set_free(w->listeners);
+  w->listeners = NULL;
   while (w->idle.idle_next != &w->idle)
     client_close(w, w->idle.idle_next);
 }
@@ -429,6 +473,8 @@ static void *run(void *arg) {
     const struct table *t = atomic_load_explicit(&w->shared->table, memory_order_acquire);
     if (t != w->table)
       switch_table(w, t);
+    if (!w->stopping && atomic_load_explicit(&w->next_listeners, memory_order_relaxed))
+      take_listeners(w);
     if (!w->stopping && atomic_load_explicit(&w->shared->stopping, memory_order_acquire))
       begin_stop(w);
     if (w->stopping && (worker_connections(w) == 0 || w->now_ms >= w->stop_by_ms))
@@ -457,14 +503,13 @@ static void *run(void *arg) {
 
 struct worker *worker_new(struct worker_shared *shared, unsigned index, const int *listeners, unsigned count, struct err *err) {
   struct worker *w = calloc(1, sizeof *w);
-  struct listener *list = calloc(count, sizeof *list);
-  if (!w || !list) {
+  struct listener_set *set = set_new(listeners, count);
+  if (!w || !set) {
     err_set(err, ERR_MEMORY, "no memory for a worker");
     goto fail;
   }
   w->shared = shared;
   w->index = index;
-  w->listeners = list;
   w->idle.idle_next = w->idle.idle_prev = &w->idle;
   w->accepting = true;
   w->wake = (struct sock){.kind = SOCK_WAKE, .fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)};
@@ -474,15 +519,11 @@ struct worker *worker_new(struct worker_shared *shared, unsigned index, const in
     err_errno(err, errno, "worker %u", index);
     goto fail;
   }
-  for (unsigned i = 0; i < count; i++) {
-    list[i].sock = (struct sock){.kind = SOCK_LISTENER, .fd = listeners[i]};
-    ev.data.ptr = &list[i].sock;
-    if (epoll_ctl(w->epoll_fd, EPOLL_CTL_ADD, listeners[i], &ev) < 0) {
-      err_errno(err, errno, "worker %u", index);
-      goto fail;
-    }
-    w->listener_count++;
+  if (set_add(w, set) < 0) {
+    err_errno(err, errno, "worker %u", index);
+    goto fail;
   }
+  w->listeners = set;
   read_clock(w);
   wheel_init(&w->wheel, w->now_ms);
   w->table = NULL;
@@ -492,7 +533,7 @@ fail:
     close(w->epoll_fd);
   if (w && w->wake.fd > 0)
     close(w->wake.fd);
-  free(list);
+  set_free(set);
   free(w);
   return NULL;
 }
@@ -502,6 +543,15 @@ int worker_start(struct worker *w, struct err *err) {
   if (rc)
     return err_errno(err, rc, "worker thread");
   w->started = true;
+  return 0;
+}
+
+int worker_listen(struct worker *w, const int *listeners, unsigned count, struct err *err) {
+  struct listener_set *set = set_new(listeners, count);
+  if (!set)
+    return err_set(err, ERR_MEMORY, "no memory to listen anew");
+  set_free(atomic_exchange_explicit(&w->next_listeners, set, memory_order_acq_rel)); /* one that it had not come to take */
+  worker_wake(w);
   return 0;
 }
 
@@ -521,8 +571,8 @@ void worker_join(struct worker *w) {
 void worker_free(struct worker *w) {
   if (!w)
     return;
-  for (unsigned i = 0; i < w->listener_count; i++)
-    close(w->listeners[i].sock.fd);
+  set_free(w->listeners);
+  set_free(atomic_load(&w->next_listeners));
   for (size_t i = 0; i < w->endpoint_count; i++)
     if (w->endpoints[i])
       forget_endpoint(w, w->endpoints[i]);
@@ -548,7 +598,6 @@ void worker_free(struct worker *w) {
     free(atomic_load(&w->counters[i]));
   free(w->endpoints);
   free(w->again);
-  free(w->listeners);
   close(w->epoll_fd);
   close(w->wake.fd);
   free(w);

@@ -46,6 +46,8 @@ struct worker;
 /* listeners: sockets of this worker's own, taken. */
 struct worker *worker_new(struct worker_shared *shared, unsigned index, const int *listeners, unsigned listener_count, struct err *err);
 int worker_start(struct worker *w, struct err *err);
+/* Other sockets in the place of those it has, soon; taken, also on failure. What is connected stays. */
+int worker_listen(struct worker *w, const int *listeners, unsigned listener_count, struct err *err);
 void worker_wake(struct worker *w);
 void worker_join(struct worker *w); /* after stopping was set: waits for the requests in flight, at most WORKER_STOP_MS */
 void worker_free(struct worker *w);

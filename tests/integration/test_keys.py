@@ -4,7 +4,20 @@ import os
 import signal
 import socket
 
-from orca import DAEMONS, wait_for
+from orca import APP, DAEMONS, wait_for
+
+WEB = f"""
+[[service]]
+name = "web"
+image = "{APP}"
+port = 8080
+domain = "web.test"
+health = "/healthz"
+[service.env]
+TEXT = "one"
+[service.deploy]
+min_ready = "200ms"
+"""
 
 
 def settings(cluster, text="", cluster_keys=""):
@@ -95,3 +108,48 @@ def test_api_listen_opens_and_closes_addresses_and_keeps_what_is_connected(clust
     settings(cluster)
     wait_for(lambda: socket.socket().connect_ex((third, 7002)) != 0)
     cluster.ctl("status")
+
+
+def page(cluster, port, host="web.test"):
+    connection = http.client.HTTPConnection(cluster.address, port, timeout=2)
+    connection.request("GET", "/", headers={"Host": host})
+    answer = connection.getresponse()
+    return connection, answer.status, answer.read()
+
+
+def closed(cluster, port):
+    with socket.socket() as s:
+        return s.connect_ex((cluster.address, port)) != 0
+
+
+def test_http_port_moves_the_proxies_and_keeps_what_is_connected(cluster):
+    old = cluster.ports["http"]
+    cluster.deploy("shop", WEB)
+    proxy = cluster.pid("proxy")
+    kept, status, _ = page(cluster, old)
+    assert status == 200
+    settings(cluster, "[proxy]\nhttp_port = 8181")
+    assert wait_for(lambda: page(cluster, 8181))[1] == 200
+    wait_for(lambda: closed(cluster, old))
+    kept.request("GET", "/", headers={"Host": "web.test"})
+    answer = kept.getresponse()
+    assert (answer.status, answer.read()) == (200, b"one\n")
+    # It is remembered: without a master, too.
+    cluster.kill("apiserver", signal.SIGSTOP)
+    try:
+        assert cluster.kill("proxy") == proxy
+        assert wait_for(lambda: page(cluster, 8181))[1] == 200
+    finally:
+        cluster.kill("apiserver", signal.SIGCONT)
+    # A port that is taken: the old one goes on, and it is said; as soon as it is free it is had.
+    with socket.create_server((cluster.address, 8182)):
+        settings(cluster, "[proxy]\nhttp_port = 8182")
+        wait_for(lambda: "n1: the proxy can't listen on port 8182" in cluster.ctl("status").stdout)
+        assert page(cluster, 8181)[1] == 200
+        assert any(e["kind"] == "proxy.not_listening" for e in cluster.api("GET", "/api/v1/events").json()["events"])
+    assert wait_for(lambda: page(cluster, 8182))[1] == 200
+    wait_for(lambda: cluster.api("GET", "/api/v1/status").json()["problems"] == [])
+    settings(cluster)
+    assert wait_for(lambda: page(cluster, old))[1] == 200
+    wait_for(lambda: closed(cluster, 8182))
+    assert cluster.running("shop/web")
