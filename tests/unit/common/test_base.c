@@ -209,8 +209,9 @@ static void what_would_take_too_long_or_too_much_to_unpack_is_refused(void **sta
     memcpy(wire + 3 * i, unit, 3);
   assert_true(unpacks(wire, 3 * 10000)); /* ten thousand empty messages are odd, and harmless */
   assert_false(unpacks(wire, len / 3 * 3));
+  const uint8_t unknown[3] = {0xf8, 0x7f, 0x01}; /* a number that nobody knows */
   for (size_t i = 0; i < len / 3; i++)
-    memcpy(wire + 3 * i, "\xf8\x7f\x01", 3); /* numbers that nobody knows */
+    memcpy(wire + 3 * i, unknown, 3);
   assert_true(unpacks(wire, 3 * 10000));
   assert_false(unpacks(wire, len / 3 * 3));
   free(wire);
