@@ -77,7 +77,7 @@ static const struct spec_key port_keys[] = {
     PORT("raft", port_raft, "6883", "Stores among themselves."),
     PORT("gossip", port_gossip, "6884", "Agents among themselves, UDP."),
     PORT("http", port_http, "80", "HTTP of the proxy; cluster.toml's [proxy] http_port goes before it."),
-    PORT("https", port_https, "443", "HTTPS of the proxy; cluster.toml's [proxy] https_port goes before it."),
+    PORT("https", port_https, "443", "HTTPS of the proxy: kept for it until it speaks TLS."),
 };
 static const struct spec_table port_table = {"[ports]", "Only where the defaults are taken.", NULL, port_keys, COUNT(port_keys), NULL};
 

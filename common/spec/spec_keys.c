@@ -259,7 +259,7 @@ const struct spec_table spec_service_file = {"service.toml", "services/PROJECT/s
 
 static const struct spec_key cluster_keys[] = {
     {.name = "name", .kind = SPEC_STRING, .field = "name", .check = spec_check_name, .help = "The cluster's name."},
-    {.name = "domain", .kind = SPEC_STRING, .field = "domain", .check = spec_check_domain, .help = "orca.DOMAIN serves the API and the dashboard through the proxy."},
+    LATER("domain", SPEC_STRING, NULL, "orca.DOMAIN serves the API and the dashboard through the proxy."),
     {.name = "log_level", .kind = SPEC_CHOICE, .field = "log_level", .choices = log_levels, .otherwise = "\"info\"", .help = "What the daemons log."},
     {.name = "node_ttl", .kind = SPEC_DURATION, .field = "node_ttl_ms", .min = 100, .max = 3600 * 1000, .otherwise = "\"1s\"",
      .help = "A node whose agent's conversation with the masters has been gone for this long is unreachable."},
@@ -288,7 +288,7 @@ static const struct spec_table node_table = {"[[node]]", "Labels and hardware of
 
 static const struct spec_key cluster_proxy_keys[] = {
     {.name = "http_port", .kind = SPEC_INTEGER, .field = "http_port", .min = 1, .max = 65535, .otherwise = "(node.toml's, 80)", .help = "HTTP."},
-    {.name = "https_port", .kind = SPEC_INTEGER, .field = "https_port", .min = 1, .max = 65535, .otherwise = "(node.toml's, 443)", .help = "HTTPS."},
+    LATER("https_port", SPEC_INTEGER, "(node.toml's, 443)", "HTTPS."),
     {.name = "trusted_proxies", .kind = SPEC_STRINGS, .field = "trusted_proxies", .check = spec_check_cidr,
      .help = "Networks whose X-Forwarded-For is believed."},
 };

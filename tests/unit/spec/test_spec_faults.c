@@ -143,15 +143,17 @@ static const struct sample services[] = {
 
 static const struct sample clusters[] = {
     {"", ""},
-    {"[cluster]\nname = \"p\"\ndomain = \"example.com\"\nlog_level = \"info\"\nnode_ttl = \"1s\"\n[api]\nlisten = [\"127.0.0.1:6880\"]\ntls = false\n"
+    {"[cluster]\nname = \"p\"\nlog_level = \"info\"\nnode_ttl = \"1s\"\n[api]\nlisten = [\"127.0.0.1:6880\"]\ntls = false\n"
      "[[node]]\nname = \"n1\"\nlabels = { zone = \"eu-1\" }\n[[node.gpus]]\nvendor = \"nvidia\"\ncount = 2\nmodel = \"A100\"\n"
-     "[proxy]\nhttp_port = 80\nhttps_port = 443\ntrusted_proxies = [\"10.0.0.0/8\", \"::1\"]\n[logs]\nmax_size = \"10Mi\"\nmax_files = 3\n"
+     "[proxy]\nhttp_port = 80\ntrusted_proxies = [\"10.0.0.0/8\", \"::1\"]\n[logs]\nmax_size = \"10Mi\"\nmax_files = 3\n"
      "[policy]\nallow_privileged = false\nallow_host_network = false\nallow_devices = []\nallow_host_paths = [\"/srv\"]\nallow_caps = []\n",
      ""},
     {"[acme]\nemail = \"x\"\n[backup]\n[rebalance]\n[gc]\n[observability]\n[ai]\n[network]\n[[token]]\n",
      "f:1:2: acme: not supported yet: acme\nf:3:2: backup: not supported yet: backup\nf:4:2: rebalance: not supported yet: rebalance\nf:5:2: gc: not supported yet: gc\n"
      "f:6:2: observability: not supported yet: observability\nf:7:2: ai: not supported yet: ai\nf:8:2: network: not supported yet: network\n"
      "f:9:3: token: not supported yet: token"},
+    {"[cluster]\ndomain = \"example.com\"\n[proxy]\nhttps_port = 443",
+     "f:2:1: cluster.domain: not supported yet: domain\nf:4:1: proxy.https_port: not supported yet: https_port"},
     {"[cluster]\nacme_email = \"x\"\napi_tokens = []\n", "f:2:1: cluster.acme_email: not supported yet: acme_email\nf:3:1: cluster.api_tokens: not supported yet: api_tokens"},
     {"[logs]\nforward = []", "f:2:1: logs.forward: not supported yet: forward"},
     {"[cluster]\nlog_level = \"warning\"\nnode_ttl = \"1\"", "f:2:13: cluster.log_level: must be one of \"trace\", \"debug\", \"info\", \"warn\", \"error\": did you mean \"warn\"?\n"

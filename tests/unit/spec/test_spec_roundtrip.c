@@ -415,9 +415,9 @@ static void test_diff(void **state) {
 
 static void test_cluster(void **state) {
   (void)state;
-  static const char toml[] = "[cluster]\nname = \"p\"\ndomain = \"example.com\"\nlog_level = \"warn\"\nnode_ttl = \"1500ms\"\n\n[api]\nlisten = [\"127.0.0.1:6880\"]\ntls = false\n\n"
+  static const char toml[] = "[cluster]\nname = \"p\"\nlog_level = \"warn\"\nnode_ttl = \"1500ms\"\n\n[api]\nlisten = [\"127.0.0.1:6880\"]\ntls = false\n\n"
                              "[[node]]\nname = \"n1\"\n\n[node.labels]\nzone = \"eu-1\"\n\n[[node.gpus]]\ncount = 2\nvendor = \"nvidia\"\nmodel = \"A100\"\n\n"
-                             "[proxy]\nhttp_port = 8080\nhttps_port = 8443\ntrusted_proxies = [\"10.0.0.0/8\"]\n\n[logs]\nmax_size = \"10Mi\"\nmax_files = 3\n\n"
+                             "[proxy]\nhttp_port = 8080\ntrusted_proxies = [\"10.0.0.0/8\"]\n\n[logs]\nmax_size = \"10Mi\"\nmax_files = 3\n\n"
                              "[policy]\nallow_privileged = true\nallow_host_network = true\nallow_devices = [\"/dev/kvm\"]\nallow_host_paths = [\"/srv\"]\nallow_caps = [\"NET_ADMIN\"]\n";
   Model__ClusterSpec *c = NULL;
   struct spec_faults faults = {0};
