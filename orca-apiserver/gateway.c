@@ -60,10 +60,33 @@ struct gateway {
   bool tell, look_at_drains;      /* at the end of this round */
   struct api_round round;
   struct gw_batch *gathering, *on_its_way;
+  struct api_smap lines;   /* peer → struct gw_lines *, how much the log has had of its comings and goings */
   struct api_smap lost;    /* node → struct gw_lost */
   struct loop_timer timer; /* grace periods */
   uint64_t reports, rounds, refused;
 };
+
+/* ---- the log ---- */
+
+#define LINES_MAX 10u /* of one peer in a minute: one that comes and goes all the time is one fact */
+
+struct gw_lines {
+  int64_t since;
+  unsigned count;
+};
+
+static bool may_log(struct gateway *g, const struct bus_conn *conn) {
+  void **slot = api_smap_slot(&g->lines, bus_peer_name(conn)); /* names are the allow-list's: they are few */
+  if (slot && !*slot)
+    *slot = calloc(1, sizeof(struct gw_lines));
+  if (!slot || !*slot)
+    return false;
+  struct gw_lines *lines = *slot;
+  int64_t now = loop_now(g->api->loop);
+  if (!lines->count || now - lines->since > 60 * NS_PER_SEC)
+    *lines = (struct gw_lines){.since = now};
+  return lines->count++ < LINES_MAX;
+}
 
 /* ---- who may come ---- */
 
@@ -181,7 +204,26 @@ static void stream_cancelled(void *arg) {
 
 static const struct bus_answer_ops stream_ops = {.cancelled = stream_cancelled, .ready = stream_ready};
 
+/* A node has one agent and one proxy. Whoever said hello last is it: an older conversation is what a lost connection left behind, or somebody
+ * else with the same key; cut, it comes again with all it has to say, if there is anybody. */
+static const struct gw_peer *elder(const struct gw_peer *p) {
+  for (const struct gw_peer *q = p->g->peers; q; q = q->next)
+    if (q != p && q->stream && q->role == p->role && strcmp(q->node, p->node) == 0)
+      return q;
+  return NULL;
+}
+
+static void cut_elder(struct gw_peer *p) {
+  const struct gw_peer *old = elder(p);
+  if (!old)
+    return;
+  if (may_log(p->g, p->conn))
+    log_warn("said hello twice: the older conversation is cut", "peer", bus_peer_name(p->conn));
+  bus_conn_cut(old->conn);
+}
+
 static void open_stream(struct gw_peer *p, struct bus_call *call) {
+  cut_elder(p);
   if (p->stream) { /* a second hello takes the place of the first */
     struct err err;
     err_set(&err, ERR_CANCELLED, "another hello came");
@@ -301,6 +343,7 @@ static void batch_end(struct gw_batch *batch, const struct err *err) {
 
 static void round_seen(void *arg) {
   struct gateway *g = arg;
+  api_round_landed(&g->round);
   batch_end(g->on_its_way, NULL);
   g->on_its_way = NULL;
   g->look_at_drains = true;
@@ -315,8 +358,11 @@ static void round_done(void *arg, bool succeeded, uint64_t revision, const struc
   }
   if (err) {
     log_warn("reports were not stored", "error", err->msg);
-    batch_end(g->on_its_way, err); /* they are told again */
+    batch_end(g->on_its_way, err); /* they are told again, and what was judged by them too */
     g->on_its_way = NULL;
+    batch_end(g->gathering, err);
+    g->gathering = NULL;
+    api_round_lost(&g->round);
     size_t count; /* and what is ours we look at again */
     const struct api_smap_entry *all = api_cache_all(&g->api->cache, API_NODE_STATUS, &count);
     for (size_t i = 0; i < count; i++) {
@@ -333,27 +379,34 @@ static void round_done(void *arg, bool succeeded, uint64_t revision, const struc
 
 static void send_round(struct gateway *g) {
   struct storec_txn *txn = storec_txn_new();
-  if (!txn)
-    return; /* the next loop round tries again */
-  for (size_t i = 0; i < g->round.writes.count; i++) {
-    if (g->round.writes.list[i].value)
-      storec_put_message(txn, g->round.writes.list[i].key, g->round.writes.list[i].value, 0);
-    else
-      storec_delete(txn, g->round.writes.list[i].key);
-  }
-  for (size_t i = 0; i < g->round.event_count; i++)
-    api_event(g->api, txn, g->round.events[i]);
-  g->refused += g->round.refused;
-  api_round_fini(&g->round);
-  api_round_init(&g->round, &g->api->cache);
-  g->on_its_way = g->gathering;
-  g->gathering = NULL;
-  if (!g->on_its_way && (g->on_its_way = calloc(1, sizeof *g->on_its_way)))
-    g->on_its_way->g = g;
-  if (!g->on_its_way) {
+  struct gw_batch *batch = calloc(1, sizeof *batch);
+  Model__Event *events[API_TAKE_EVENTS];
+  size_t count;
+  if (!txn || !batch || api_round_take(&g->round, events, &count) < 0) {
     storec_txn_free(txn);
-    return;
+    free(batch);
+    return; /* the next loop round tries again */
   }
+  for (size_t i = 0; i < g->round.flying.count; i++) {
+    const struct api_smap_entry *write = &g->round.flying.list[i];
+    if (write->value)
+      storec_put_message(txn, write->key, write->value, 0);
+    else
+      storec_delete(txn, write->key);
+  }
+  for (size_t i = 0; i < count; i++) {
+    api_event(g->api, txn, events[i]);
+    model__event__free_unpacked(events[i], NULL);
+  }
+  g->refused += g->round.refused;
+  g->round.refused = 0;
+  batch->g = g;
+  if (g->gathering && api_round_is_empty(&g->round)) { /* else a part of what they said is still to be sent */
+    free(batch);
+    batch = g->gathering;
+    g->gathering = NULL;
+  }
+  g->on_its_way = batch;
   g->rounds++;
   g->api->commit(g->api->commit_arg, txn, round_done, g);
 }
@@ -458,13 +511,18 @@ static void take_figures(struct gw_peer *p, const Node__StatusReport *report) {
 
 static void on_status(struct gw_peer *p, struct bus_call *call, const Node__StatusReport *report) {
   struct gateway *g = p->g;
+  if (!p->stream && elder(p)) {
+    refuse(g, call, ERR_CONFLICT, "another conversation is this node's agent: say hello first");
+    return;
+  }
   struct gw_batch *batch = batch_of(g);
-  struct gw_report *r = batch && batch->count < REPORTS_MAX ? calloc(1, sizeof *r) : NULL;
+  bool full = batch && (batch->count >= REPORTS_MAX || api_round_is_full(&g->round));
+  struct gw_report *r = batch && !full ? calloc(1, sizeof *r) : NULL;
   g->reports++;
   take_figures(p, report);
   if (!r || api_round_report(&g->round, p->node, report, api_now_ms(g->api)) < 0) {
     free(r);
-    refuse(g, call, batch && batch->count >= REPORTS_MAX ? ERR_BUSY : ERR_MEMORY, "reports cannot be taken now");
+    refuse(g, call, full ? ERR_BUSY : ERR_MEMORY, "reports cannot be taken now");
     return;
   }
   *r = (struct gw_report){.call = call, .batch = batch, .next = batch->reports};
@@ -476,14 +534,16 @@ static void on_status(struct gw_peer *p, struct bus_call *call, const Node__Stat
 }
 
 static void on_agent_hello(struct gw_peer *p, struct bus_call *call, const Node__AgentHello *hello) {
-  log_info("agent said hello", "node", p->node, "version", hello->status ? PB_STR(hello->status->version) : NULL);
+  if (may_log(p->g, p->conn))
+    log_info("agent said hello", "node", p->node, "version", hello->status ? PB_STR(hello->status->version) : NULL);
   api_desired_fini(&p->desired);
   api_desired_init(&p->desired, p->node);
   open_stream(p, call);
 }
 
 static void on_proxy_hello(struct gw_peer *p, struct bus_call *call, const Node__ProxyHello *hello) {
-  log_info("proxy said hello", "node", p->node, "version", log_u64(hello->version), "http", PB_STR(hello->http_address));
+  if (may_log(p->g, p->conn))
+    log_info("proxy said hello", "node", p->node, "version", log_u64(hello->version), "http", PB_STR(hello->http_address));
   p->sent_version = 0; /* whatever it serves from disk: it gets all there is */
   api_routes_proxy_up(&p->g->table, p->node);
   open_stream(p, call);
@@ -637,9 +697,10 @@ static void peer_call(void *arg, struct bus_conn *conn, struct bus_call *call, c
   struct err err;
   Node__Call *said = (Node__Call *)(void *)pb_unpack(&node__call__descriptor, body, len, &err);
   if (!p || !said) {
+    bus_conn_refused(conn, p ? err.msg : "is not known");
     refuse(g, call, ERR_INVALID, p ? err.msg : "this peer is not known");
   } else if (said->body_case != NODE__CALL__BODY__NOT_SET && !may_say(p->role, said->body_case)) {
-    log_warn("a peer said what is not its to say", "peer", bus_peer_name(conn));
+    bus_conn_refused(conn, "said what is not its role's to say");
     refuse(g, call, ERR_DENIED, "not a call for this role");
   } else {
     dispatch(p, call, said);
@@ -672,7 +733,8 @@ static void peer_down(void *arg, struct bus_conn *conn, const struct err *why) {
   struct gw_peer *p = bus_conn_data(conn);
   if (!p)
     return;
-  log_info("peer is gone", "peer", bus_peer_name(conn), "why", why ? why->msg : NULL);
+  if (may_log(g, conn))
+    log_info("peer is gone", "peer", bus_peer_name(conn), "why", why ? why->msg : NULL);
   if (p->prev)
     p->prev->next = p->next;
   else
@@ -861,6 +923,7 @@ void gateway_close(struct gateway *g) {
   api_smap_clear(&g->dirty_services, NULL);
   api_smap_clear(&g->draining, NULL);
   api_smap_clear(&g->lost, free);
+  api_smap_clear(&g->lines, free);
   free(g);
 }
 

@@ -9,6 +9,14 @@
 #include "common/spec/spec.h"
 #include "orca-apiserver/json_out.h"
 
+#define TAKE_WRITES 500u             /* of one transaction: the store takes 1,000 operations, */
+#define TAKE_BYTES ((size_t)2 << 20) /* and 4 MiB */
+#define FULL_WRITES 10000u
+#define FULL_EVENTS 2000u
+#define STATUS_MAX ((size_t)8 << 10)        /* bytes of an instance's status */
+#define NODE_STATUS_MAX ((size_t)256 << 10) /* bytes of a node's */
+#define IMAGE_MAX 512u
+
 static void message_free(void *value) {
   if (value)
     protobuf_c_message_free_unpacked(value, NULL);
@@ -20,6 +28,7 @@ void api_round_init(struct api_round *r, const struct api_cache *cache) {
 
 void api_round_fini(struct api_round *r) {
   api_smap_clear(&r->writes, message_free);
+  api_smap_clear(&r->flying, message_free);
   for (size_t i = 0; i < r->event_count; i++)
     model__event__free_unpacked(r->events[i], NULL);
   free(r->events);
@@ -30,12 +39,57 @@ bool api_round_is_empty(const struct api_round *r) {
   return !r->writes.count && !r->event_count;
 }
 
-/* ---- what the round will leave: its own writes, then the cache ---- */
+bool api_round_is_full(const struct api_round *r) {
+  return r->writes.count >= FULL_WRITES || r->event_count >= FULL_EVENTS;
+}
+
+static void drop_events(struct api_round *r, size_t count) {
+  memmove(r->events, r->events + count, (r->event_count - count) * sizeof(Model__Event *));
+  r->event_count -= count;
+}
+
+int api_round_take(struct api_round *r, Model__Event *events[API_TAKE_EVENTS], size_t *ret_count) {
+  size_t bytes = 0;
+  while (r->writes.count && r->flying.count < TAKE_WRITES && bytes < TAKE_BYTES) {
+    const struct api_smap_entry *last = &r->writes.list[r->writes.count - 1]; /* the last one: nothing has to move up */
+    void **slot = api_smap_slot(&r->flying, last->key);
+    if (!slot && !r->flying.count)
+      return -1;
+    if (!slot)
+      break; /* what fits goes */
+    *slot = last->value;
+    bytes += KEY_MAX + (last->value ? protobuf_c_message_get_packed_size(last->value) : 0);
+    api_smap_take(&r->writes, last->key);
+  }
+  *ret_count = r->event_count < API_TAKE_EVENTS ? r->event_count : API_TAKE_EVENTS;
+  if (*ret_count) {
+    memcpy(events, r->events, *ret_count * sizeof(Model__Event *));
+    drop_events(r, *ret_count);
+  }
+  return 0;
+}
+
+void api_round_landed(struct api_round *r) {
+  api_smap_clear(&r->flying, message_free);
+}
+
+void api_round_lost(struct api_round *r) {
+  api_smap_clear(&r->flying, message_free);
+  api_smap_clear(&r->writes, message_free);
+  for (size_t i = 0; i < r->event_count; i++)
+    model__event__free_unpacked(r->events[i], NULL);
+  r->event_count = 0;
+}
+
+/* ---- what the round will leave: its own writes, those on their way, then the cache ---- */
 
 static const ProtobufCMessage *seen(const struct api_round *r, enum api_kind kind, const char *key) {
   size_t at = api_smap_lower(&r->writes, key);
   if (at < r->writes.count && strcmp(r->writes.list[at].key, key) == 0)
     return r->writes.list[at].value;
+  at = api_smap_lower(&r->flying, key);
+  if (at < r->flying.count && strcmp(r->flying.list[at].key, key) == 0)
+    return r->flying.list[at].value;
   const struct api_object *object = api_cache_object(r->cache, kind, key);
   return object ? object->msg : NULL;
 }
@@ -52,6 +106,24 @@ static int write_message(struct api_round *r, enum api_kind kind, const char *ke
   message_free(*slot);
   *slot = copy;
   return 0;
+}
+
+/* A text that people will read in their terminals, from a peer who may want more than to be read. Cut and made printable where it is. */
+static void tame(char *text, size_t max) {
+  if (!text)
+    return;
+  size_t len = strnlen(text, max);
+  if (text[len]) {
+    while (len && ((unsigned char)text[len] & 0xc0) == 0x80)
+      len--;
+    text[len] = 0;
+  }
+  for (unsigned char *p = (unsigned char *)text; *p; p++) {
+    if (*p < 0x20 || *p == 0x7f)
+      *p = ' ';
+    else if (p[0] == 0xc2 && p[1] >= 0x80 && p[1] < 0xa0) /* C1: controls too */
+      p[0] = p[1] = ' ';
+  }
 }
 
 static int delete_key(struct api_round *r, enum api_kind kind, const char *key) {
@@ -79,6 +151,13 @@ static int take_status(struct api_round *r, const char *node, Model__InstanceSta
       spec_name_valid(project) && spec_name_valid(service) ? api_cache_instance(r->cache, project, service, status->number) : NULL;
   if (!instance || instance->epoch != status->epoch || strcmp(PB_STR(instance->node), node) != 0 ||
       (*PB_STR(status->address) && !is_address(status->address))) {
+    r->refused++;
+    return 0;
+  }
+  tame(status->reason, 512);
+  tame(status->progress, 256);
+  tame(status->container_id, 64);
+  if (protobuf_c_message_get_packed_size(&status->base) > STATUS_MAX) {
     r->refused++;
     return 0;
   }
@@ -142,7 +221,7 @@ static int sweep(struct api_round *r, const char *node, const Node__StatusReport
 static int take_image(struct api_round *r, const char *node, const Node__ImageResolved *image, int64_t now_ms) {
   char key[KEY_MAX], own[64];
   const char *project = PB_STR(image->project), *service = PB_STR(image->service);
-  if (!spec_name_valid(project) || !spec_name_valid(service) || !*PB_STR(image->image) ||
+  if (!spec_name_valid(project) || !spec_name_valid(service) || !*PB_STR(image->image) || strlen(image->image) > IMAGE_MAX ||
       !api_cache_revision(r->cache, project, service, image->revision)) {
     r->refused++;
     return 0;
@@ -243,16 +322,32 @@ static int take_event(struct api_round *r, const char *node, const Model__Event 
   snprintf(own, sizeof own, "%s", node);
   snprintf(actor, sizeof actor, "agent@%s", own);
   api_text_copy(message, sizeof message, PB_STR(said->message));
+  tame(message, sizeof message);
   Model__Event event = *said;
   event.node = own;
   event.message = message;
   event.actor = actor;
   if (!known)
     event.severity = info;
+  event.base.n_unknown_fields = 0;
   /* A clock that is off would put the event where it is trimmed at once, or never. */
   if (said->ms < now_ms - 3600000 || said->ms > now_ms + 60000)
     PB_SET(&event, ms, now_ms);
   return api_round_event(r, &event);
+}
+
+static const Model__NodeStatus *tame_node(struct api_round *r, Model__NodeStatus *said) {
+  if (!said)
+    return NULL;
+  char *const texts[] = {said->version, said->docker_version, said->docker_error, said->kernel, said->arch};
+  for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+    tame(texts[i], 512);
+  for (size_t i = 0; i < said->n_volumes; i++)
+    tame(said->volumes[i], INSTANCE_ID_MAX);
+  if (protobuf_c_message_get_packed_size(&said->base) <= NODE_STATUS_MAX)
+    return said;
+  r->refused++;
+  return NULL; /* what it said before stays */
 }
 
 int api_round_report(struct api_round *r, const char *node, const Node__StatusReport *report, int64_t now_ms) {
@@ -273,7 +368,7 @@ int api_round_report(struct api_round *r, const char *node, const Node__StatusRe
     rc = sweep(r, node, report);
   /* Whoever reports is there. */
   if (rc == 0)
-    rc = put_node(r, node, report->node, MODEL__NODE_STATE__NODE_READY, "", now_ms);
+    rc = put_node(r, node, tame_node(r, report->node), MODEL__NODE_STATE__NODE_READY, "", now_ms);
   return rc;
 }
 

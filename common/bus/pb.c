@@ -14,7 +14,7 @@ bool pb_utf8_valid(const char *s, size_t len) {
     unsigned more = c >= 0xf0 ? 3 : c >= 0xe0 ? 2 : 1;
     if (c < 0xc2 || c > 0xf4 || (size_t)(end - p) < more)
       return false;
-    uint8_t low = c == 0xe0 ? 0xa0 : c == 0xf0 ? 0x90 : 0x80; /* overlong forms */
+    uint8_t low = c == 0xe0 ? 0xa0 : c == 0xf0 ? 0x90 : 0x80;  /* overlong forms */
     uint8_t high = c == 0xed ? 0x9f : c == 0xf4 ? 0x8f : 0xbf; /* surrogates, above U+10FFFF */
     if (*p < low || *p > high)
       return false;
@@ -85,8 +85,8 @@ static size_t cost(const ProtobufCFieldDescriptor *field, unsigned wire_type, ui
     return sizeof(ProtobufCMessageUnknownField) + ALLOCATION + SCANNED;
   if (field->label != PROTOBUF_C_LABEL_REPEATED)
     return 0;
-  bool packed = wire_type == PROTOBUF_C_WIRE_TYPE_LENGTH_PREFIXED && field->type != PROTOBUF_C_TYPE_MESSAGE && field->type != PROTOBUF_C_TYPE_STRING &&
-                field->type != PROTOBUF_C_TYPE_BYTES;
+  bool packed = wire_type == PROTOBUF_C_WIRE_TYPE_LENGTH_PREFIXED && field->type != PROTOBUF_C_TYPE_MESSAGE &&
+                field->type != PROTOBUF_C_TYPE_STRING && field->type != PROTOBUF_C_TYPE_BYTES;
   return SCANNED + (packed ? sizeof(uint64_t) * size : sizeof(ProtobufCBinaryData) + ALLOCATION);
 }
 
