@@ -24,7 +24,7 @@ static void one_line(char *s) {
       *s = ' ';
 }
 
-static void vset(struct err *e, enum err_code code, int sys_errno, const char *fmt, va_list ap) {
+__attribute__((format(printf, 4, 0))) static void vset(struct err *e, enum err_code code, int sys_errno, const char *fmt, va_list ap) {
   e->code = code;
   e->sys_errno = sys_errno;
   vsnprintf(e->msg, sizeof e->msg, fmt, ap);
