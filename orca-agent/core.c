@@ -297,6 +297,7 @@ static void desired(struct agent_step *s, const Node__DesiredState *d) {
   if (!full)
     return;
   core->have_desired = true;
+  core->status_seq++; /* the keeper may now be told, even that there is nothing */
   for (size_t n = 0; n < core->count; n++)
     if (core->instances[n]->seen_seq != core->seq)
       agent_instance_unassign(s, core->instances[n]);

@@ -94,7 +94,9 @@ static struct told *told_add(struct stream *s) {
 /* Compares what the stream has been told with what is, and tells the difference. */
 static void tell(struct stream *s) {
   struct agent *a = s->k->a;
-  if (s->blocked)
+  /* Before it is known what runs here and what of it is to be probed, a list would be too short: the keeper would forget targets, and begin
+   * anew with "not ready" when they come. Until then it goes on with those it has. */
+  if (s->blocked || (!s->full_sent && !(a->core.have_desired && agent_core_settled(&a->core))))
     return;
   Keeper__Targets targets = KEEPER__TARGETS__INIT;
   PB_SET(&targets, full, !s->full_sent);
