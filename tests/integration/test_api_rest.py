@@ -197,7 +197,7 @@ def test_faults_change_nothing(master):
     paths = {d["path"] for d in answer.json()["details"]}
     assert {"services[1].name", "services[2].portt", "services[2].replicas"} <= paths
     assert master.deploy(service("root", privileged=True)).status == 422
-    assert master.call("GET", "/api/v1/status").json() == {"services": []}
+    assert master.call("GET", "/api/v1/status").json() == {"services": [], "problems": []}
     assert master.call("GET", "/api/v1/events").json()["events"] == []
 
 
