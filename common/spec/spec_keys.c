@@ -109,6 +109,7 @@ static const struct spec_key volume_keys[] = {
     {.name = "target", .kind = SPEC_STRING, .flags = SPEC_REQUIRED, .field = "target", .check = spec_check_target, .help = "Where in the container."},
     {.name = "read_only", .kind = SPEC_BOOL, .field = "read_only", .otherwise = "false", .help = "Mounted so that it cannot be written."},
     {.name = "driver", .kind = SPEC_STRING, .field = "driver", .check = spec_check_nonempty, .otherwise = "(local)", .help = "Docker's volume driver."},
+    LATER("size", SPEC_SIZE, NULL, "How large it may become."),
     {.name = "options", .kind = SPEC_MAP, .field = "options", .help = "The driver's options. Those that name a host path need [policy] allow_host_paths."},
 };
 const struct spec_table spec_volume_table = {"[[service.volumes]]", "Named volumes. They bind the service to its node.", &model__volume__descriptor, volume_keys,
@@ -126,7 +127,8 @@ static const struct spec_key mount_keys[] = {
     {.name = "source", .kind = SPEC_STRING, .flags = SPEC_REQUIRED | SPEC_NO_REFS, .field = "source", .check = spec_check_mount_source,
      .help = "A file or directory in the infra directory (shipped to the node), or an absolute host path that [policy] allow_host_paths allows."},
     {.name = "target", .kind = SPEC_STRING, .flags = SPEC_REQUIRED, .field = "target", .check = spec_check_target, .help = "Where in the container."},
-    {.name = "read_only", .kind = SPEC_BOOL, .field = "read_only", .otherwise = "false", .help = "Mounted so that it cannot be written."},
+    {.name = "read_only", .kind = SPEC_BOOL, .field = "read_only", .otherwise = "false",
+     .help = "Mounted so that it cannot be written. What comes from the infra directory always is."},
     {.name = "files", .kind = SPEC_TABLES, .field = "files", .table = &mount_file_table, .help = "Filled in by `orcactl deploy`."},
 };
 const struct spec_table spec_mount_table = {"[[service.mounts]]", "Files and directories from the infra directory, or host paths.", &model__mount__descriptor, mount_keys,
@@ -197,7 +199,7 @@ static const struct spec_key service_keys[] = {
      .help = "Start only when these are ready (NAME or PROJECT/NAME); circles are refused."},
     LATER("anchor", SPEC_STRING, NULL, "Be on the node of that service, follow it when it moves, restart with it."),
     {.name = "network", .kind = SPEC_STRING, .field = "network", .check = spec_check_name, .otherwise = "(the project's own)",
-     .help = "Another project's network, or `host` (which [policy] allow_host_network must allow)."},
+     .help = "Another network of the project, shared by its services that name it; or `host`, the node's own (which [policy] allow_host_network must allow)."},
     {.name = "aliases", .kind = SPEC_STRINGS, .field = "aliases", .check = spec_check_alias, .help = "Further DNS names on that network."},
     LATER("internal", SPEC_BOOL, "false", "Also on the cluster-wide internal network, as NAME.PROJECT."),
     {.name = "restart", .kind = SPEC_CHOICE, .field = "restart", .choices = restarts, .otherwise = "\"always\"", .help = "When its container ends."},
@@ -300,7 +302,7 @@ static const struct spec_key logs_keys[] = {
     {.name = "max_files", .kind = SPEC_INTEGER, .field = "max_files", .min = 1, .max = 1000, .otherwise = "3", .help = "Files kept of a container."},
     LATER("forward", SPEC_TABLES, NULL, "Where logs are sent too."),
 };
-static const struct spec_table logs_table = {"[logs]", "The logs of containers.", &model__log_rotation__descriptor, logs_keys, COUNT(logs_keys), NULL};
+static const struct spec_table logs_table = {"[logs]", "The logs of containers that are made from then on.", &model__log_rotation__descriptor, logs_keys, COUNT(logs_keys), NULL};
 
 static const struct spec_key policy_keys[] = {
     {.name = "allow_privileged", .kind = SPEC_BOOL, .field = "allow_privileged", .otherwise = "false", .help = "Services may be privileged."},

@@ -259,6 +259,24 @@ static void one_host_port(struct spec_reader *r, const struct toml_value *table,
   }
 }
 
+/* A key that could have no effect beside the others is a fault: nothing is taken and then ignored. */
+static void without_effect(struct spec_reader *r, const struct toml_value *table, const Model__ServiceSpec *spec) {
+  const struct toml_value *domains = toml_get(table, "domains");
+  bool named = toml_get(table, "domain") || (domains && (domains->type != TOML_ARRAY || domains->array.count));
+  if (!named && spec->n_routes)
+    KEY_FAULT(r, table, "routes", "needs a `domain` whose paths they are");
+  if (!named && spec->has_strip_prefix && spec->strip_prefix)
+    KEY_FAULT(r, table, "strip_prefix", "needs a `domain`, and `routes`");
+  if (!spec->network || strcmp(spec->network, "host") != 0)
+    return;
+  if (spec->has_host_port)
+    KEY_FAULT(r, table, "host_port", "has no effect with network = \"host\": `port` is the node's");
+  if (spec->n_extra_ports)
+    KEY_FAULT(r, table, "extra_ports", "has no effect with network = \"host\": its ports are the node's");
+  if (spec->n_aliases)
+    KEY_FAULT(r, table, "aliases", "has no effect with network = \"host\": there are no names on it");
+}
+
 void spec_finish_service(struct spec_reader *r, const struct toml_value *table, void *target) {
   Model__ServiceSpec *spec = target;
   const struct toml_value *shorthand = toml_get(table, "health");
@@ -274,6 +292,8 @@ void spec_finish_service(struct spec_reader *r, const struct toml_value *table, 
         KEY_FAULT(r, table, "domains", "%s is named twice", spec->domains[i]);
   one_target(r, table, spec);
   one_host_port(r, table, spec);
+  if (!r->partial)
+    without_effect(r, table, spec);
   if (r->partial || toml_get(table, "port")) /* a faulty port is one fault, not three */
     return;
   if (spec->n_domains)

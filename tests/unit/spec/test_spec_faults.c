@@ -88,9 +88,17 @@ static const struct sample services[] = {
     {OK "domain = \"localhost\"\nport = 80", ""},
     {OK "domain = \"hello.localhost\"\nport = 80", ""},
     {OK "domain = \"a.b\"", "f:4:10: service[0].domain: needs a `port` to send requests to"},
-    {OK "routes = [\"api\", \"/a*b\", \"/x y\", \"/ok/*\"]", "f:4:11: service[0].routes[0]: must begin with /\nf:4:18: service[0].routes[1]: may have a * only at its end\n"
+    {OK "routes = [\"api\", \"/a*b\", \"/x y\", \"/ok/*\"]\nport = 80\ndomain = \"a.b\"", "f:4:11: service[0].routes[0]: must begin with /\nf:4:18: service[0].routes[1]: may have a * only at its end\n"
                                                              "f:4:26: service[0].routes[2]: must be a path: no spaces, ? or #"},
     {OK "routes = \"/x\"", "f:4:10: service[0].routes: expected an array of strings, found a string"},
+    {OK "routes = [\"/x\"]\nstrip_prefix = true",
+     "f:4:10: service[0].routes: needs a `domain` whose paths they are\nf:5:16: service[0].strip_prefix: needs a `domain`, and `routes`"},
+    {OK "routes = []\nstrip_prefix = false\ndomains = []", ""},
+    {OK "network = \"host\"\nport = 80\nhost_port = 80\nextra_ports = [\"1:2\"]\naliases = [\"b\"]",
+     "f:6:13: service[0].host_port: has no effect with network = \"host\": `port` is the node's\n"
+     "f:7:15: service[0].extra_ports: has no effect with network = \"host\": its ports are the node's\n"
+     "f:8:11: service[0].aliases: has no effect with network = \"host\": there are no names on it"},
+    {OK "volumes = [{ source = \"a\", target = \"/a\", size = \"1Gi\" }]", "f:4:43: service[0].volumes[0].size: not supported yet: size"},
     {OK "host_port = 80", "f:4:13: service[0].host_port: needs a `port` to lead to"},
     {OK "health = \"/h\"", "f:4:10: service[0].health: needs a `port`"},
     {OK "health = \"h\"\nport = 80", "f:4:10: service[0].health: must be a path that begins with /, without spaces"},

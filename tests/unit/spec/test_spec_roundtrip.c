@@ -154,9 +154,9 @@ static Model__ServiceSpec *service(void) {
       PB_SET(m, protocol, MODEL__PROTOCOL__UDP);
   }
   s->domains = list(&s->n_domains, domain);
-  s->routes = list(&s->n_routes, route);
+  s->routes = s->n_domains ? list(&s->n_routes, route) : NULL;
   if (coin())
-    PB_SET(s, strip_prefix, coin());
+    PB_SET(s, strip_prefix, s->n_domains && coin());
   s->depends_on = list(&s->n_depends_on, name);
   if (coin())
     s->network = name();
