@@ -80,7 +80,12 @@ class Cluster:
                 name, port = line.split("=")
                 self.ports[name.strip()] = int(port)
         if start:
-            self.start()
+            try:
+                self.start()
+            except BaseException:
+                self.show_logs()
+                self.close()
+                raise
 
     def __enter__(self):
         return self
