@@ -162,8 +162,9 @@ bool agent_instance_probed(const struct agent_instance *i) {
   return spec && (spec->readiness || spec->startup);
 }
 
+/* The parts of a name are joined by what no project has in its own: a-b's c is not a's b-c. */
 void agent_container_name(const struct agent_core *core, const struct agent_instance *i, char out[AGENT_NAME_MAX]) {
-  snprintf(out, AGENT_NAME_MAX, "orca-%s-%s-%s-%s-%llu", core->cluster8, core->node, i->project, i->service, (unsigned long long)i->number);
+  snprintf(out, AGENT_NAME_MAX, "orca-%s-%s.%s.%s.%llu", core->cluster8, core->node, i->project, i->service, (unsigned long long)i->number);
 }
 
 void agent_network_name(const struct agent_core *core, const Model__ServiceSpec *spec, char out[AGENT_NAME_MAX]) {
@@ -173,11 +174,11 @@ void agent_network_name(const struct agent_core *core, const Model__ServiceSpec 
   else if (!*network || strcmp(network, "default") == 0 || strcmp(network, project) == 0)
     snprintf(out, AGENT_NAME_MAX, "orca-%s-%s", core->cluster8, project);
   else
-    snprintf(out, AGENT_NAME_MAX, "orca-%s-%s-%s", core->cluster8, project, network);
+    snprintf(out, AGENT_NAME_MAX, "orca-%s-%s.%s", core->cluster8, project, network);
 }
 
 void agent_volume_name(const struct agent_core *core, const char *project, const char *source, char out[AGENT_NAME_MAX]) {
-  snprintf(out, AGENT_NAME_MAX, "orca-%s-%s-%s", core->cluster8, project, source);
+  snprintf(out, AGENT_NAME_MAX, "orca-%s-%s.%s", core->cluster8, project, source);
 }
 
 /* ---- Docker comes and goes ---- */

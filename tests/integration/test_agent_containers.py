@@ -265,11 +265,11 @@ def test_volumes_and_infra_files():
         wait_for(lambda: "hello" in docker("logs", a.name("db")))
         c = a.inspect(a.name("db"))
         mounts = {m["Destination"]: m for m in c["Mounts"]}
-        assert mounts["/data"]["Name"] == f"orca-{a.cluster[:8]}-shop-data" and not mounts["/etc/app.conf"]["RW"]
+        assert mounts["/data"]["Name"] == f"orca-{a.cluster[:8]}-shop.data" and not mounts["/etc/app.conf"]["RW"]
         a.wait(lambda kind, v: kind == "node" and v["volumes"] == ["shop/data"])
         a.assign("db", desired="stop")
         a.gone("shop/db.1")
-        assert docker("volume", "ls", "-q", "--filter", f"label=orca.cluster={a.cluster}") == f"orca-{a.cluster[:8]}-shop-data"
+        assert docker("volume", "ls", "-q", "--filter", f"label=orca.cluster={a.cluster}") == f"orca-{a.cluster[:8]}-shop.data"
         assert not list((a.dir / "state/agent/mounts").iterdir())
         # A file whose content is not what its name says is refused.
         (a.dir / "files" / ("0" * 64)).write_bytes(b"something else")

@@ -642,7 +642,7 @@ static void test_without_master_keeps_and_restarts(void **state) {
   f.faults = false;
   f.container_count = 1;
   f.containers[0] = (struct agent_container){.id = "abcdefabcdef",
-                                             .name = "orca-cluster0-n1-shop-api-1",
+                                             .name = "orca-cluster0-n1.shop.api.1",
                                              .ours = true,
                                              .project = "shop",
                                              .service = "api",
@@ -706,7 +706,7 @@ static void test_foreign_container_with_our_name(void **state) {
   begin(9);
   f.faults = false;
   f.container_count = 1;
-  f.containers[0] = (struct agent_container){.id = "abcdefabcdef", .name = "orca-cluster0-n1-shop-api-1", .state = AGENT_C_RUNNING};
+  f.containers[0] = (struct agent_container){.id = "abcdefabcdef", .name = "orca-cluster0-n1.shop.api.1", .state = AGENT_C_RUNNING};
   come_up();
   f.want[0][0].assigned = true;
   f.want[0][0].epoch = f.want[0][0].revision = 1;
