@@ -48,11 +48,11 @@ static int take_lock(struct files *f, struct err *err) {
     int why = errno;
     ssize_t n = read(f->lock_fd, pid, sizeof pid - 1);
     return why == EWOULDBLOCK ? err_set(err, ERR_CONFLICT, "%s is in use by another orca-agent, process %.*s", f->dir,
-                                        n > 0 ? (int)strcspn(pid, "\n") : 1, n > 0 ? pid : "?")
+                                        n > 0 ? (int)strcspn(pid, " \n") : 1, n > 0 ? pid : "?")
                               : err_errno(err, why, "lock %s", path);
   }
-  int len = snprintf(pid, sizeof pid, "%d\n", (int)getpid());
-  if (ftruncate(f->lock_fd, 0) < 0 || write(f->lock_fd, pid, (size_t)len) != len)
+  int len = snprintf(pid, sizeof pid, "%-10d\n", (int)getpid());
+  if (write(f->lock_fd, pid, (size_t)len) != len && errno != ENOSPC) /* a full disk keeps nobody from starting */
     return err_errno(err, errno, "write %s", path);
   return 0;
 }

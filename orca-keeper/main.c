@@ -32,7 +32,9 @@ int main(int argc, char **argv) {
   if (!daemon_start(&d, argc, argv, "keeper"))
     return d.exit_code;
   char endpoint[4096], agent_key[BUS_KEY_LEN + 1];
-  int rc = read_public_key(d.config.key_dir, "agent", agent_key, &err);
+  int rc = daemon_hold(&d, &err);
+  if (rc == 0)
+    rc = read_public_key(d.config.key_dir, "agent", agent_key, &err);
   if (rc == 0 && snprintf(endpoint, sizeof endpoint, "ipc://%s/agent.sock", d.config.run_dir) >= (int)sizeof endpoint)
     rc = err_set(&err, ERR_INVALID, "run_dir is too long");
   struct bus *bus = rc == 0 ? daemon_bus(&d, &err) : NULL;

@@ -21,10 +21,10 @@ static int take_lock(struct state *s, const char *path, struct err *err) {
   if (flock(s->lock, LOCK_EX | LOCK_NB) < 0) {
     ssize_t n = pread(s->lock, pid, sizeof pid - 1, 0);
     pid[n > 0 ? n : 0] = 0;
-    return err_set(err, ERR_CONFLICT, "%s is in use by another orca-proxy, pid %.*s", path, (int)strcspn(pid, "\n"), pid);
+    return err_set(err, ERR_CONFLICT, "%s is in use by another orca-proxy, pid %.*s", path, (int)strcspn(pid, " \n"), pid);
   }
-  int n = snprintf(pid, sizeof pid, "%d\n", getpid());
-  if (ftruncate(s->lock, 0) < 0 || pwrite(s->lock, pid, (size_t)n, 0) != n)
+  int n = snprintf(pid, sizeof pid, "%-10d\n", getpid());
+  if (pwrite(s->lock, pid, (size_t)n, 0) != n && errno != ENOSPC) /* a full disk keeps nobody from starting */
     return err_errno(err, errno, "%s/lock", path);
   return 0;
 }

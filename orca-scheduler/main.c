@@ -1,41 +1,11 @@
 /* orca-scheduler: turns what people want into instances on nodes. README.md has the map. */
-#include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "common/bus/bus.h"
 #include "common/daemon/daemon.h"
 #include "orca-scheduler/sched_store.h"
-
-/* One scheduler per node: that is what lets a restarted one take its predecessor's leadership at once. Held until the process ends. */
-static int hold_lock(const char *run_dir, struct err *err) {
-  char path[4096];
-  if (snprintf(path, sizeof path, "%s/scheduler.lock", run_dir) >= (int)sizeof path)
-    return err_set(err, ERR_INVALID, "run_dir is too long");
-  int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-  if (fd < 0)
-    return err_errno(err, errno, "%s", path);
-  if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
-    char pid[32] = "";
-    ssize_t n = pread(fd, pid, sizeof pid - 1, 0);
-    pid[n > 0 ? strcspn(pid, "\n") : 0] = 0;
-    close(fd);
-    return err_set(err, ERR_CONFLICT, "%s: another orca-scheduler holds it (pid %s)", path, *pid ? pid : "unknown");
-  }
-  char text[32];
-  int len = snprintf(text, sizeof text, "%ld\n", (long)getpid());
-  if (ftruncate(fd, 0) < 0 || pwrite(fd, text, (size_t)len, 0) != len) {
-    err_errno(err, errno, "%s", path);
-    close(fd);
-    return -1;
-  }
-  return fd;
-}
 
 static void on_status(void *arg, const char *text) {
   daemon_status(arg, text);
@@ -78,8 +48,8 @@ int main(int argc, char **argv) {
   struct err err;
   if (!daemon_start(&d, argc, argv, "scheduler"))
     return d.exit_code;
-  int lock = hold_lock(d.config.run_dir, &err);
-  struct bus_address *stores = lock < 0 ? NULL : store_addresses(&d.config, &err);
+  /* One scheduler per node: that is what lets a restarted one take its predecessor's leadership at once. */
+  struct bus_address *stores = daemon_hold(&d, &err) < 0 ? NULL : store_addresses(&d.config, &err);
   struct bus *bus = stores ? daemon_bus(&d, &err) : NULL;
   const struct sched_store_config config = {
       .node = d.config.name, .stores = stores, .store_count = d.config.master_count, .status = on_status, .status_arg = &d};
@@ -94,8 +64,6 @@ int main(int argc, char **argv) {
   }
   sched_store_free(store);
   bus_free(bus);
-  if (lock >= 0)
-    close(lock);
   daemon_fini(&d);
   return code;
 }

@@ -1,14 +1,17 @@
 #include "common/daemon/daemon.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -105,7 +108,7 @@ static int read_config(struct daemon *d, const char *file) {
 
 bool daemon_start(struct daemon *d, int argc, char **argv, const char *name) {
   static const struct option options[] = {{"version", no_argument, NULL, 'V'}, {"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
-  *d = (struct daemon){.name = name};
+  *d = (struct daemon){.name = name, .lock_fd = -1};
   const char *file = NULL;
   bool check_only = false;
   int verbose = 0;
@@ -164,6 +167,33 @@ bool daemon_start(struct daemon *d, int argc, char **argv, const char *name) {
   return true;
 }
 
+int daemon_hold(struct daemon *d, struct err *err) {
+  char path[4096], pid[32] = "";
+  if (snprintf(path, sizeof path, "%s/%s.lock", d->config.run_dir, d->name) >= (int)sizeof path)
+    return err_set(err, ERR_INVALID, "run_dir is too long");
+  if (mkdir(d->config.run_dir, 0755) < 0 && errno != EEXIST)
+    return err_errno(err, errno, "run_dir %s", d->config.run_dir);
+  int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+  if (fd < 0)
+    return err_errno(err, errno, "%s", path);
+  if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+    int why = errno;
+    ssize_t n = pread(fd, pid, sizeof pid - 1, 0);
+    pid[n > 0 ? strcspn(pid, " \n") : 0] = 0;
+    close(fd);
+    return why == EWOULDBLOCK ? err_set(err, ERR_CONFLICT, "%s is in use by another orca-%s, process %s", path, d->name, *pid ? pid : "?")
+                              : err_errno(err, why, "lock %s", path);
+  }
+  int len = snprintf(pid, sizeof pid, "%-10ld\n", (long)getpid());
+  if (pwrite(fd, pid, (size_t)len, 0) != len && errno != ENOSPC) { /* a full disk keeps nobody from starting */
+    err_errno(err, errno, "%s", path);
+    close(fd);
+    return -1;
+  }
+  d->lock_fd = fd;
+  return 0;
+}
+
 static void report_peer(void *arg, const char *peer, const char *what) {
   (void)arg;
   log_warn("refused on the bus", "peer", peer, "what", what);
@@ -209,6 +239,9 @@ int daemon_fail(struct daemon *d, const struct err *err) {
 }
 
 void daemon_fini(struct daemon *d) {
+  if (d->lock_fd >= 0)
+    close(d->lock_fd);
+  d->lock_fd = -1;
   if (d->loop) {
     loop_timer_cancel(d->loop, &d->watchdog);
     loop_free(d->loop);

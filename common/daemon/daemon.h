@@ -33,9 +33,13 @@ struct daemon {
   void *reload_arg;
   struct loop_timer watchdog;
   int64_t watchdog_ns;
+  int lock_fd; /* -1: none is held */
 };
 
 bool daemon_start(struct daemon *d, int argc, char **argv, const char *name);
+/* One of a kind on a node: holds RUN_DIR/NAME.lock until the process ends. ERR_CONFLICT names the process that holds it. For those without state
+ * of their own; who has a folder locks that. */
+int daemon_hold(struct daemon *d, struct err *err);
 /* A bus with this daemon's key (key_dir/NAME.key), reporting to the log. */
 struct bus *daemon_bus(struct daemon *d, struct err *err);
 void daemon_ready(struct daemon *d, const char *status);
