@@ -159,7 +159,7 @@ class Agent:
         return json.loads(docker("inspect", instance_or_id))[0]
 
     def name(self, service, number=1):
-        return f"orca-{self.cluster[:8]}-{self.node}-shop-{service}-{number}"
+        return f"orca-{self.cluster[:8]}-{self.node}.shop.{service}.{number}"
 
 
 def service(name="web", command='["/bin/busybox", "sleep", "1000"]', extra=""):
