@@ -1,10 +1,12 @@
 """Every key that is taken has its effect: those of cluster.toml without a restart, those of service.toml in the container."""
 import http.client
+import json
 import os
 import signal
 import socket
+import time
 
-from orca import APP, DAEMONS, wait_for
+from orca import APP, DAEMONS, docker, wait_for
 
 WEB = f"""
 [[service]]
@@ -153,3 +155,167 @@ def test_http_port_moves_the_proxies_and_keeps_what_is_connected(cluster):
     assert wait_for(lambda: page(cluster, old))[1] == 200
     wait_for(lambda: closed(cluster, 8182))
     assert cluster.running("shop/web")
+
+
+EVERYTHING = """
+[[service]]
+name = "web"
+image = "{app}"
+entrypoint = ["/app"]
+command = ["--serve", "all"]
+user = "1000:1001"
+workdir = "/srv/work"
+port = 8080
+host_port = 18080
+extra_ports = ["18022:22", "18053:53/udp"]
+domains = ["web.test", "www.web.test"]
+routes = ["/api/*"]
+strip_prefix = true
+health = "/healthz"
+network = "other"
+aliases = ["backend"]
+restart = "on-failure"
+stop_signal = "SIGINT"
+stop_grace = "2500ms"
+pull = "if-absent"
+labels = {{ team = "web" }}
+caps = ["NET_ADMIN"]
+devices = ["/dev/null:/dev/nil:r"]
+privileged = true
+mounts = ["./services/shop/conf:/conf", "{host}:/host:ro"]
+[service.env]
+SAYS = "$${{not.a.reference}} and ${{env.ORCA_TEST_SAYS}}"
+[service.resources]
+memory = "64Mi"
+memory_request = "32Mi"
+cpu = 0.5
+pids = 64
+[service.deploy]
+min_ready = "200ms"
+[[service.volumes]]
+source = "data"
+target = "/data"
+read_only = true
+driver = "local"
+options = {{ type = "tmpfs", device = "tmpfs", o = "size=1m" }}
+[service.proxy]
+timeout = "1s"
+max_body = "1Ki"
+"""
+
+POLICY = """
+[policy]
+allow_privileged = true
+allow_caps = ["NET_ADMIN"]
+allow_devices = ["/dev/null"]
+allow_host_paths = ["{host}"]
+[logs]
+max_size = "1Mi"
+max_files = 2
+"""
+
+
+def ask(cluster, path, method="GET", body=None, **headers):
+    connection = http.client.HTTPConnection(cluster.address, cluster.ports["http"], timeout=10)
+    connection.request(method, path, body=body, headers={"Host": "www.web.test", **headers})
+    answer = connection.getresponse()
+    return answer.status, answer.read().decode()
+
+
+def test_every_key_of_a_service_has_its_effect(cluster, tmp_path):
+    tmp_path.chmod(0o755)  # the service is no root
+    (tmp_path / "host.txt").write_text("host\n")
+    conf = cluster.infra / "services/shop/conf"
+    conf.mkdir(parents=True)
+    (conf / "a.txt").write_text("a\n")
+    settings(cluster, POLICY.format(host=tmp_path))
+    cluster.env["ORCA_TEST_SAYS"] = "that"
+    cluster.deploy("shop", EVERYTHING.format(app=APP, host=tmp_path))
+    (c,) = cluster.running("shop/web")
+    config, host = c["Config"], c["HostConfig"]
+    assert (config["Entrypoint"], config["Cmd"], config["User"], config["WorkingDir"]) == (["/app"], ["--serve", "all"], "1000:1001", "/srv/work")
+    assert (config["StopSignal"], config["StopTimeout"], config["Labels"]["team"]) == ("SIGINT", 3, "web")
+    assert "SAYS=${not.a.reference} and that" in config["Env"]
+    assert (host["Memory"], host["MemoryReservation"], host["NanoCpus"], host["PidsLimit"]) == (64 << 20, 32 << 20, 500000000, 64)
+    assert host["CapAdd"] in (["NET_ADMIN"], ["CAP_NET_ADMIN"]) and host["Privileged"] is True
+    assert host["Devices"] == [{"PathOnHost": "/dev/null", "PathInContainer": "/dev/nil", "CgroupPermissions": "r"}]
+    assert host["LogConfig"] == {"Type": "json-file", "Config": {"max-size": str(1 << 20), "max-file": "2"}}
+    published = {port: [(b["HostIp"], b["HostPort"]) for b in to] for port, to in host["PortBindings"].items()}
+    assert published == {f"{inside}": [(cluster.address, outside)] for inside, outside in (("8080/tcp", "18080"), ("22/tcp", "18022"), ("53/udp", "18053"))}
+    mounts = {m["Destination"]: m for m in c["Mounts"]}
+    assert not any(mounts[where]["RW"] for where in ("/data", "/host", "/conf"))
+    volume = json.loads(docker("volume", "inspect", mounts["/data"]["Name"]))[0]
+    assert (volume["Driver"], volume["Options"]) == ("local", {"type": "tmpfs", "device": "tmpfs", "o": "size=1m"})
+    network = c["NetworkSettings"]["Networks"][f"orca-{cluster.id[:8]}-shop.other"]
+    assert {"web", "backend"} <= set(network["Aliases"])
+    # Through the proxy: names, paths, limits; and past it, on the node's own port.
+    assert ask(cluster, "/api/env?SAYS") == (200, "${not.a.reference} and that\n")
+    assert ask(cluster, "/api/file?/conf/a.txt") == (200, "a\n")
+    assert ask(cluster, "/api/file?/host/host.txt") == (200, "host\n")
+    assert ask(cluster, "/env?SAYS")[0] == 404
+    assert ask(cluster, "/api/", "POST", b"x" * 1000)[0] == 200
+    assert ask(cluster, "/api/", "POST", b"x" * 2000)[0] == 413
+    assert ask(cluster, "/api/slow?3000")[0] == 504
+    direct = http.client.HTTPConnection(cluster.address, 18080, timeout=2)
+    direct.request("GET", "/env?SAYS")
+    assert direct.getresponse().status == 200
+    # Its signal, its grace: the app doesn't hear SIGINT, and is killed when the time is over; on-failure lets it go.
+    began = time.monotonic()
+    cluster.ctl("stop", "web")
+    wait_for(lambda: not cluster.containers("shop/web"))
+    assert 2.4 < time.monotonic() - began < 8
+
+
+def reason(cluster, name):
+    return wait_for(lambda: cluster.instances(name)[0]["reason"], message=f"{name} says why")
+
+
+def test_placement_keys_decide(cluster):
+    nodes = '[[node]]\nname = "n1"\nlabels = { zone = "eu" }\n[[node.gpus]]\nvendor = "nvidia"\ncount = 2\nmodel = "A100"\nvram_min = 24000\n'
+    settings(cluster, nodes)
+
+    def one(name, placement="", resources=""):
+        return f'[[service]]\nname = "{name}"\nimage = "{APP}"\nport = 8080\n{resources}\n[service.deploy]\nmin_ready = "0s"\n[service.placement]\n{placement}\n'
+
+    cluster.deploy("shop", one("near", 'labels = { zone = "eu" }\nspread = "zone"\nnode = "n1"') + one("far", 'node = "n2"') + one("us", 'labels = { zone = "us" }')
+                   + one("apart", 'avoid = ["near"]') + one("three", resources="[service.resources.gpu]\ncount = 3\nvendor = \"nvidia\"")
+                   + one("other", resources="[service.resources.gpu]\nmodel = \"H100\"") + one("big", resources="[service.resources.gpu]\nvram_min = 48000"),
+                   "--no-wait")
+    wait_for(lambda: len(cluster.running("shop/near")) == 1)
+    wait_for(lambda: "avoid: shop/near is here" in reason(cluster, "apart"))
+    assert "node: wants n2" in reason(cluster, "far")
+    assert "labels: wants zone=us, has eu" in reason(cluster, "us")
+    assert "gpu: needs 3, 2 free" in reason(cluster, "three")
+    assert "gpu: none that matches" in reason(cluster, "other")
+    assert "gpu: none that matches" in reason(cluster, "big")
+
+
+def test_pull_never_and_always(cluster):
+    def one(name, image, pull):
+        return f'[[service]]\nname = "{name}"\nimage = "{image}"\npull = "{pull}"\n[service.deploy]\nmin_ready = "0s"\n'
+
+    cluster.deploy("shop", one("absent", "orca-test/absent:1", "never") + one("here", APP, "never") + one("always", APP, "always"), "--no-wait")
+    wait_for(lambda: len(cluster.running("shop/here")) == 1)
+    wait_for(lambda: 'pull = "never"' in reason(cluster, "absent"))
+    wait_for(lambda: cluster.instances("always")[0]["state"] in ("failed", "pulling"))
+    assert not cluster.containers("shop/always")
+
+
+def test_trusted_proxies_are_believed_without_a_restart(cluster):
+    cluster.deploy("shop", WEB.replace('"web.test"', '"www.web.test"'))
+    header = {"X-Forwarded-For": "203.0.113.9"}
+    assert "203.0.113.9" not in ask(cluster, "/headers", **header)[1]
+    settings(cluster, '[proxy]\ntrusted_proxies = ["127.0.0.0/8"]')
+    wait_for(lambda: "203.0.113.9" in ask(cluster, "/headers", **header)[1])
+
+
+def test_prune_goes_without_names(cluster):
+    cluster.deploy("shop", WEB)
+    done = cluster.ctl("-C", str(cluster.infra), "--yes", "deploy", "web", "--prune", check=False)
+    assert done.returncode == 2 and "without names" in done.stderr
+    cluster.write("shop", "")
+    done = cluster.ctl("-C", str(cluster.infra), "deploy", "--prune", check=False)  # nobody is there to confirm it
+    assert done.returncode != 0
+    assert len(cluster.running("shop/web")) == 1
+    cluster.ctl("-C", str(cluster.infra), "--yes", "deploy", "--prune")
+    wait_for(lambda: not cluster.containers("shop/web"))
