@@ -16,7 +16,7 @@
 
 #define CONNECTIONS_MAX 1024u
 #define HEAD_MAX ((size_t)32 << 10)
-#define IDLE_SECS 60u
+#define IDLE_SECS 30u
 #define DRAIN_MAX (8 * (unsigned long long)API_BODY_MAX)
 #define STREAMS_MAX 256
 #define STREAM_PING (15 * NS_PER_SEC)
