@@ -16,6 +16,7 @@ import time
 from figures import cpu_seconds, median, table
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+BUILD = pathlib.Path(os.environ.get("ORCA_BIN", ROOT / "build/bin")).parent
 TICK = os.sysconf("SC_CLK_TCK")
 SIZES = [128, 65536]
 CONNECTIONS = 64
@@ -167,7 +168,7 @@ class Bench:
         shutil.rmtree(self.dir, ignore_errors=True)
 
 
-def main(build=ROOT / "build", rounds=3, seconds=4, only=None, sizes=None):
+def main(build=BUILD, rounds=3, seconds=4, only=None, sizes=None):
     bench = Bench(pathlib.Path(build))
     results = {}
     try:
@@ -199,7 +200,7 @@ def main(build=ROOT / "build", rounds=3, seconds=4, only=None, sizes=None):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("--build", default=ROOT / "build")
+    parser.add_argument("--build", default=BUILD)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=4)
     parser.add_argument("--only", nargs="*")

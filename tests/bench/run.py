@@ -7,6 +7,8 @@ import pathlib
 import platform
 import subprocess
 import sys
+import time
+import traceback
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -16,20 +18,24 @@ BENCHES = ["deploy", "proxy", "store", "footprint"]
 
 def main():
     os.chdir(ROOT)
-    subprocess.run(["tests/run", "prepare"], check=True, env={**os.environ, "ORCA_TEST_IMAGE": "orca-test/app:1"})
+    own_image = "ORCA_TEST_IMAGE" not in os.environ
+    os.environ.setdefault("ORCA_TEST_IMAGE", f"orca-test/bench:run-{os.getpid()}")
+    subprocess.run(["tests/run", "prepare"], check=True)
     chosen = sys.argv[1:] or BENCHES
     results = {"machine": {"cores": os.cpu_count(), "kernel": platform.release(), "arch": platform.machine()}}
-    failed = []
+    failed, began = [], time.monotonic()
     for name in chosen:
         try:
             results[name] = importlib.import_module(f"bench_{name}").main()
-        except Exception as error:  # one bench that fails must not take the others' figures along
+        except Exception:  # one bench that fails must not take the others' figures along
             failed.append(name)
-            print(f"bench {name} failed: {error!r}", file=sys.stderr)
+            print(f"bench {name} failed:\n{traceback.format_exc()}", file=sys.stderr)
+    if own_image:
+        subprocess.run(["docker", "image", "rm", os.environ["ORCA_TEST_IMAGE"]], stdout=subprocess.DEVNULL, check=False)
     out = ROOT / "build/bench/results.json"
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(results, indent=2) + "\n")
-    print(f"\nJSON: {out.relative_to(ROOT)}")
+    print(f"\nJSON: {out.relative_to(ROOT)} (after {time.monotonic() - began:.0f} s)")
     return 1 if failed else 0
 
 
