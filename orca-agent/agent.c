@@ -114,6 +114,7 @@ int agent_open(struct agent *a, struct daemon *d, struct err *err) {
   a->hook = (struct loop_hook){.cb = on_round, .arg = a};
   if (agent_core_init(&a->core, config->name, config->cluster_id, cores > 0 ? (unsigned)cores : 1, err) < 0)
     return -1;
+  snprintf(a->core.address, sizeof a->core.address, "%s", config->address);
   a->self = (struct docker_self){a->core.cluster_id, a->core.node};
   agent_node_status_init(a);
   if (!(a->files = files_open(config->state_dir, err)) || !(a->verdicts = verdicts_open(a, err)) || !(a->bus = daemon_bus(d, err)) ||

@@ -141,8 +141,9 @@ Model__InstanceStatus *report_instance(const struct agent_core *core, const stru
   PB_SET(st, started, i->started);
   if (i->c.id[0])
     st->container_id = strdup(i->c.id);
-  if (i->c.address[0])
-    st->address = strdup(i->c.address);
+  const char *address = i->c.host_network ? core->address : i->c.address;
+  if (*address)
+    st->address = strdup(address);
   PB_SET(st, restarts, i->restarts);
   if (i->exit_handled_ns) {
     PB_SET(st, exit_code, i->last_exit);
