@@ -95,7 +95,7 @@ static const struct spec_key probe_keys[] = {
     {.name = "success_threshold", .kind = SPEC_INTEGER, .field = "success_threshold", .min = 1, .max = 1000, .otherwise = "1",
      .help = "Successes in a row that make the verdict."},
     {.name = "initial_delay_secs", .kind = SPEC_INTEGER, .field = "initial_delay_secs", .min = 0, .max = 86400, .otherwise = "0",
-     .help = "Failures before this much time has passed since the start don't count."},
+     .help = "It is not asked before this much time has passed since the start."},
 };
 static const struct spec_table readiness_table = {"[service.readiness]", "Traffic only while it passes.", &model__probe__descriptor, probe_keys, COUNT(probe_keys),
                                                   spec_finish_probe};

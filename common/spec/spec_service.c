@@ -211,6 +211,8 @@ void spec_finish_probe(struct spec_reader *r, const struct toml_value *table, vo
     spec_fault(r, table, "%s: path, tcp = true, or exec", kinds ? "exactly one way of probing" : "a way of probing is missing");
   else if (exec && exec->type == TOML_ARRAY && exec->array.count == 0)
     KEY_FAULT(r, table, "exec", "must name a program");
+  else if (exec && toml_get(table, "port"))
+    KEY_FAULT(r, table, "port", "has no effect with `exec`");
 }
 
 static bool probe_needs_port(const Model__Probe *probe) {
@@ -263,6 +265,8 @@ static void one_host_port(struct spec_reader *r, const struct toml_value *table,
 static void without_effect(struct spec_reader *r, const struct toml_value *table, const Model__ServiceSpec *spec) {
   const struct toml_value *domains = toml_get(table, "domains");
   bool named = toml_get(table, "domain") || (domains && (domains->type != TOML_ARRAY || domains->array.count));
+  if (toml_get(table, "health") && toml_get(table, "readiness") && toml_get(table, "liveness"))
+    KEY_FAULT(r, table, "health", "has no effect beside [service.readiness] and [service.liveness], which it is short for");
   if (!named && spec->n_routes)
     KEY_FAULT(r, table, "routes", "needs a `domain` whose paths they are");
   if (!named && spec->has_strip_prefix && spec->strip_prefix)

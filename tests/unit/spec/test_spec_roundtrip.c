@@ -117,7 +117,7 @@ static Model__Probe *probe(void) {
     p->exec = calloc(1, sizeof *p->exec);
     p->exec[0] = word();
   }
-  if (coin())
+  if (coin() && !p->n_exec)
     PB_SET(p, port, 1 + draw(65535));
   if (coin())
     PB_SET(p, interval_secs, 1 + draw(100));
