@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import threading
 import time
 
 from orca import APP, DAEMONS, docker, wait_for
@@ -319,3 +320,40 @@ def test_prune_goes_without_names(cluster):
     assert len(cluster.running("shop/web")) == 1
     cluster.ctl("-C", str(cluster.infra), "--yes", "deploy", "--prune")
     wait_for(lambda: not cluster.containers("shop/web"))
+
+
+def test_rollout_keys_hold_their_budget_and_stop_where_they_say(cluster):
+    def text(says, extra=""):
+        budget = 'max_unavailable = 1\nmax_surge = 0\nauto_rollback = false\ntimeout = "2s"\n'
+        return WEB.replace('"one"', f'"{says}"').replace("[service.deploy]\n", "[service.deploy]\n" + budget).replace("port = 8080\n", "port = 8080\nreplicas = 3\n") + extra
+
+    cluster.deploy("shop", text("one"))
+    most, least, over = 0, 3, threading.Event()
+
+    def count():
+        nonlocal most, least
+        while not over.is_set():
+            all_of_it = cluster.instances("web")
+            ready = [i for i in all_of_it if i["ready"]]
+            most, least = max(most, len([i for i in all_of_it if i["state"] != "stopping"])), min(least, len(ready))
+
+    counting = threading.Thread(target=count)
+    counting.start()
+    try:
+        cluster.deploy("shop", text("two"))
+    finally:
+        over.set()
+        counting.join()
+    assert most <= 3 and least >= 2
+    done = cluster.deploy("shop", text("three").replace("[service.env]", '[service.env]\nREADY_AFTER_MS = "600000"'), check=False)
+    assert done.returncode == 1
+    assert cluster.service("web")["rollout"]["state"] == "failed"
+    assert len([i for i in cluster.instances("web") if i["revision"] == 2 and i["ready"]]) == 2
+
+
+def test_the_nodes_own_network(cluster):
+    settings(cluster, "[policy]\nallow_host_network = true")
+    cluster.deploy("shop", WEB.replace("port = 8080", 'port = 18190\nnetwork = "host"').replace("[service.env]", '[service.env]\nPORT = "18190"'))
+    assert cluster.containers("shop/web")[0]["HostConfig"]["NetworkMode"] == "host"
+    assert cluster.instances("web")[0]["address"] == cluster.address
+    assert wait_for(lambda: cluster.get("web.test")).text == "one\n"
