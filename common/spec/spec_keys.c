@@ -205,7 +205,7 @@ static const struct spec_key service_keys[] = {
     {.name = "restart", .kind = SPEC_CHOICE, .field = "restart", .choices = restarts, .otherwise = "\"always\"", .help = "When its container ends."},
     {.name = "stop_signal", .kind = SPEC_STRING, .field = "stop_signal", .check = spec_check_signal, .otherwise = "\"SIGTERM\"", .help = "What asks it to end."},
     {.name = "stop_grace", .kind = SPEC_DURATION, .field = "stop_grace_ms", .min = 0, .max = 3600 * 1000, .otherwise = "\"10s\"",
-     .help = "How long it may take to end before it is killed."},
+     .help = "How long it may take to end before it is killed; rounded up to whole seconds."},
     {.name = "on_partition", .kind = SPEC_CHOICE, .choices = partitions, .otherwise = "\"keep\"",
      .help = "On a node that is cut off: keep running, or stop (for a singleton that must never run twice)."},
     {.name = "pull", .kind = SPEC_CHOICE, .field = "pull", .choices = pulls, .otherwise = "(by tag: latest = always, else if-absent)", .help = "When the image is pulled."},

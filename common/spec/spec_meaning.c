@@ -153,5 +153,6 @@ bool spec_same_revision(const Model__ServiceSpec *a, const Model__ServiceSpec *b
 }
 
 bool spec_binds_node_resource(const Model__ServiceSpec *spec) {
-  return PB_GET(spec, host_port, 0) || spec->n_extra_ports || spec->n_volumes;
+  bool own_port = PB_GET(spec, port, 0) && strcmp(PB_STR(spec->network), "host") == 0; /* then it is the node's */
+  return own_port || PB_GET(spec, host_port, 0) || spec->n_extra_ports || spec->n_volumes;
 }

@@ -353,7 +353,10 @@ def test_rollout_keys_hold_their_budget_and_stop_where_they_say(cluster):
 
 def test_the_nodes_own_network(cluster):
     settings(cluster, "[policy]\nallow_host_network = true")
-    cluster.deploy("shop", WEB.replace("port = 8080", 'port = 18190\nnetwork = "host"').replace("[service.env]", '[service.env]\nPORT = "18190"'))
+    text = WEB.replace("port = 8080", 'port = 18190\nnetwork = "host"').replace("[service.env]", '[service.env]\nPORT = "18190"')
+    cluster.deploy("shop", text)
     assert cluster.containers("shop/web")[0]["HostConfig"]["NetworkMode"] == "host"
     assert cluster.instances("web")[0]["address"] == cluster.address
     assert wait_for(lambda: cluster.get("web.test")).text == "one\n"
+    cluster.deploy("shop", text.replace('"one"', '"two"'))  # its port is the node's: the old one goes first
+    wait_for(lambda: cluster.get("web.test").text == "two\n")
