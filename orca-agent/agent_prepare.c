@@ -1,5 +1,7 @@
 /* What must be there before a container is created: its volumes in Docker, its files on disk, its host paths allowed. One thing after the
  * other; the first fault ends it. */
+#include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -33,6 +35,32 @@ static void finish(struct prepare *p, enum err_code code, const char *why) {
   agent_event(a, &(struct agent_event){.kind = AGENT_EV_DONE, .op = act.op, .instance = act.instance, .code = code, .text = err.msg});
 }
 
+static const char *device_of(const Model__Volume *v) {
+  for (size_t n = 0; n < v->n_options; n++)
+    if (strcmp(PB_STR(v->options[n]->key), "device") == 0)
+      return PB_STR(v->options[n]->value);
+  return "";
+}
+
+/* The local driver binds whatever path its `device` names when a container starts: that path is judged as a mount's is, by where its links lead. */
+static int resolve_device(struct prepare *p, Model__Volume *v, struct err *err) {
+  char real[PATH_MAX];
+  for (size_t n = 0; n < v->n_options; n++) {
+    Model__Pair *option = v->options[n];
+    const char *value = PB_STR(option->value);
+    if (strcmp(PB_STR(option->key), "device") != 0 || value[0] != '/' || value[1] == '/') /* //HOST/SHARE is no path */
+      continue;
+    if (files_host_path(value, p->a->core.cluster, real, err) < 0)
+      return err_context(err, "volume %s", PB_STR(v->source));
+    char *copy = strdup(real);
+    if (!copy)
+      return err_set(err, ERR_MEMORY, "no memory");
+    free(option->value);
+    option->value = copy;
+  }
+  return 0;
+}
+
 static void on_volume(void *arg, const struct docker_reply *reply) {
   struct prepare *p = arg;
   if (reply->code != ERR_NONE) {
@@ -45,12 +73,25 @@ static void on_volume(void *arg, const struct docker_reply *reply) {
     finish(p, ERR_CONFLICT, "a volume's name is taken by one that is not this cluster's");
     return;
   }
+  const Model__Volume *wanted = p->spec->volumes[p->volume];
+  const char *device = json_string_value(json_object_get(json_object_get(reply->json, "Options"), "device"));
+  if (strcmp(device ? device : "", device_of(wanted)) != 0) {
+    char why[512];
+    snprintf(why, sizeof why, "volume %s is there already, and is another device: remove it, or name another", PB_STR(wanted->source));
+    finish(p, ERR_CONFLICT, why);
+    return;
+  }
   agent_node_status_add_volume(p->a, PB_STR(p->spec->project), PB_STR(p->spec->volumes[p->volume]->source));
   p->volume++;
   go_on(p);
 }
 
 static void make_volume(struct prepare *p) {
+  struct err err;
+  if (resolve_device(p, p->spec->volumes[p->volume], &err) < 0) {
+    finish(p, err.code, err.msg);
+    return;
+  }
   json_t *body = agent_volume_json(&p->a->core, PB_STR(p->spec->project), p->spec->volumes[p->volume]);
   struct docker_options o = {.method = "POST", .path = "/volumes/create", .body = body, .timeout_ns = VOLUME_TIMEOUT, .done = on_volume, .arg = p};
   if (!body || !docker_call(p->a->docker, &o))

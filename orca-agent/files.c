@@ -258,22 +258,26 @@ static bool below(const char *path, const char *allowed) {
   return len && allowed[0] == '/' && strncmp(path, allowed, len) == 0 && (len == 1 || path[len] == 0 || path[len] == '/');
 }
 
-int files_source(const struct files *f, const char *container, size_t index, const Model__Mount *mount, const Model__ClusterSpec *cluster,
-                 char out[PATH_MAX], struct err *err) {
-  if (mount->n_files)
-    return path_join(out, err, is_single(mount) ? "%s/mounts/%s/%zu/file" : "%s/mounts/%s/%zu", f->dir, container, index);
-  const char *source = PB_STR(mount->source);
+int files_host_path(const char *path, const Model__ClusterSpec *cluster, char out[PATH_MAX], struct err *err) {
   char real[PATH_MAX], allowed[PATH_MAX];
-  if (source[0] != '/')
-    return err_set(err, ERR_UNPROCESSABLE, "mount %s: \"%s\" is neither an absolute path nor came with files", PB_STR(mount->target), source);
-  if (!realpath(source, real))
-    return err_errno(err, errno, "mount %s: %s", PB_STR(mount->target), source);
+  if (!realpath(path, real))
+    return err_errno(err, errno, "%s", path);
   /* What a symbolic link leads to must be allowed too, or whoever may write below an allowed path reaches everything. */
   const Model__Policy *policy = cluster ? cluster->policy : NULL;
   for (size_t n = 0; policy && n < policy->n_allow_host_paths; n++)
     if (realpath(policy->allow_host_paths[n], allowed) && below(real, allowed))
       return path_join(out, err, "%s", real);
-  return err_set(err, ERR_DENIED, "mount %s: [policy] allow_host_paths does not allow %s", PB_STR(mount->target), real);
+  return err_set(err, ERR_DENIED, "[policy] allow_host_paths does not allow %s", real);
+}
+
+int files_source(const struct files *f, const char *container, size_t index, const Model__Mount *mount, const Model__ClusterSpec *cluster,
+                 char out[PATH_MAX], struct err *err) {
+  if (mount->n_files)
+    return path_join(out, err, is_single(mount) ? "%s/mounts/%s/%zu/file" : "%s/mounts/%s/%zu", f->dir, container, index);
+  const char *source = PB_STR(mount->source);
+  if (source[0] != '/')
+    return err_set(err, ERR_UNPROCESSABLE, "mount %s: \"%s\" is neither an absolute path nor came with files", PB_STR(mount->target), source);
+  return files_host_path(source, cluster, out, err) < 0 ? err_context(err, "mount %s", PB_STR(mount->target)) : 0;
 }
 
 void files_drop(struct files *f, const char *container) {

@@ -30,6 +30,8 @@ int files_lay(struct files *f, const char *container, size_t index, const Model_
 /* What Docker shall bind: the laid tree, or the real path of an allowed host path. */
 int files_source(const struct files *f, const char *container, size_t index, const Model__Mount *mount, const Model__ClusterSpec *cluster,
                  char out[PATH_MAX], struct err *err);
+/* The real path of an absolute one, when [policy] allow_host_paths has it: what a symbolic link leads to must be allowed too. */
+int files_host_path(const char *path, const Model__ClusterSpec *cluster, char out[PATH_MAX], struct err *err);
 void files_drop(struct files *f, const char *container); /* the trees of a container that is gone */
 
 #endif

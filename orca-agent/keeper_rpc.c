@@ -220,14 +220,32 @@ static void verdicts(struct keeper_link *k, const Keeper__Verdicts *m) {
   }
 }
 
-static void exec(struct keeper_link *k, struct bus_call *call, const Keeper__Exec *m) {
+static bool is_command(const Model__Probe *probe, const Keeper__Exec *m) {
+  if (!probe || probe->n_exec != m->n_argv)
+    return false;
+  for (size_t n = 0; n < m->n_argv; n++)
+    if (strcmp(probe->exec[n], m->argv[n]) != 0)
+      return false;
+  return true;
+}
+
+/* The keeper runs what the service's probes say, and nothing else: its key is not a key to the containers. */
+static bool is_probe(const struct agent_instance *i, const Keeper__Exec *m) {
+  const Model__ServiceSpec *spec = agent_instance_spec(i);
+  return spec && (is_command(spec->readiness, m) || is_command(spec->startup, m) || is_command(spec->liveness, m));
+}
+
+static void exec(struct keeper_link *k, struct bus_conn *conn, struct bus_call *call, const Keeper__Exec *m) {
   struct err err;
   const struct agent_instance *i = agent_core_find(&k->a->core, PB_STR(m->instance));
   if (!i || !i->c.id[0] || strcmp(i->c.id, PB_STR(m->container_id)) != 0)
     err_set(&err, ERR_NOT_FOUND, "no such container");
   else if (!m->n_argv || m->n_argv > MAX_ARGS)
     err_set(&err, ERR_INVALID, "an exec needs a command");
-  else {
+  else if (!is_probe(i, m)) {
+    err_set(&err, ERR_DENIED, "not the command of a probe of %s", i->id);
+    bus_conn_refused(conn, err.msg);
+  } else {
     exec_run(k->a, call, i->c.id, m->argv, m->n_argv, PB_GET(m, timeout_ms, 3000));
     return;
   }
@@ -259,7 +277,7 @@ static void on_call(void *arg, struct bus_conn *conn, struct bus_call *call, con
     break;
   }
   case KEEPER__CALL__BODY_EXEC:
-    exec(k, call, m->exec);
+    exec(k, conn, call, m->exec);
     break;
   case KEEPER__CALL__BODY__NOT_SET:
   case _KEEPER__CALL__BODY__CASE_IS_INT_SIZE:

@@ -222,14 +222,22 @@ def test_probes_verdicts_and_liveness():
         a.send(*words, "ready")
         time.sleep(0.3)
         assert not a.all("status")[-1]["ready"]
-        a.send("exec", "shop/web.1", again["container"], 5000, "/bin/busybox", "echo", "hello")
+
+        # What a probe says is run, and nothing else.
+        a.spec(service("cmd", extra='[service.readiness]\nexec = ["/bin/busybox", "echo", "hello"]\n[service.liveness]\nexec = ["/bin/busybox", "sleep", "77"]'))
+        a.assign("cmd")
+        cmd = a.wait(lambda kind, v: kind == "target" and v["instance"] == "shop/cmd.1" and v)["container"]
+        a.send("exec", "shop/cmd.1", cmd, 5000, "/bin/busybox", "echo", "hello")
         assert a.wait(lambda kind, v: kind == "exec" and v) == {"exit_code": 0, "timed_out": False, "output": "hello "}
         mark = a.mark()
-        a.send("exec", "shop/web.1", again["container"], 300, "/bin/busybox", "sleep", "77")
+        a.send("exec", "shop/cmd.1", cmd, 300, "/bin/busybox", "sleep", "77")
         assert a.wait(lambda kind, v: kind == "exec" and v, since=mark)["timed_out"]
-        wait_for(lambda: "sleep 77" not in docker("top", again["container"]))
-        a.send("exec", "shop/web.1", "f" * 64, 300, "/bin/busybox", "true")
-        a.wait(lambda kind, v: kind == "exec_failed" and v)
+        wait_for(lambda: "sleep 77" not in docker("top", cmd))
+        for instance, container, *command in (("shop/cmd.1", "f" * 64, "/bin/busybox", "echo", "hello"), ("shop/cmd.1", cmd, "/bin/busybox", "id"),
+                                              ("shop/cmd.1", cmd, "/bin/busybox", "echo", "hello", "you"), ("shop/web.1", again["container"], "/bin/busybox", "echo", "hello")):
+            mark = a.mark()
+            a.send("exec", instance, container, 300, *command)
+            a.wait(lambda kind, v: kind == "exec_failed" and v, since=mark)
 
 
 def test_policy_is_checked_here_too():
@@ -249,6 +257,35 @@ def test_policy_is_checked_here_too():
         assert "allow_host_network" in a.status("shop/host.1", phase="failed")["reason"]
         assert "does not allow" in a.status("shop/link.1", phase="failed")["reason"]
         assert len(a.containers()) == 1
+
+
+def test_no_link_leads_a_volume_out_of_what_is_allowed(tmp_path):
+    allowed = tmp_path / "allowed"
+    allowed.mkdir()
+    (allowed / "good").mkdir()
+    (allowed / "link").symlink_to("/etc")
+    (allowed / "up").symlink_to("..")
+
+    def volume(name, device):
+        return f'[[service.volumes]]\nsource = "{name}"\ntarget = "/v"\noptions = {{ type = "none", o = "bind", device = "{device}" }}'
+
+    with Agent() as a:
+        a.cluster_toml(f'[cluster]\nname = "t"\n[policy]\nallow_host_paths = ["{allowed}"]\n')
+        a.send("full")
+        for number, path in enumerate((allowed / "link", allowed / "up", f"{allowed}/good/../link"), 1):
+            a.spec(service(f"bad{number}", extra=volume(f"v{number}", path)))
+            a.assign(f"bad{number}")
+            status = a.status(f"shop/bad{number}.1", phase="failed")
+            assert "allow_host_paths" in status["reason"] or "policy" in status["reason"], status
+        a.spec(service("good", extra=volume("data", allowed / "good")))
+        a.assign("good")
+        a.status("shop/good.1", phase="running")
+        docker("exec", a.name("good"), "/bin/busybox", "touch", "/v/here")
+        assert (allowed / "good/here").exists()
+        # The volume stays what it was when the spec says something else, or nothing: whoever names it gets no host path by it.
+        a.spec(service("other", extra='[[service.volumes]]\nsource = "data"\ntarget = "/v"'))
+        a.assign("other")
+        assert "another device" in a.status("shop/other.1", phase="failed")["reason"]
 
 
 def test_volumes_and_infra_files():
