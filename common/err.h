@@ -10,27 +10,27 @@
 #include <stddef.h>
 
 /* code, text on the wire and in JSON, HTTP status. Numbers on the wire are the order here: append only. */
-#define ERR_CODES(X)                             \
-  X(ERR_NONE, "ok", 200)                         \
-  X(ERR_INVALID, "invalid", 400)                 \
-  X(ERR_UNAUTHENTICATED, "unauthenticated", 401) \
-  X(ERR_DENIED, "denied", 403)                   \
-  X(ERR_NOT_FOUND, "not_found", 404)             \
-  X(ERR_METHOD, "method_not_allowed", 405)       \
-  X(ERR_CONFLICT, "conflict", 409)               \
-  X(ERR_COMPACTED, "compacted", 410)             \
-  X(ERR_TOO_LARGE, "too_large", 413)             \
-  X(ERR_UNPROCESSABLE, "unprocessable", 422)     \
-  X(ERR_BUSY, "busy", 429)                       \
-  X(ERR_INTERNAL, "internal", 500)               \
-  X(ERR_UNSUPPORTED, "not_supported", 501)       \
-  X(ERR_UNAVAILABLE, "unavailable", 503)         \
-  X(ERR_NO_LEADER, "no_leader", 503)             \
-  X(ERR_TIMEOUT, "timeout", 504)                 \
-  X(ERR_NO_SPACE, "no_space", 507)               \
-  X(ERR_IO, "io", 500)                           \
-  X(ERR_CORRUPT, "corrupt", 500)                 \
-  X(ERR_CANCELLED, "cancelled", 499)             \
+#define ERR_CODES(X)                                                                                                                                 \
+  X(ERR_NONE, "ok", 200)                                                                                                                             \
+  X(ERR_INVALID, "invalid", 400)                                                                                                                     \
+  X(ERR_UNAUTHENTICATED, "unauthenticated", 401)                                                                                                     \
+  X(ERR_DENIED, "denied", 403)                                                                                                                       \
+  X(ERR_NOT_FOUND, "not_found", 404)                                                                                                                 \
+  X(ERR_METHOD, "method_not_allowed", 405)                                                                                                           \
+  X(ERR_CONFLICT, "conflict", 409)                                                                                                                   \
+  X(ERR_COMPACTED, "compacted", 410)                                                                                                                 \
+  X(ERR_TOO_LARGE, "too_large", 413)                                                                                                                 \
+  X(ERR_UNPROCESSABLE, "unprocessable", 422)                                                                                                         \
+  X(ERR_BUSY, "busy", 429)                                                                                                                           \
+  X(ERR_INTERNAL, "internal", 500)                                                                                                                   \
+  X(ERR_UNSUPPORTED, "not_supported", 501)                                                                                                           \
+  X(ERR_UNAVAILABLE, "unavailable", 503)                                                                                                             \
+  X(ERR_NO_LEADER, "no_leader", 503)                                                                                                                 \
+  X(ERR_TIMEOUT, "timeout", 504)                                                                                                                     \
+  X(ERR_NO_SPACE, "no_space", 507)                                                                                                                   \
+  X(ERR_IO, "io", 500)                                                                                                                               \
+  X(ERR_CORRUPT, "corrupt", 500)                                                                                                                     \
+  X(ERR_CANCELLED, "cancelled", 499)                                                                                                                 \
   X(ERR_MEMORY, "out_of_memory", 503)
 
 enum err_code {

@@ -29,10 +29,10 @@ void log_event(enum log_level level, const char *msg, ...) __attribute__((sentin
 #define log_info(...) log_at(LOG_LEVEL_INFO, __VA_ARGS__)
 #define log_warn(...) log_at(LOG_LEVEL_WARN, __VA_ARGS__)
 #define log_error(...) log_at(LOG_LEVEL_ERROR, __VA_ARGS__)
-#define log_at(level, ...)                     \
-  do {                                         \
-    if (log_enabled(level))                    \
-      log_event((level), __VA_ARGS__, NULL);   \
+#define log_at(level, ...)                                                                                                                           \
+  do {                                                                                                                                               \
+    if (log_enabled(level))                                                                                                                          \
+      log_event((level), __VA_ARGS__, NULL);                                                                                                         \
   } while (0)
 
 /* Numbers as text, in one of 16 buffers of this thread that take turns: good within one log call. */

@@ -65,10 +65,13 @@ struct loop_timer {
 int loop_timer_at(struct loop *loop, struct loop_timer *timer, int64_t at, struct err *err);
 int loop_timer_in(struct loop *loop, struct loop_timer *timer, int64_t delay, struct err *err);
 void loop_timer_cancel(struct loop *loop, struct loop_timer *timer);
-static inline bool loop_timer_is_set(const struct loop_timer *timer) { return timer->slot != 0; }
+static inline bool loop_timer_is_set(const struct loop_timer *timer) {
+  return timer->slot != 0;
+}
 
 /* Hooks that run before every wait, for edge-triggered sources like ZeroMQ's descriptor, and for work put off to the end of a
- * round (one sync, one transaction for all that arrived). A hook returns true when there may be more to do: then the loop polls instead of waiting. */
+ * round (one sync, one transaction for all that arrived). A hook returns true when there may be more to do: then the loop polls instead of waiting.
+ */
 struct loop_hook {
   bool (*cb)(void *arg);
   void *arg;

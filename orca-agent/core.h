@@ -134,7 +134,7 @@ enum agent_docker_state { AGENT_DOCKER_DOWN, AGENT_DOCKER_LISTING, AGENT_DOCKER_
 struct agent_core {
   char node[64], cluster_id[80], cluster8[16];
   char address[64]; /* the node's: where what is on its own network is reached; set by the shell */
-  unsigned slots; /* creates and starts at once */
+  unsigned slots;   /* creates and starts at once */
   unsigned busy_slots;
   struct agent_instance **instances; /* sorted by id */
   size_t count, size;

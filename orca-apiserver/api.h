@@ -45,10 +45,10 @@ struct api {
   struct loop_timer waiters_timer;
   struct api_request *streams;
   size_t stream_count;
-  struct api_figures figures; /* what nodes report and nobody stores */
-  struct gateway *gateway;    /* NULL until it is open */
+  struct api_figures figures;      /* what nodes report and nobody stores */
+  struct gateway *gateway;         /* NULL until it is open */
   struct api_listeners *listeners; /* NULL in tests */
-  struct bus *bus;            /* NULL in tests */
+  struct bus *bus;                 /* NULL in tests */
   uint32_t event_seq;
   int64_t started_ms;
   uint64_t requests[6]; /* by status / 100, for /metrics */

@@ -18,6 +18,6 @@ struct api_http;
 struct api_http *api_http_open(struct api *api, const char *address, uint16_t port, struct err *err);
 uint16_t api_http_port(const struct api_http *http);
 void api_http_accepted(void *http, int fd, const struct sockaddr *from, socklen_t len); /* a connection from another listener; takes fd */
-void api_http_close(struct api_http *http); /* cuts what is open; takes NULL */
+void api_http_close(struct api_http *http);                                             /* cuts what is open; takes NULL */
 
 #endif

@@ -28,12 +28,12 @@ struct api_proxy {
   char fault[256]; /* what it could not do of what it was told */
 };
 struct api_route_table {
-  uint64_t first, version;  /* this process's first; the newest */
+  uint64_t first, version;   /* this process's first; the newest */
   uint64_t settings_version; /* when cluster.toml last changed */
-  uint64_t forgotten;       /* removals up to this one are no longer known: who is behind gets everything */
-  struct api_smap routes;   /* PROJECT/NAME → its route, or that it was removed */
-  struct api_smap left;     /* PROJECT/NAME.NUMBER → version from which on it is in no table */
-  struct api_smap proxies;  /* node → struct api_proxy */
+  uint64_t forgotten;        /* removals up to this one are no longer known: who is behind gets everything */
+  struct api_smap routes;    /* PROJECT/NAME → its route, or that it was removed */
+  struct api_smap left;      /* PROJECT/NAME.NUMBER → version from which on it is in no table */
+  struct api_smap proxies;   /* node → struct api_proxy */
   size_t removed_count;
   int64_t began;
 };

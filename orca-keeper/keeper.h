@@ -38,7 +38,7 @@ size_t keeper_count(const struct keeper *k);
 
 struct keeper_news {
   const char *instance, *container_id; /* borrowed until the next call of anything here */
-  int64_t started_ms; /* of the target: a restarted container keeps its id */
+  int64_t started_ms;                  /* of the target: a restarted container keeps its id */
   const struct keeper_verdict *verdict;
 };
 void keeper_all_is_news(struct keeper *k); /* after a reconnection */

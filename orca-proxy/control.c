@@ -21,7 +21,7 @@
 #define CALL_TIMEOUT (5 * NS_PER_SEC)
 #define RETRY_DELAY (1 * NS_PER_SEC)
 #define LISTEN_AGAIN (1 * NS_PER_SEC) /* for a port that is taken */
-#define DRAINING_MAX 4096 /* names in one acknowledgement */
+#define DRAINING_MAX 4096             /* names in one acknowledgement */
 
 struct old_table {
   struct old_table *next;

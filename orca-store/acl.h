@@ -11,9 +11,9 @@
 #include "common/bus/bus.h"
 #include "common/err.h"
 
-#define ACL_ROLES(X)       \
-  X(ACL_APISERVER, "apiserver") \
-  X(ACL_SCHEDULER, "scheduler") \
+#define ACL_ROLES(X)                                                                                                                                 \
+  X(ACL_APISERVER, "apiserver")                                                                                                                      \
+  X(ACL_SCHEDULER, "scheduler")                                                                                                                      \
   X(ACL_ADMIN, "admin")
 
 enum acl_role {

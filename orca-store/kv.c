@@ -140,7 +140,8 @@ static int open_env(struct kv *kv, struct err *err) {
   int rc = mdb_env_create(&kv->env);
   if (rc)
     return kv_mdb_error(rc, err, kv->dir);
-  if ((rc = mdb_env_set_mapsize(kv->env, kv->map_size)) || (rc = mdb_env_set_maxdbs(kv->env, KV_TABLE_COUNT)) || (rc = mdb_env_set_maxreaders(kv->env, 8)))
+  if ((rc = mdb_env_set_mapsize(kv->env, kv->map_size)) || (rc = mdb_env_set_maxdbs(kv->env, KV_TABLE_COUNT)) ||
+      (rc = mdb_env_set_maxreaders(kv->env, 8)))
     return kv_mdb_error(rc, err, kv->dir);
   kv->write_map = can_reserve(kv->dir);
   rc = mdb_env_open(kv->env, kv->dir, MDB_NOSYNC | MDB_NOTLS | (kv->write_map ? MDB_WRITEMAP : 0), 0600);
@@ -400,7 +401,8 @@ void kv_abort(struct kv *kv) {
   mdb_txn_abort(kv->batch);
   kv->batch = NULL;
   kv->batch_need = 0;
-  /* Ids that the batch had added or dropped: the table has the truth. A failure here shows again at the next batch, which looks up the same records. */
+  /* Ids that the batch had added or dropped: the table has the truth. A failure here shows again at the next batch, which looks up the same records.
+   */
   struct err ignored;
   if (kv->reader)
     kv_seen_load(kv, &ignored);

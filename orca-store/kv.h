@@ -21,18 +21,18 @@
 #include "common/err.h"
 #include "proto/store.pb-c.h"
 
-#define KV_FORMAT 1u                       /* of the records; a higher one is refused by name */
-#define KV_MAX_KEY ((size_t)480)           /* bytes: LMDB's 511 less what our tables put in front */
-#define KV_MAX_VALUE ((size_t)1536 << 10)  /* bytes */
-#define KV_MAX_OPS ((size_t)1000)          /* compares and operations of one branch of a txn, each */
-#define KV_MAX_TXN ((size_t)4 << 20)       /* bytes of one txn, packed */
-#define KV_MAX_EVENTS ((size_t)10000)      /* changes in one revision: it is told to watchers in one message */
-#define KV_MAX_CHANGES ((size_t)64 << 20)   /* bytes that one revision may put into history */
-#define KV_MAX_REPLY ((size_t)4 << 20)     /* bytes of one range's answer: beyond it `more` is set */
+#define KV_FORMAT 1u                      /* of the records; a higher one is refused by name */
+#define KV_MAX_KEY ((size_t)480)          /* bytes: LMDB's 511 less what our tables put in front */
+#define KV_MAX_VALUE ((size_t)1536 << 10) /* bytes */
+#define KV_MAX_OPS ((size_t)1000)         /* compares and operations of one branch of a txn, each */
+#define KV_MAX_TXN ((size_t)4 << 20)      /* bytes of one txn, packed */
+#define KV_MAX_EVENTS ((size_t)10000)     /* changes in one revision: it is told to watchers in one message */
+#define KV_MAX_CHANGES ((size_t)64 << 20) /* bytes that one revision may put into history */
+#define KV_MAX_REPLY ((size_t)4 << 20)    /* bytes of one range's answer: beyond it `more` is set */
 #define KV_MAX_LEASES ((size_t)100000)
 #define KV_MAX_TTL_MS (UINT64_C(24) * 3600 * 1000)
-#define KV_DEDUPE_COUNT 65536u             /* txn ids remembered, */
-#define KV_DEDUPE_BYTES ((uint64_t)32 << 20) /* the bytes of their answers, */
+#define KV_DEDUPE_COUNT 65536u                  /* txn ids remembered, */
+#define KV_DEDUPE_BYTES ((uint64_t)32 << 20)    /* the bytes of their answers, */
 #define KV_DEDUPE_MS (UINT64_C(10) * 60 * 1000) /* and how long, by the log's clock */
 
 struct kv;
@@ -54,9 +54,9 @@ struct kv_options {
 /* Opens or makes DIR/data.mdb. ERR_CORRUPT: discard and rebuild. ERR_UNSUPPORTED: from a newer version. */
 struct kv *kv_open(const char *dir, const struct kv_options *options, struct err *err);
 void kv_close(struct kv *kv);
-int kv_discard(const char *dir, struct err *err); /* removes the map's files; no kv may be open on them */
-int kv_sync(struct kv *kv, struct err *err);      /* before a mark of a clean stop */
-const struct kv_state *kv_state(const struct kv *kv); /* as of the last commit */
+int kv_discard(const char *dir, struct err *err);                   /* removes the map's files; no kv may be open on them */
+int kv_sync(struct kv *kv, struct err *err);                        /* before a mark of a clean stop */
+const struct kv_state *kv_state(const struct kv *kv);               /* as of the last commit */
 void kv_sizes(const struct kv *kv, uint64_t *size, uint64_t *used); /* bytes of the file in use by the map, and of those not free for reuse */
 /* ERR_NO_SPACE when what adds so many bytes by so many changes (of all that is proposed and not applied yet) should not even be proposed: once it is
  * committed it can only wait for room. */
@@ -72,10 +72,10 @@ int kv_check_range(const Store__RangeRequest *range, struct err *err);
 size_t kv_txn_weight(const Store__TxnRequest *txn); /* for kv_room(): its changes, 0 when it puts nothing */
 
 struct kv_result {
-  struct err err;      /* code ERR_NONE: applied. Otherwise the command was refused and nothing changed */
-  Store__Reply *reply; /* the caller frees; NULL when refused */
-  uint64_t revision;   /* of the store after it */
-  bool repeated;       /* a txn id that was seen before: the first answer */
+  struct err err;                                              /* code ERR_NONE: applied. Otherwise the command was refused and nothing changed */
+  Store__Reply *reply;                                         /* the caller frees; NULL when refused */
+  uint64_t revision;                                           /* of the store after it */
+  bool repeated;                                               /* a txn id that was seen before: the first answer */
   uint64_t lease_granted, lease_granted_ttl_ms, lease_revoked; /* for the clock's keeper; 0: none */
   bool compacted;
 };

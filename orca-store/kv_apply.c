@@ -24,7 +24,8 @@ static int check_key(const char *what, const ProtobufCBinaryData *key, const Pro
   if (key->len == 0)
     return err_set(err, ERR_INVALID, "%s: the key is missing", what);
   if (key->len > KV_MAX_KEY || (end && end->len > KV_MAX_KEY))
-    return err_set(err, ERR_TOO_LARGE, "%s: a key has at most %zu bytes, this one %zu", what, KV_MAX_KEY, key->len > KV_MAX_KEY ? key->len : end->len);
+    return err_set(err, ERR_TOO_LARGE, "%s: a key has at most %zu bytes, this one %zu", what, KV_MAX_KEY,
+                   key->len > KV_MAX_KEY ? key->len : end->len);
   return 0;
 }
 
@@ -131,7 +132,8 @@ size_t kv_txn_weight(const Store__TxnRequest *txn) {
 
 /* ---------------------------------------------------------------- single changes */
 
-static int put_table(struct kv *kv, enum kv_table table, const void *key, size_t key_len, const void *data, size_t len, unsigned flags, struct err *err) {
+static int put_table(struct kv *kv, enum kv_table table, const void *key, size_t key_len, const void *data, size_t len, unsigned flags,
+                     struct err *err) {
   MDB_val k = {key_len, (void *)(uintptr_t)key}, v = {len, (void *)(uintptr_t)data};
   int rc = mdb_put(kv->batch, kv->dbi[table], &k, &v, flags);
   return rc ? kv_mdb_error(rc, err, "writing") : 0;
@@ -380,7 +382,8 @@ static int check_branch(struct kv *kv, Store__Op *const *ops, size_t n, struct k
       const Store__RangeRequest *r = ops[i]->range;
       uint64_t revision = PB_GET(r, revision, 0);
       if (revision > kv->next.revision) {
-        err_set(&result->err, ERR_INVALID, "revision %llu is yet to come: the store is at %llu", (unsigned long long)revision, (unsigned long long)kv->next.revision);
+        err_set(&result->err, ERR_INVALID, "revision %llu is yet to come: the store is at %llu", (unsigned long long)revision,
+                (unsigned long long)kv->next.revision);
         return 1;
       }
       if (revision && revision < kv->next.compact_revision) {
@@ -698,7 +701,8 @@ static int apply_revoke(struct kv *kv, const Store__LeaseRevoke *r, struct kv_re
 static int apply_compact(struct kv *kv, const Store__Compact *c, struct kv_result *ret, struct err *err) {
   uint64_t revision = PB_GET(c, revision, 0);
   if (revision > kv->next.revision) {
-    err_set(&ret->err, ERR_INVALID, "revision %llu is yet to come: the store is at %llu", (unsigned long long)revision, (unsigned long long)kv->next.revision);
+    err_set(&ret->err, ERR_INVALID, "revision %llu is yet to come: the store is at %llu", (unsigned long long)revision,
+            (unsigned long long)kv->next.revision);
     return 0;
   }
   if (revision <= kv->next.compact_revision) {
@@ -741,7 +745,8 @@ int kv_apply(struct kv *kv, uint64_t index, uint64_t term, const uint8_t *entry,
     return err_set(err, ERR_INTERNAL, "entry %llu does not follow on %llu", (unsigned long long)index, (unsigned long long)kv->next.applied_index);
   if (len) {
     if (len < COMMAND_HEAD || entry[0] != COMMAND_FORMAT)
-      return err_set(err, ERR_UNSUPPORTED, "entry %llu is of format %u, this orca-store knows up to %u", (unsigned long long)index, len ? entry[0] : 0, COMMAND_FORMAT);
+      return err_set(err, ERR_UNSUPPORTED, "entry %llu is of format %u, this orca-store knows up to %u", (unsigned long long)index,
+                     len ? entry[0] : 0, COMMAND_FORMAT);
     uint64_t t;
     memcpy(&t, entry + 4, 8);
     t = le64toh(t);

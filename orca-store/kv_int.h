@@ -7,13 +7,13 @@
 #include "orca-store/kv.h"
 
 /* The tables. Numbers in keys are big-endian, so that byte order is number order; all else is little-endian. */
-#define KV_TABLES(X)                                                   \
-  X(KV_META, "meta")         /* "state" → struct kv_state, format */   \
-  X(KV_KEYS, "keys")         /* key → what it holds now */             \
-  X(KV_HISTORY, "history")   /* revision, number in it → one change */ \
-  X(KV_TXNS, "txns")         /* sequence → txn id and its answer */    \
-  X(KV_LEASES, "leases")     /* id → ttl */                            \
-  X(KV_BOUND, "lease-keys")  /* id, key → nothing */
+#define KV_TABLES(X)                                                                                                                                 \
+  X(KV_META, "meta")        /* "state" → struct kv_state, format */                                                                                \
+  X(KV_KEYS, "keys")        /* key → what it holds now */                                                                                          \
+  X(KV_HISTORY, "history")  /* revision, number in it → one change */                                                                              \
+  X(KV_TXNS, "txns")        /* sequence → txn id and its answer */                                                                                 \
+  X(KV_LEASES, "leases")    /* id → ttl */                                                                                                         \
+  X(KV_BOUND, "lease-keys") /* id, key → nothing */
 
 enum kv_table {
 #define X(id, name) id,
@@ -36,15 +36,15 @@ struct kv {
   uint64_t reserved; /* bytes of the file whose blocks are ours: a full disk must be an error here, not a SIGBUS in the map */
   uint64_t batch_need;
 
-  struct kv_state state;           /* committed */
-  struct kv_state next;            /* of the open batch */
-  uint64_t txn_first, txn_next;    /* sequence numbers in KV_TXNS */
+  struct kv_state state;        /* committed */
+  struct kv_state next;         /* of the open batch */
+  uint64_t txn_first, txn_next; /* sequence numbers in KV_TXNS */
   uint64_t txn_bytes;
   uint64_t next_txn_first, next_txn_next, next_txn_bytes;
 
   MDB_txn *batch;
-  MDB_txn *reader; /* reset between uses */
-  uint32_t sub;    /* next number within the revision being written */
+  MDB_txn *reader;          /* reset between uses */
+  uint32_t sub;             /* next number within the revision being written */
   struct buf record, event; /* scratch */
 
   struct kv_seen *seen; /* txn id → sequence, rebuilt at open */
@@ -77,7 +77,8 @@ int kv_corrupt(struct err *err, enum kv_table table, const MDB_val *key);
 
 /* Reads within a transaction of either kind. */
 int kv_get_record(struct kv *kv, MDB_txn *txn, const struct kv_slice *key, struct kv_record *ret, struct err *err); /* 1 found, 0 not, -1 */
-Store__RangeReply *kv_range_in(struct kv *kv, MDB_txn *txn, const struct kv_state *state, const Store__RangeRequest *range, size_t *budget, struct err *err);
+Store__RangeReply *kv_range_in(struct kv *kv, MDB_txn *txn, const struct kv_state *state, const Store__RangeRequest *range, size_t *budget,
+                               struct err *err);
 MDB_txn *kv_read(struct kv *kv, struct err *err); /* the reader, renewed; kv_read_end() soon after */
 void kv_read_end(struct kv *kv);
 const char *kv_table_name(enum kv_table table);

@@ -144,7 +144,8 @@ static int by_key_then_order(const void *a, const void *b) {
   return c ? c : (x->order > y->order) - (x->order < y->order);
 }
 
-static int gather_undo(struct kv *kv, MDB_txn *txn, const struct kv_bounds *bounds, uint64_t revision, struct undo **ret, size_t *ret_n, struct err *err) {
+static int gather_undo(struct kv *kv, MDB_txn *txn, const struct kv_bounds *bounds, uint64_t revision, struct undo **ret, size_t *ret_n,
+                       struct err *err) {
   MDB_cursor *c;
   int rc = mdb_cursor_open(txn, kv->dbi[KV_HISTORY], &c);
   if (rc)
@@ -196,7 +197,8 @@ static int gather_undo(struct kv *kv, MDB_txn *txn, const struct kv_bounds *boun
 }
 
 /* Merges what is there now with what is to be undone; both in key order. */
-static int walk(struct kv *kv, MDB_txn *txn, const struct kv_bounds *bounds, const struct undo *undo, size_t n_undo, struct reading *r, struct err *err) {
+static int walk(struct kv *kv, MDB_txn *txn, const struct kv_bounds *bounds, const struct undo *undo, size_t n_undo, struct reading *r,
+                struct err *err) {
   MDB_cursor *c;
   int rc = mdb_cursor_open(txn, kv->dbi[KV_KEYS], &c);
   if (rc)
@@ -236,16 +238,19 @@ static int walk(struct kv *kv, MDB_txn *txn, const struct kv_bounds *bounds, con
   return result;
 }
 
-Store__RangeReply *kv_range_in(struct kv *kv, MDB_txn *txn, const struct kv_state *state, const Store__RangeRequest *q, size_t *budget, struct err *err) {
+Store__RangeReply *kv_range_in(struct kv *kv, MDB_txn *txn, const struct kv_state *state, const Store__RangeRequest *q, size_t *budget,
+                               struct err *err) {
   uint64_t revision = PB_GET(q, revision, 0);
   if (kv_check_range(q, err) < 0)
     return NULL;
   if (revision > state->revision) {
-    err_set(err, ERR_INVALID, "revision %llu is yet to come: the store is at %llu", (unsigned long long)revision, (unsigned long long)state->revision);
+    err_set(err, ERR_INVALID, "revision %llu is yet to come: the store is at %llu", (unsigned long long)revision,
+            (unsigned long long)state->revision);
     return NULL;
   }
   if (revision && revision < state->compact_revision) {
-    err_set(err, ERR_COMPACTED, "revision %llu was compacted: history begins at %llu", (unsigned long long)revision, (unsigned long long)state->compact_revision);
+    err_set(err, ERR_COMPACTED, "revision %llu was compacted: history begins at %llu", (unsigned long long)revision,
+            (unsigned long long)state->compact_revision);
     return NULL;
   }
   struct kv_bounds bounds = kv_bounds(&q->key, &q->range_end);
@@ -287,7 +292,8 @@ Store__RangeReply *kv_range(struct kv *kv, const Store__RangeRequest *range, str
 int kv_history(struct kv *kv, uint64_t from, uint64_t to, size_t most, kv_history_fn *fn, void *arg, uint64_t *ret_next, struct err *err) {
   *ret_next = from;
   if (from < kv->state.compact_revision)
-    return err_set(err, ERR_COMPACTED, "revision %llu was compacted: history begins at %llu", (unsigned long long)from, (unsigned long long)kv->state.compact_revision);
+    return err_set(err, ERR_COMPACTED, "revision %llu was compacted: history begins at %llu", (unsigned long long)from,
+                   (unsigned long long)kv->state.compact_revision);
   if (to > kv->state.revision)
     to = kv->state.revision;
   if (from > to)

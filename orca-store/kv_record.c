@@ -85,7 +85,8 @@ void kv_history_key(uint8_t out[12], uint64_t revision, uint32_t sub) {
 }
 
 /* crc, flags, key length, value length, create, version, lease, key, value, then of the previous record: create, mod, version, lease, value.
- * Both values are here, so that history is cut by dropping its head, and a state of the past is the present with the first changes after it undone. */
+ * Both values are here, so that history is cut by dropping its head, and a state of the past is the present with the first changes after it undone.
+ */
 enum { EVENT_DELETED = 1, EVENT_PREV = 2 };
 
 int kv_event_encode(struct buf *to, uint64_t revision, uint32_t sub, const struct kv_event *e) {
@@ -133,8 +134,11 @@ bool kv_event_decode(const MDB_val *k, const MDB_val *v, uint64_t *revision, uin
     return p == end;
   if (end - p < 32)
     return false;
-  ret->prev = (struct kv_record){
-      .create_revision = get_u64(p), .mod_revision = get_u64(p + 8), .version = get_u64(p + 16), .lease = get_u64(p + 24), .value = {p + 32, (size_t)(end - p) - 32}};
+  ret->prev = (struct kv_record){.create_revision = get_u64(p),
+                                 .mod_revision = get_u64(p + 8),
+                                 .version = get_u64(p + 16),
+                                 .lease = get_u64(p + 24),
+                                 .value = {p + 32, (size_t)(end - p) - 32}};
   return true;
 }
 

@@ -91,7 +91,8 @@ static int run(struct app *app, struct bus **bus, struct err *err) {
     return err_set(err, ERR_INVALID, "state_dir or address is too long");
   if (acl_load(&app->acl, c->key_dir, err) < 0)
     return -1;
-  struct store_options options = {.loop = app->d.loop, .dir = dir, .cluster_id = c->cluster_id, .node = c->name, .address = c->address, .ops = &ops, .arg = app};
+  struct store_options options = {
+      .loop = app->d.loop, .dir = dir, .cluster_id = c->cluster_id, .node = c->name, .address = c->address, .ops = &ops, .arg = app};
   if (mkdir(c->state_dir, 0700) < 0 && errno != EEXIST)
     return err_errno(err, errno, "%s", c->state_dir);
   if (watch_for_faults(dir, err) < 0 || !(app->store = store_open(&options, err)))

@@ -90,7 +90,7 @@ struct store {
 
   struct loop_hook hook;
   struct loop_timer tick, lease_timer, space_timer, history_timer;
-  struct proposals fresh, waiting; /* not yet in the log; in it, by index */
+  struct proposals fresh, waiting;      /* not yet in the log; in it, by index */
   size_t pending_bytes, pending_weight; /* of those that add something */
   struct reader *readers, **readers_last;
   struct read_round *rounds, **rounds_last;
@@ -116,7 +116,9 @@ struct store {
   uint64_t snapshot_bytes_at;               /* bytes proposed since */
   int64_t snapshot_not_before;
 
-  struct { uint64_t revision; } samples[HISTORY_SAMPLES];
+  struct {
+    uint64_t revision;
+  } samples[HISTORY_SAMPLES];
   size_t n_samples;
   bool compacting;
 };
@@ -893,7 +895,8 @@ static void snapshot_made(struct store *s) {
   s->snapshot_before = s->snapshot_index;
   s->snapshot_index = s->job.meta.raft.index;
   char text[96];
-  snprintf(text, sizeof text, "entry %" PRIu64 ", revision %" PRIu64 ", %" PRIu64 " bytes", s->snapshot_index, s->job.meta.revision, s->job.meta.size);
+  snprintf(text, sizeof text, "entry %" PRIu64 ", revision %" PRIu64 ", %" PRIu64 " bytes", s->snapshot_index, s->job.meta.revision,
+           s->job.meta.size);
   s->ops->note(s->arg, "snapshot made", text);
   if (s->snapshot_before && dlog_cut(s->log, s->snapshot_before, &err) < 0) {
     if (err.code != ERR_NO_SPACE) {
@@ -1011,8 +1014,9 @@ static int rebuild(struct store *s, const struct dlog_found *found, const char *
     return -1;
   uint64_t base = have > 0 ? meta.raft.index : 0;
   if (found->first > base + 1)
-    return err_set(err, ERR_CORRUPT, "the log in %s begins at entry %" PRIu64 ", the newest whole snapshot ends at %" PRIu64 ": what is between them is lost", s->log_dir,
-                   found->first, base);
+    return err_set(err, ERR_CORRUPT,
+                   "the log in %s begins at entry %" PRIu64 ", the newest whole snapshot ends at %" PRIu64 ": what is between them is lost",
+                   s->log_dir, found->first, base);
   if (kv_discard(s->kv_dir, err) < 0)
     return -1;
   if (have > 0) {
@@ -1069,7 +1073,8 @@ static int open_state(struct store *s, const struct dlog_found *found, struct er
     return -1;
   uint64_t last = found->last >= found->first ? found->last : found->base_index, applied = kv_state(s->kv)->applied_index;
   if (applied > last)
-    return err_set(err, ERR_CORRUPT, "the log in %s ends at entry %" PRIu64 ", but entries up to %" PRIu64 " had been applied: its end is lost", s->log_dir, last, applied);
+    return err_set(err, ERR_CORRUPT, "the log in %s ends at entry %" PRIu64 ", but entries up to %" PRIu64 " had been applied: its end is lost",
+                   s->log_dir, last, applied);
   return 0;
 }
 
@@ -1084,7 +1089,8 @@ static int open_raft(struct store *s, const struct dlog_found *found, const char
     return -1;
   options.snapshot.members = (struct raft_members){.n = 1, .m = {{.id = FOUNDER, .voter = true}}};
   snprintf(options.snapshot.members.m[0].address, RAFT_ADDRESS_MAX, "%s", address);
-  /* One that is ahead of the map is of no use: the log behind the map's own entry is needed. The map is at or behind it only after it was rebuilt from an older one. */
+  /* One that is ahead of the map is of no use: the log behind the map's own entry is needed. The map is at or behind it only after it was rebuilt
+   * from an older one. */
   if (have > 0 && meta.raft.index <= options.applied) {
     options.snapshot = meta.raft;
     s->snapshot_index = meta.raft.index;

@@ -30,12 +30,12 @@ struct watching {
   struct store_rpc *rpc;
   struct bus_call *call;
   struct watcher *watcher;
-  bool greet;   /* a progress item is due once it has caught up */
+  bool greet; /* a progress item is due once it has caught up */
   bool ended;
   bool too_large; /* the revision it is to be told next */
-  bool waits;   /* for credit */
+  bool waits;     /* for credit */
   int64_t waits_since;
-  bool queued;  /* in the list of those that lag and may go on */
+  bool queued; /* in the list of those that lag and may go on */
   struct watching *next;
 };
 
@@ -482,7 +482,8 @@ static void check_stalled(void *arg, struct watcher *watcher) {
     return;
   }
   struct err err;
-  err_set(&err, ERR_BUSY, "the watch took nothing for %d s and was cut: resume from revision %" PRIu64, (int)(STALLED_NS / NS_PER_SEC), watch_next(watcher));
+  err_set(&err, ERR_BUSY, "the watch took nothing for %d s and was cut: resume from revision %" PRIu64, (int)(STALLED_NS / NS_PER_SEC),
+          watch_next(watcher));
   watching_fail(w, &err);
 }
 
@@ -764,7 +765,8 @@ static bool allow(void *arg, const char *public_key, char who[64], uint64_t *tag
   return true;
 }
 
-struct store_rpc *store_rpc_new(struct loop *loop, struct bus *bus, struct store *store, const struct acl *acl, const char *endpoint, struct err *err) {
+struct store_rpc *store_rpc_new(struct loop *loop, struct bus *bus, struct store *store, const struct acl *acl, const char *endpoint,
+                                struct err *err) {
   static const struct bus_conn_ops ops = {.call = on_call};
   struct store_rpc *rpc = calloc(1, sizeof *rpc);
   if (!rpc || !(rpc->watches = watch_set_new(send_watch))) {

@@ -10,7 +10,8 @@
 struct store_rpc;
 
 /* acl is borrowed; after it was changed: store_rpc_recheck(). */
-struct store_rpc *store_rpc_new(struct loop *loop, struct bus *bus, struct store *store, const struct acl *acl, const char *endpoint, struct err *err);
+struct store_rpc *store_rpc_new(struct loop *loop, struct bus *bus, struct store *store, const struct acl *acl, const char *endpoint,
+                                struct err *err);
 void store_rpc_free(struct store_rpc *rpc);
 void store_rpc_recheck(struct store_rpc *rpc);
 /* From store_ops.changed. */

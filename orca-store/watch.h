@@ -1,4 +1,5 @@
-/* Who watches what, and how far each has been told: the core of watches. Every watcher is told each revision that touches its ranges once, in order, whole.
+/* Who watches what, and how far each has been told: the core of watches. Every watcher is told each revision that touches its ranges once, in order,
+ * whole.
  *
  * A watcher is live (told at once by watch_publish) or lagging: it had no room, or started in the past. A lagging one is told nothing until
  * watch_catch_up() has led it through history to the present; what it lags behind is in the history of the map, never in memory here.

@@ -109,8 +109,7 @@ static int confirm_prune(struct ctl *ctl, const json_t *body, const struct spec_
   const json_t *removed = json_object_get(plan, "removed");
   struct buf question = BUF_INIT((size_t)1 << 20);
   buf_add_str(&question, "Remove ");
-  json_array_foreach(removed, i, one)
-    buf_printf(&question, "%s%s", i ? ", " : "", json_is_string(one) ? json_string_value(one) : "?");
+  json_array_foreach(removed, i, one) buf_printf(&question, "%s%s", i ? ", " : "", json_is_string(one) ? json_string_value(one) : "?");
   buf_add_str(&question, "?");
   int rc = json_array_size(removed) ? ctl_confirm(ctl, buf_str(&question)) : CTL_OK;
   buf_free(&question);

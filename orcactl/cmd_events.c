@@ -33,7 +33,8 @@ static void print_event(struct ctl *ctl, const json_t *e) {
   else
     snprintf(subject, sizeof subject, "%s", api_str(e, "node"));
   struct buf line = BUF_INIT((size_t)1 << 20);
-  char *kind = text_cleaned(api_str(e, "kind")), *about = text_cleaned(subject), *said = text_cleaned(message), *by = text_cleaned(api_str(e, "actor"));
+  char *kind = text_cleaned(api_str(e, "kind")), *about = text_cleaned(subject), *said = text_cleaned(message),
+       *by = text_cleaned(api_str(e, "actor"));
   if (kind && about && said && by) {
     buf_printf(&line, "%s  %-20s  %-20s  %s", when, kind, about, said);
     if (*by)
@@ -89,8 +90,7 @@ int cmd_events(struct ctl *ctl) {
   size_t i;
   if (api_call(ctl, "GET", path, NULL, &reply, &err) < 0)
     return ctl_fail(ctl, &err);
-  json_array_foreach(json_object_get(reply, "events"), i, one)
-    print_event(ctl, one);
+  json_array_foreach(json_object_get(reply, "events"), i, one) print_event(ctl, one);
   n = snprintf(path, sizeof path, "/api/v1/events?since=%lld&follow=true", api_int(reply, "revision"));
   json_decref(reply);
   if (!follows)

@@ -47,8 +47,7 @@ static void show(struct ctl *ctl, const json_t *reply) {
   if (json_array_size(instances)) {
     struct table t = {0};
     view_instance_columns(&t, ctl->output == CTL_WIDE);
-    json_array_foreach(instances, i, one)
-      view_instance_row(&t, one, ctl->output == CTL_WIDE);
+    json_array_foreach(instances, i, one) view_instance_row(&t, one, ctl->output == CTL_WIDE);
     putchar('\n');
     view_print(ctl, &t);
     table_free(&t);

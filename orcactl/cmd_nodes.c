@@ -69,8 +69,7 @@ int cmd_nodes(struct ctl *ctl) {
     table_column(&t, "ARCH", false);
   }
   table_column(&t, "REASON", false);
-  json_array_foreach(json_object_get(reply, "nodes"), i, one)
-    row(&t, one, wide);
+  json_array_foreach(json_object_get(reply, "nodes"), i, one) row(&t, one, wide);
   struct buf out = BUF_INIT((size_t)16 << 20);
   table_print(&t, ctl->width, ctl->color, &out);
   fputs(buf_str(&out), stdout);

@@ -55,8 +55,7 @@ int cmd_ps(struct ctl *ctl) {
   } else {
     struct table t = {0};
     view_instance_columns(&t, ctl->output == CTL_WIDE);
-    json_array_foreach(all, i, one)
-      view_instance_row(&t, one, ctl->output == CTL_WIDE);
+    json_array_foreach(all, i, one) view_instance_row(&t, one, ctl->output == CTL_WIDE);
     view_print(ctl, &t);
     table_free(&t);
   }

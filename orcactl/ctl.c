@@ -26,8 +26,8 @@ static const struct ctl_option globals[] = {
 
 static void print_option(const struct ctl_option *o) {
   char left[64];
-  snprintf(left, sizeof left, "%c%c%s--%s%s%s", o->letter ? '-' : ' ', o->letter ? o->letter : ' ', o->letter ? ", " : "  ", o->name, o->value ? " " : "",
-           o->value ? o->value : "");
+  snprintf(left, sizeof left, "%c%c%s--%s%s%s", o->letter ? '-' : ' ', o->letter ? o->letter : ' ', o->letter ? ", " : "  ", o->name,
+           o->value ? " " : "", o->value ? o->value : "");
   printf("  %-26s %s\n", left, o->help);
 }
 

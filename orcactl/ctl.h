@@ -21,8 +21,8 @@ enum ctl_output { CTL_TABLE, CTL_WIDE, CTL_JSON };
 struct ctl;
 
 struct ctl_option {
-  const char *name; /* "watch" */
-  char letter;      /* 0: none */
+  const char *name;  /* "watch" */
+  char letter;       /* 0: none */
   const char *value; /* "SECONDS"; NULL: a flag */
   const char *help;
 };
@@ -46,7 +46,7 @@ struct ctl {
   bool yes;
   bool tty, live, color; /* of stdout; live: the cursor can be moved */
   bool complain_color;
-  unsigned width;   /* of the terminal; 0: not one, nothing is cut */
+  unsigned width; /* of the terminal; 0: not one, nothing is cut */
   struct context context;
   bool has_context, unreachable;
   json_t *details; /* of the last refused request: [{"path", "message"}] */

@@ -76,7 +76,8 @@ void infra_name_faults(const struct spec_set *set, json_t *details) {
     unsigned long n = strtoul(path + 9, &end, 10);
     if (*end != ']' || n >= set->service_count)
       continue;
-    json_t *named = json_sprintf("%s/%s%s%s", PB_STR(set->services[n]->project), PB_STR(set->services[n]->name), end[1] == '.' ? ": " : "", end[1] == '.' ? end + 2 : end + 1);
+    json_t *named = json_sprintf("%s/%s%s%s", PB_STR(set->services[n]->project), PB_STR(set->services[n]->name), end[1] == '.' ? ": " : "",
+                                 end[1] == '.' ? end + 2 : end + 1);
     json_object_set_new(one, "path", named);
   }
 }

@@ -78,8 +78,8 @@ static int plan_paths(struct plan *plan, const char *root, struct err *err) {
     return err_errno(err, errno, "%s", root);
   if (strpbrk(absolute, "\"\\\n"))
     return err_set(err, ERR_INVALID, "a folder whose name has quotes, backslashes or line ends can't be used: %s", absolute);
-  return join(plan->node_toml, absolute, "node.toml", err) || join(plan->key_dir, absolute, "keys", err) || join(plan->state_dir, absolute, "state", err) ||
-                 join(plan->run_dir, absolute, "run", err)
+  return join(plan->node_toml, absolute, "node.toml", err) || join(plan->key_dir, absolute, "keys", err) ||
+                 join(plan->state_dir, absolute, "state", err) || join(plan->run_dir, absolute, "run", err)
              ? -1
              : 0;
 }
@@ -102,7 +102,8 @@ static int plan_identity(struct plan *plan, const struct init_options *o, struct
     return err_set(err, ERR_INVALID, "not a context name: %s", plan->context);
   struct sockaddr_un un;
   if (strlen(plan->run_dir) + sizeof "/agent.sock" > sizeof un.sun_path)
-    return err_set(err, ERR_INVALID, "%s: too long for the sockets in it (%zu characters at most)", plan->run_dir, sizeof un.sun_path - sizeof "/agent.sock");
+    return err_set(err, ERR_INVALID, "%s: too long for the sockets in it (%zu characters at most)", plan->run_dir,
+                   sizeof un.sun_path - sizeof "/agent.sock");
   return crypto_random_id(plan->cluster_id, sizeof plan->cluster_id - 1, err);
 }
 
@@ -136,8 +137,8 @@ static int plan_ports(struct plan *plan, const struct init_options *o, struct er
     uint32_t port = first;
     while (port <= UINT16_MAX && (port_planned(plan, i, (uint16_t)port) || !port_free(plan->address, (uint16_t)port))) {
       if (!o->free_ports)
-        return err_set(err, ERR_CONFLICT, "port %" PRIu32 " (%s) is taken on %s: stop what listens there, or name another under [ports]", port, port_names[i],
-                       plan->address);
+        return err_set(err, ERR_CONFLICT, "port %" PRIu32 " (%s) is taken on %s: stop what listens there, or name another under [ports]", port,
+                       port_names[i], plan->address);
       port = port < 1024 ? port + 8000 : port + 10;
     }
     if (port > UINT16_MAX)
@@ -209,8 +210,9 @@ static X509 *sign_ca(EVP_PKEY *key, const char *cluster_id) {
             X509_time_adj_ex(X509_getm_notAfter(cert), CA_DAYS, 0, NULL) &&
             X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_UTF8, (const unsigned char *)common_name, -1, -1, 0) == 1 &&
             X509_set_issuer_name(cert, name) == 1 && X509_set_pubkey(cert, key) == 1 &&
-            add_extension(cert, NID_basic_constraints, "critical,CA:TRUE,pathlen:0") && add_extension(cert, NID_key_usage, "critical,keyCertSign,cRLSign") &&
-            add_extension(cert, NID_subject_key_identifier, "hash") && X509_sign(cert, key, EVP_sha256()) > 0;
+            add_extension(cert, NID_basic_constraints, "critical,CA:TRUE,pathlen:0") &&
+            add_extension(cert, NID_key_usage, "critical,keyCertSign,cRLSign") && add_extension(cert, NID_subject_key_identifier, "hash") &&
+            X509_sign(cert, key, EVP_sha256()) > 0;
   if (!ok) {
     X509_free(cert);
     return NULL;
@@ -239,7 +241,8 @@ static int make_ca(const struct plan *plan, struct err *err) {
   X509 *cert = key ? sign_ca(key, plan->cluster_id) : NULL;
   BIO *key_pem = BIO_new(BIO_s_mem()), *cert_pem = BIO_new(BIO_s_mem());
   int rc;
-  if (!cert || !key_pem || !cert_pem || PEM_write_bio_PKCS8PrivateKey(key_pem, key, NULL, NULL, 0, NULL, NULL) != 1 || PEM_write_bio_X509(cert_pem, cert) != 1)
+  if (!cert || !key_pem || !cert_pem || PEM_write_bio_PKCS8PrivateKey(key_pem, key, NULL, NULL, 0, NULL, NULL) != 1 ||
+      PEM_write_bio_X509(cert_pem, cert) != 1)
     rc = err_set(err, ERR_INTERNAL, "the cluster's CA could not be made");
   else
     rc = save_pem(key_pem, key_path, 0400, err) < 0 || save_pem(cert_pem, cert_path, 0444, err) < 0 ? -1 : 0;
@@ -255,7 +258,8 @@ static int make_first_token(const struct plan *plan, bool use, struct err *err) 
   struct context context = {0};
   snprintf(context.name, sizeof context.name, "%s", plan->context);
   /* As the apiserver listens: on loopback, and on the node's own address when that is a loopback one. */
-  snprintf(context.url, sizeof context.url, "http://%s:%u", strncmp(plan->address, "127.", 4) == 0 ? plan->address : "127.0.0.1", plan->ports[PORT_API]);
+  snprintf(context.url, sizeof context.url, "http://%s:%u", strncmp(plan->address, "127.", 4) == 0 ? plan->address : "127.0.0.1",
+           plan->ports[PORT_API]);
   char letters[TOKEN_LETTERS + 1], path[PATH_MAX], hex[65];
   uint8_t hash[32];
   if (crypto_random_id(letters, TOKEN_LETTERS, err) < 0 || join(path, plan->key_dir, "first-token", err) < 0)
@@ -289,8 +293,8 @@ static int write_node_toml(const struct plan *plan, struct err *err) {
              "[cluster]\nid = \"%s\"\n",
              plan->name, plan->address, plan->state_dir, plan->run_dir, plan->key_dir, plan->docker, plan->cluster_id);
   /* Z85 has no quote and no backslash: its text stands in a literal string as it is. */
-  buf_printf(&text, "masters = [{ name = \"%s\", address = \"%s\", key = '%s', store_key = '%s' }]\n\n[ports]\n", plan->name, plan->address, gateway_key,
-             store_key);
+  buf_printf(&text, "masters = [{ name = \"%s\", address = \"%s\", key = '%s', store_key = '%s' }]\n\n[ports]\n", plan->name, plan->address,
+             gateway_key, store_key);
   for (unsigned i = 0; i < PORT_COUNT; i++)
     buf_printf(&text, "%s = %u\n", port_names[i], plan->ports[i]);
   int rc = buf_failed(&text) ? err_set(err, ERR_MEMORY, "no memory") : files_write(plan->node_toml, text.data, text.len, 0644, err);

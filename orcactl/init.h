@@ -12,13 +12,13 @@
 #include "common/err.h"
 
 struct init_options {
-  const char *name;    /* NULL: the host name */
-  const char *address; /* NULL: 127.0.0.1 */
-  const char *root;    /* everything in this folder; NULL: /etc/orca, /var/lib/orca, /run/orca */
-  const char *docker;  /* NULL: /run/docker.sock */
-  const char *context; /* NULL: "default" */
-  bool use;            /* make it the current context */
-  bool free_ports;     /* a taken port gives way to a free one; else it is an error */
+  const char *name;               /* NULL: the host name */
+  const char *address;            /* NULL: 127.0.0.1 */
+  const char *root;               /* everything in this folder; NULL: /etc/orca, /var/lib/orca, /run/orca */
+  const char *docker;             /* NULL: /run/docker.sock */
+  const char *context;            /* NULL: "default" */
+  bool use;                       /* make it the current context */
+  bool free_ports;                /* a taken port gives way to a free one; else it is an error */
   uint16_t http_port, https_port; /* 0: 80, 443 */
 };
 /* Fills node_toml with the path written (PATH_MAX bytes). ERR_CONFLICT: this node is a master already. */

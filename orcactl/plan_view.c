@@ -54,8 +54,7 @@ static void print_change(const struct ctl *ctl, const json_t *c) {
 void plan_print(struct ctl *ctl, const json_t *plan) {
   size_t i, changes = json_array_size(json_object_get(plan, "deployed")), removed = json_array_size(json_object_get(plan, "removed"));
   json_t *c;
-  json_array_foreach(json_object_get(plan, "changes"), i, c)
-    print_change(ctl, c);
+  json_array_foreach(json_object_get(plan, "changes"), i, c) print_change(ctl, c);
   bool cluster = json_is_true(json_object_get(plan, "cluster_changed"));
   if (cluster)
     printf("~ cluster.toml\n");

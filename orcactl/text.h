@@ -11,14 +11,14 @@
 void text_init(void); /* the character widths of UTF-8, whatever the user's locale */
 /* Appends s without control characters, escape sequences and marks of direction; a line break becomes a space, what is not UTF-8 becomes U+FFFD. */
 void text_clean(const char *s, struct buf *to);
-char *text_cleaned(const char *s);       /* the same as a new string; NULL: no memory */
+char *text_cleaned(const char *s);                    /* the same as a new string; NULL: no memory */
 void text_clean_lines(const char *s, struct buf *to); /* keeps line breaks and tabs */
-unsigned text_width(const char *s);      /* columns of clean text */
+unsigned text_width(const char *s);                   /* columns of clean text */
 /* Appends at most `columns` columns of clean text; where something was cut, the last one is "…". */
 void text_cut(const char *s, unsigned columns, struct buf *to);
 
-void text_bytes(uint64_t bytes, char out[16]);           /* "1.5Gi" */
-void text_age(int64_t seconds, char out[16]);            /* "3h" */
-int64_t text_time(const char *rfc3339);                  /* Unix seconds; -1: not one */
+void text_bytes(uint64_t bytes, char out[16]); /* "1.5Gi" */
+void text_age(int64_t seconds, char out[16]);  /* "3h" */
+int64_t text_time(const char *rfc3339);        /* Unix seconds; -1: not one */
 
 #endif

@@ -13,8 +13,9 @@ enum table_color view_status_color(const char *s) {
     const char *status;
     enum table_color color;
   } colors[] = {
-      {"running", TABLE_GREEN}, {"complete", TABLE_GREEN}, {"ready", TABLE_GREEN},       {"stopped", TABLE_DIM},     {"exited", TABLE_DIM},      {"failed", TABLE_RED},
-      {"crashing", TABLE_RED},  {"backoff", TABLE_RED},    {"rolled_back", TABLE_RED}, {"degraded", TABLE_RED}, {"timeout", TABLE_RED}, {"removed", TABLE_RED},
+      {"running", TABLE_GREEN},   {"complete", TABLE_GREEN}, {"ready", TABLE_GREEN},  {"stopped", TABLE_DIM},
+      {"exited", TABLE_DIM},      {"failed", TABLE_RED},     {"crashing", TABLE_RED}, {"backoff", TABLE_RED},
+      {"rolled_back", TABLE_RED}, {"degraded", TABLE_RED},   {"timeout", TABLE_RED},  {"removed", TABLE_RED},
   };
   for (size_t i = 0; i < sizeof colors / sizeof *colors; i++)
     if (strcmp(colors[i].status, s) == 0)
@@ -29,8 +30,7 @@ bool view_status_is_bad(const char *s) {
 void view_join(const json_t *strings, struct buf *to) {
   size_t i;
   json_t *one;
-  json_array_foreach(strings, i, one)
-    buf_printf(to, "%s%s", i ? "," : "", json_is_string(one) ? json_string_value(one) : "");
+  json_array_foreach(strings, i, one) buf_printf(to, "%s%s", i ? "," : "", json_is_string(one) ? json_string_value(one) : "");
 }
 
 void view_age(const char *rfc3339, char out[16]) {
@@ -96,7 +96,8 @@ void view_instance_row(struct table *t, const json_t *in, bool wide) {
     else
       table_cell(t, TABLE_PLAIN, "-");
   }
-  table_cellf(t, TABLE_PLAIN, "%s%s%s", api_str(in, "reason"), *api_str(in, "reason") && *api_str(in, "progress") ? ": " : "", api_str(in, "progress"));
+  table_cellf(t, TABLE_PLAIN, "%s%s%s", api_str(in, "reason"), *api_str(in, "reason") && *api_str(in, "progress") ? ": " : "",
+              api_str(in, "progress"));
 }
 
 /* ---- services ---- */
@@ -168,8 +169,7 @@ void view_status(const struct ctl *ctl, const json_t *services, struct buf *to) 
   buf_add_byte(to, '\n');
   struct table t = {0};
   columns(&t, ctl->output == CTL_WIDE);
-  json_array_foreach(services, i, s)
-    row(&t, s, ctl->output == CTL_WIDE);
+  json_array_foreach(services, i, s) row(&t, s, ctl->output == CTL_WIDE);
   table_print(&t, ctl->width, ctl->color, to);
   table_free(&t);
   bool first = true;

@@ -155,8 +155,14 @@ int bus_socket_common(struct bus_socket *s, struct err *err) {
   static const struct {
     int option, value;
   } options[] = {
-      {ZMQ_LINGER, 0},         {ZMQ_SNDHWM, 32},           {ZMQ_RCVHWM, 32},         {ZMQ_HANDSHAKE_IVL, 5000},
-      {ZMQ_TCP_KEEPALIVE, 1},  {ZMQ_TCP_KEEPALIVE_IDLE, 30}, {ZMQ_TCP_KEEPALIVE_INTVL, 10}, {ZMQ_TCP_KEEPALIVE_CNT, 3},
+      {ZMQ_LINGER, 0},
+      {ZMQ_SNDHWM, 32},
+      {ZMQ_RCVHWM, 32},
+      {ZMQ_HANDSHAKE_IVL, 5000},
+      {ZMQ_TCP_KEEPALIVE, 1},
+      {ZMQ_TCP_KEEPALIVE_IDLE, 30},
+      {ZMQ_TCP_KEEPALIVE_INTVL, 10},
+      {ZMQ_TCP_KEEPALIVE_CNT, 3},
   };
   for (size_t i = 0; i < sizeof options / sizeof *options; i++)
     if (bus_socket_set(s, options[i].option, options[i].value, err) < 0)

@@ -29,10 +29,10 @@
 #include "common/err.h"
 #include "common/loop.h"
 
-#define BUS_MAX_MESSAGE ((size_t)8 << 20)  /* bytes of one body */
-#define BUS_MAX_QUEUED ((size_t)64 << 20)  /* bytes that wait for one peer */
-#define BUS_STREAM_CREDIT 64u              /* items in flight unless the caller says otherwise */
-#define BUS_KEY_LEN 40                     /* Z85 text of a CURVE key, without NUL */
+#define BUS_MAX_MESSAGE ((size_t)8 << 20) /* bytes of one body */
+#define BUS_MAX_QUEUED ((size_t)64 << 20) /* bytes that wait for one peer */
+#define BUS_STREAM_CREDIT 64u             /* items in flight unless the caller says otherwise */
+#define BUS_KEY_LEN 40                    /* Z85 text of a CURVE key, without NUL */
 
 struct bus;
 struct bus_conn;
@@ -79,7 +79,8 @@ typedef bool bus_allow_fn(void *arg, const char *public_key, char who[64], uint6
 
 struct bus_listener;
 /* endpoint: "tcp://127.0.0.1:6881", "ipc:///run/orca/agent.sock" (made 0600). Port 0 picks one: see bus_listener_endpoint(). */
-struct bus_listener *bus_listen(struct bus *bus, const char *endpoint, bus_allow_fn *allow, const struct bus_conn_ops *ops, void *arg, struct err *err);
+struct bus_listener *bus_listen(struct bus *bus, const char *endpoint, bus_allow_fn *allow, const struct bus_conn_ops *ops, void *arg,
+                                struct err *err);
 const char *bus_listener_endpoint(const struct bus_listener *listener);
 void bus_listener_recheck(struct bus_listener *listener);
 void bus_listener_free(struct bus_listener *listener);
@@ -89,11 +90,12 @@ struct bus_address {
   const char *server_key; /* Z85; copied */
 };
 /* Starts connecting to the first address; returns at once. -1-style NULL only for unusable arguments. */
-struct bus_conn *bus_connect(struct bus *bus, const struct bus_address *addresses, size_t count, const struct bus_conn_ops *ops, void *arg, struct err *err);
+struct bus_conn *bus_connect(struct bus *bus, const struct bus_address *addresses, size_t count, const struct bus_conn_ops *ops, void *arg,
+                             struct err *err);
 void bus_conn_free(struct bus_conn *conn); /* of bus_connect(); fails its calls with ERR_CANCELLED */
 /* The owner has refused what the peer said as malformed or not its to say: counted, and reported at most once per peer and minute. */
 void bus_conn_refused(struct bus_conn *conn, const char *what);
-void bus_conn_cut(struct bus_conn *conn);  /* drops the peer: `down` follows soon; a connector then reconnects */
+void bus_conn_cut(struct bus_conn *conn); /* drops the peer: `down` follows soon; a connector then reconnects */
 
 bool bus_conn_is_up(const struct bus_conn *conn);
 const char *bus_peer_name(const struct bus_conn *conn); /* `who` of the allow function; for a connector the endpoint */

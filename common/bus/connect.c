@@ -202,7 +202,8 @@ static bool key_is_valid(const char *key) {
   return key && strlen(key) == BUS_KEY_LEN && zmq_z85_decode(raw, key);
 }
 
-struct bus_conn *bus_connect(struct bus *bus, const struct bus_address *addresses, size_t count, const struct bus_conn_ops *ops, void *arg, struct err *err) {
+struct bus_conn *bus_connect(struct bus *bus, const struct bus_address *addresses, size_t count, const struct bus_conn_ops *ops, void *arg,
+                             struct err *err) {
   for (size_t i = 0; i < count; i++)
     if (!addresses[i].endpoint || !key_is_valid(addresses[i].server_key)) {
       err_set(err, ERR_INVALID, "connect to %s: its key is not a key", addresses[i].endpoint ? addresses[i].endpoint : "?");

@@ -78,9 +78,9 @@ struct bus_call {
   void *arg;
   /* ours */
   const struct bus_call_ops *ops;
-  struct err why;            /* of an orphan */
-  uint32_t allowed, used;    /* items the peer may still send; items used up since the last CREDIT */
-  bool held, finished;       /* finished: the end has arrived while held */
+  struct err why;         /* of an orphan */
+  uint32_t allowed, used; /* items the peer may still send; items used up since the last CREDIT */
+  bool held, finished;    /* finished: the end has arrived while held */
   bool finished_well, on_resumed;
   struct bus_held *items, **items_tail, *last;
   struct bus_call *next_resumed;
@@ -183,7 +183,8 @@ int bus_socket_monitor(struct bus *bus, struct bus_socket *s, struct bus_socket 
 void bus_socket_close(struct bus *bus, struct bus_socket *s, int linger_ms);
 void bus_socket_close_monitored(struct bus *bus, struct bus_socket *s, struct bus_socket *monitor, int linger_ms);
 bool bus_socket_readable(struct bus_socket *s);
-/* Receives one whole message. Parts over max are dropped and counted in *ret_parts. The caller closes the first min(max, *ret_parts). 0, or -1: nothing there. */
+/* Receives one whole message. Parts over max are dropped and counted in *ret_parts. The caller closes the first min(max, *ret_parts). 0, or -1:
+ * nothing there. */
 int bus_socket_receive(struct bus_socket *s, zmq_msg_t *parts, unsigned max, unsigned *ret_parts);
 /* One event of a monitor: its number, or 0: none. */
 unsigned bus_monitor_next(struct bus_socket *monitor, uint32_t *ret_value);

@@ -12,7 +12,7 @@
 #define ROUTING_ID_LEN 5
 #define PROBE_AFTER (10 * NS_PER_MS)
 
-#define OWNER(slot_) ((struct bus_conn *)((char *)(slot_) - offsetof(struct bus_conn, slot)))
+#define OWNER(slot_) ((struct bus_conn *)((char *)(slot_)-offsetof(struct bus_conn, slot)))
 
 static bool routing_key(zmq_msg_t *id, uint64_t *ret) {
   const uint8_t *p = zmq_msg_data(id);
@@ -62,7 +62,8 @@ static void on_tick(void *arg) {
     bus_conn_break(conn, ERR_MEMORY, "no memory to watch over it");
 }
 
-static struct bus_conn *new_peer(struct bus_listener *listener, uint64_t routing, const char *key, const uint8_t *header, size_t len, size_t body_len) {
+static struct bus_conn *new_peer(struct bus_listener *listener, uint64_t routing, const char *key, const uint8_t *header, size_t len,
+                                 size_t body_len) {
   struct bus *bus = listener->bus;
   struct bus_frame frame = {0};
   struct err err;
@@ -225,15 +226,17 @@ static int configure(struct bus_listener *l, const char *endpoint, struct err *e
   if (ipc)
     umask(old);
   if (rc != 0)
-    return code == EADDRINUSE || code == EACCES || code == EADDRNOTAVAIL || code == ENOENT ? err_errno(err, code, "listen on %s", endpoint)
-                                                                                          : err_set(err, ERR_INVALID, "listen on %s: %s", endpoint, zmq_strerror(code));
+    return code == EADDRINUSE || code == EACCES || code == EADDRNOTAVAIL || code == ENOENT
+               ? err_errno(err, code, "listen on %s", endpoint)
+               : err_set(err, ERR_INVALID, "listen on %s: %s", endpoint, zmq_strerror(code));
   size_t len = sizeof l->endpoint;
   if (zmq_getsockopt(s->zmq, ZMQ_LAST_ENDPOINT, l->endpoint, &len) != 0)
     return err_set(err, ERR_INTERNAL, "listen on %s: %s", endpoint, zmq_strerror(zmq_errno()));
   return 0;
 }
 
-struct bus_listener *bus_listen(struct bus *bus, const char *endpoint, bus_allow_fn *allow, const struct bus_conn_ops *ops, void *arg, struct err *err) {
+struct bus_listener *bus_listen(struct bus *bus, const char *endpoint, bus_allow_fn *allow, const struct bus_conn_ops *ops, void *arg,
+                                struct err *err) {
   struct bus_listener *l = calloc(1, sizeof *l);
   if (!l) {
     err_set(err, ERR_MEMORY, "no memory to listen on %s", endpoint);

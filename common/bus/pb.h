@@ -17,7 +17,8 @@
 #define PB_STR(s) ((s) ? (s) : "")
 
 /* Unpacks a message from a peer or a disk: NULL and *err when it is malformed, when any string in it is not UTF-8 or holds a NUL,
- * when it nests deeper than 32, when a field that is not repeated comes twice, or when it would take more than 48 MiB unpacked. The caller frees with protobuf_c_message_free_unpacked(). */
+ * when it nests deeper than 32, when a field that is not repeated comes twice, or when it would take more than 48 MiB unpacked. The caller frees with
+ * protobuf_c_message_free_unpacked(). */
 ProtobufCMessage *pb_unpack(const ProtobufCMessageDescriptor *desc, const uint8_t *data, size_t len, struct err *err);
 
 /* Appends the packed message; -1 when the buffer's cap or memory ended. */

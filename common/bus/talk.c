@@ -17,7 +17,7 @@
 #define PUSH_ROOM (BUS_MAX_QUEUED / 4) /* streams wait when this much is queued, and leave the rest to calls and replies */
 #define MAX_CREDIT 1000000u
 
-#define OWNER(slot_) ((struct bus_call *)((char *)(slot_) - offsetof(struct bus_call, slot)))
+#define OWNER(slot_) ((struct bus_call *)((char *)(slot_)-offsetof(struct bus_call, slot)))
 
 /* ---- sending ---- */
 
@@ -283,7 +283,8 @@ struct bus_call *bus_call(struct bus_conn *conn, const ProtobufCMessage *body, i
   int rc = pack(body, &msg);
   if (rc)
     return make_orphan(call, (enum err_code)rc, rc == ERR_TOO_LARGE ? "the call is too large for the bus" : "no memory for the call");
-  if (bus_table_add(&conn->calls, &call->slot, conn->last_id + 1) < 0 || (timeout_ns > 0 && loop_timer_in(conn->bus->loop, &call->timer, timeout_ns, NULL) < 0)) {
+  if (bus_table_add(&conn->calls, &call->slot, conn->last_id + 1) < 0 ||
+      (timeout_ns > 0 && loop_timer_in(conn->bus->loop, &call->timer, timeout_ns, NULL) < 0)) {
     zmq_msg_close(&msg);
     bus_table_remove(&conn->calls, &call->slot);
     free(call);

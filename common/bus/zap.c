@@ -53,7 +53,12 @@ static void answer(struct bus *bus, zmq_msg_t *request, bool ok, const char *key
   const struct {
     const void *data;
     size_t len;
-  } parts[] = {{"1.0", 3}, {zmq_msg_data(request), zmq_msg_size(request)}, {ok ? "200" : "400", 3}, {ok ? "OK" : "No access", ok ? 2 : 9}, {key, ok ? BUS_KEY_LEN : 0}, {"", 0}};
+  } parts[] = {{"1.0", 3},
+               {zmq_msg_data(request), zmq_msg_size(request)},
+               {ok ? "200" : "400", 3},
+               {ok ? "OK" : "No access", ok ? 2 : 9},
+               {key, ok ? BUS_KEY_LEN : 0},
+               {"", 0}};
   const size_t count = sizeof parts / sizeof *parts;
   bus_touched(bus, &bus->zap);
   for (size_t i = 0; i < count; i++)

@@ -16,7 +16,7 @@ struct field {
 
 static const char *const month_words[] = {"JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC", NULL};
 static const char *const day_words[] = {"SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT", NULL};
-static const struct field fields[6] = {{"second", 0, 59, NULL},       {"minute", 0, 59, NULL},         {"hour", 0, 23, NULL},
+static const struct field fields[6] = {{"second", 0, 59, NULL},       {"minute", 0, 59, NULL},       {"hour", 0, 23, NULL},
                                        {"day of month", 1, 31, NULL}, {"month", 1, 12, month_words}, {"day of week", 0, 7, day_words}};
 
 static bool number(const char **s, unsigned *ret) {
@@ -86,13 +86,14 @@ static int field(const struct field *f, const char *text, size_t len, uint64_t *
         break;
     }
   }
-  return err_set(err, ERR_INVALID, "the %s `%.*s` is not one of %u to %u, *, a range, a step or a list", f->name, (int)(len < 60 ? len : 60), text, f->low,
-                 f->name[0] == 'd' && f->low == 0 ? 6 : f->high);
+  return err_set(err, ERR_INVALID, "the %s `%.*s` is not one of %u to %u, *, a range, a step or a list", f->name, (int)(len < 60 ? len : 60), text,
+                 f->low, f->name[0] == 'd' && f->low == 0 ? 6 : f->high);
 }
 
 static const char *macro(const char *text) {
-  static const char *const names[][2] = {{"@hourly", "0 0 * * * *"},  {"@daily", "0 0 0 * * *"},  {"@midnight", "0 0 0 * * *"}, {"@weekly", "0 0 0 * * 0"},
-                                         {"@monthly", "0 0 0 1 * *"}, {"@yearly", "0 0 0 1 1 *"}, {"@annually", "0 0 0 1 1 *"}};
+  static const char *const names[][2] = {{"@hourly", "0 0 * * * *"},  {"@daily", "0 0 0 * * *"},   {"@midnight", "0 0 0 * * *"},
+                                         {"@weekly", "0 0 0 * * 0"},  {"@monthly", "0 0 0 1 * *"}, {"@yearly", "0 0 0 1 1 *"},
+                                         {"@annually", "0 0 0 1 1 *"}};
   for (size_t i = 0; i < sizeof names / sizeof *names; i++)
     if (strcmp(text, names[i][0]) == 0)
       return names[i][1];

@@ -26,8 +26,8 @@ int cron_parse(const char *text, struct cron *ret, struct err *err);
 typedef int32_t cron_offset_fn(void *arg, int64_t at);
 
 /* The first occurrence after `after`, by the clocks of the place that `offset` describes. When these clocks are put forward, what falls into the
- * gap happens at its end; when they are put back, what falls into the repeated hour happens once, the first time. An expression for every hour goes by
- * elapsed time instead: both hours count. false: it never happens (the 30th of February). */
+ * gap happens at its end; when they are put back, what falls into the repeated hour happens once, the first time. An expression for every hour goes
+ * by elapsed time instead: both hours count. false: it never happens (the 30th of February). */
 bool cron_next(const struct cron *cron, int64_t after, cron_offset_fn *offset, void *arg, int64_t *ret);
 
 #endif

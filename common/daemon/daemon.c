@@ -29,8 +29,9 @@ static void usage(FILE *to, const char *name) {
 }
 
 static void print_config(const struct node_config *c) {
-  printf("name = \"%s\"\naddress = \"%s\"\nrole = \"%s\"\nstate_dir = \"%s\"\nrun_dir = \"%s\"\nkey_dir = \"%s\"\ndocker = \"%s\"\ncluster = \"%s\"\n", c->name,
-         c->address, c->role == NODE_MASTER ? "master" : "worker", c->state_dir, c->run_dir, c->key_dir, c->docker, c->cluster_id);
+  printf(
+      "name = \"%s\"\naddress = \"%s\"\nrole = \"%s\"\nstate_dir = \"%s\"\nrun_dir = \"%s\"\nkey_dir = \"%s\"\ndocker = \"%s\"\ncluster = \"%s\"\n",
+      c->name, c->address, c->role == NODE_MASTER ? "master" : "worker", c->state_dir, c->run_dir, c->key_dir, c->docker, c->cluster_id);
   for (size_t i = 0; i < c->master_count; i++)
     printf("master = \"%s\" at \"%s\"\n", c->masters[i].name, c->masters[i].address);
   printf("ports: api %u, gateway %u, store %u, raft %u, gossip %u, http %u, https %u\n", c->port_api, c->port_gateway, c->port_store, c->port_raft,

@@ -44,8 +44,8 @@ int daemon_hold(struct daemon *d, struct err *err);
 struct bus *daemon_bus(struct daemon *d, struct err *err);
 void daemon_ready(struct daemon *d, const char *status);
 void daemon_status(struct daemon *d, const char *status); /* STATUS= to systemd */
-int daemon_run(struct daemon *d);                          /* the exit code */
-int daemon_fail(struct daemon *d, const struct err *err);  /* logs, returns 1 */
-void daemon_fini(struct daemon *d);                        /* frees config and loop */
+int daemon_run(struct daemon *d);                         /* the exit code */
+int daemon_fail(struct daemon *d, const struct err *err); /* logs, returns 1 */
+void daemon_fini(struct daemon *d);                       /* frees config and loop */
 
 #endif

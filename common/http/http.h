@@ -27,16 +27,16 @@ struct http_answer {
 };
 
 struct http_options {
-  const char *method;             /* "GET" */
-  const char *url;                /* with unix_socket: "http://docker/v1.41/…" */
-  const char *unix_socket;        /* NULL: TCP */
-  const char *const *headers;     /* "Name: value", NULL-terminated; may be NULL */
-  const void *body;               /* copied */
+  const char *method;         /* "GET" */
+  const char *url;            /* with unix_socket: "http://docker/v1.41/…" */
+  const char *unix_socket;    /* NULL: TCP */
+  const char *const *headers; /* "Name: value", NULL-terminated; may be NULL */
+  const void *body;           /* copied */
   size_t body_len;
-  int64_t timeout_ns;             /* whole request; 0: none (streams) */
-  int64_t connect_timeout_ns;     /* 0: timeout_ns, or 10 s */
-  size_t max_body;                /* 0: 16 MiB. More: ERR_TOO_LARGE */
-  bool fresh_connection;          /* probes: neither use nor leave a pooled one */
+  int64_t timeout_ns;         /* whole request; 0: none (streams) */
+  int64_t connect_timeout_ns; /* 0: timeout_ns, or 10 s */
+  size_t max_body;            /* 0: 16 MiB. More: ERR_TOO_LARGE */
+  bool fresh_connection;      /* probes: neither use nor leave a pooled one */
   /* Streaming: called for each piece of a 2xx body; return false to end the request (done gets ERR_CANCELLED). */
   bool (*data)(void *arg, const uint8_t *data, size_t len);
   /* err is NULL when an HTTP answer came, whatever its status. */

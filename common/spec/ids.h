@@ -23,7 +23,7 @@
 #define KEY_HISTORY_APISERVER "/history/apiserver/"
 #define KEY_HISTORY_SCHEDULER "/history/scheduler/"
 
-#define KEY_MAX 256       /* a buffer for any key */
+#define KEY_MAX 256 /* a buffer for any key */
 #define INSTANCE_ID_MAX 160
 
 /* PREFIX PROJECT/NAME */

@@ -14,8 +14,8 @@
 #define NODE_TOML_MAX (256u << 10)
 #define COUNT(a) (sizeof(a) / sizeof *(a))
 #define AT(member) .offset = offsetof(struct node_config, member)
-#define PORT(name_, member, default_, help_) \
-  {.name = name_, .kind = SPEC_INTEGER, AT(member), .min = 1, .max = 65535, .otherwise = default_, .help = help_}
+#define PORT(name_, member, default_, help_)                                                                                                         \
+  { .name = name_, .kind = SPEC_INTEGER, AT(member), .min = 1, .max = 65535, .otherwise = default_, .help = help_ }
 
 static spec_read_fn read_masters;
 
@@ -23,44 +23,107 @@ static const struct spec_choice roles[] = {{"master", NODE_MASTER, false, false}
 static const struct spec_choice backends[] = {{"raft", 0, false, false}, {"etcd", 1, true, false}, {NULL, 0, false, false}};
 
 static const struct spec_key node_keys[] = {
-    {.name = "name", .kind = SPEC_STRING, .flags = SPEC_NO_REFS, AT(name), .otherwise = "(the host name)", .check = spec_check_name,
+    {.name = "name",
+     .kind = SPEC_STRING,
+     .flags = SPEC_NO_REFS,
+     AT(name),
+     .otherwise = "(the host name)",
+     .check = spec_check_name,
      .help = "The node's name, unique in the cluster."},
-    {.name = "address", .kind = SPEC_STRING, .flags = SPEC_NO_REFS, AT(address), .otherwise = "\"127.0.0.1\"", .check = spec_check_host,
+    {.name = "address",
+     .kind = SPEC_STRING,
+     .flags = SPEC_NO_REFS,
+     AT(address),
+     .otherwise = "\"127.0.0.1\"",
+     .check = spec_check_host,
      .help = "What the other nodes reach it by; loopback while there is one node."},
-    {.name = "role", .kind = SPEC_CHOICE, .flags = SPEC_NO_REFS, AT(role), .otherwise = "\"master\"", .choices = roles,
+    {.name = "role",
+     .kind = SPEC_CHOICE,
+     .flags = SPEC_NO_REFS,
+     AT(role),
+     .otherwise = "\"master\"",
+     .choices = roles,
      .help = "A master runs every daemon; a worker the agent, the proxy and the keeper."},
-    {.name = "state_dir", .kind = SPEC_STRING, .flags = SPEC_NO_REFS, AT(state_dir), .otherwise = "\"/var/lib/orca\"", .check = spec_check_absolute,
+    {.name = "state_dir",
+     .kind = SPEC_STRING,
+     .flags = SPEC_NO_REFS,
+     AT(state_dir),
+     .otherwise = "\"/var/lib/orca\"",
+     .check = spec_check_absolute,
      .help = "Where the daemons keep their state: store/, proxy/, agent/ below it."},
-    {.name = "run_dir", .kind = SPEC_STRING, .flags = SPEC_NO_REFS, AT(run_dir), .otherwise = "\"/run/orca\"", .check = spec_check_absolute,
+    {.name = "run_dir",
+     .kind = SPEC_STRING,
+     .flags = SPEC_NO_REFS,
+     AT(run_dir),
+     .otherwise = "\"/run/orca\"",
+     .check = spec_check_absolute,
      .help = "Local sockets and pid files."},
-    {.name = "key_dir", .kind = SPEC_STRING, .flags = SPEC_NO_REFS, AT(key_dir), .otherwise = "\"/etc/orca/keys\"", .check = spec_check_absolute,
+    {.name = "key_dir",
+     .kind = SPEC_STRING,
+     .flags = SPEC_NO_REFS,
+     AT(key_dir),
+     .otherwise = "\"/etc/orca/keys\"",
+     .check = spec_check_absolute,
      .help = "This node's key pairs; on masters the cluster CA and master.key too."},
-    {.name = "docker", .kind = SPEC_STRING, .flags = SPEC_NO_REFS, AT(docker), .otherwise = "\"/run/docker.sock\"", .check = spec_check_absolute,
+    {.name = "docker",
+     .kind = SPEC_STRING,
+     .flags = SPEC_NO_REFS,
+     AT(docker),
+     .otherwise = "\"/run/docker.sock\"",
+     .check = spec_check_absolute,
      .help = "The Docker Engine's socket."},
 };
 static const struct spec_table node_table = {"[node]", "This machine.", NULL, node_keys, COUNT(node_keys), NULL};
 
 static const struct spec_key master_keys[] = {
-    {.name = "name", .kind = SPEC_STRING, .flags = SPEC_REQUIRED | SPEC_NO_REFS, .offset = offsetof(struct node_master, name), .check = spec_check_name,
+    {.name = "name",
+     .kind = SPEC_STRING,
+     .flags = SPEC_REQUIRED | SPEC_NO_REFS,
+     .offset = offsetof(struct node_master, name),
+     .check = spec_check_name,
      .help = "The master's node name."},
-    {.name = "address", .kind = SPEC_STRING, .flags = SPEC_REQUIRED | SPEC_NO_REFS, .offset = offsetof(struct node_master, address),
-     .check = spec_check_host, .help = "Where it is reached."},
-    {.name = "key", .kind = SPEC_STRING, .flags = SPEC_NO_REFS, .offset = offsetof(struct node_master, key), .otherwise = "\"\"",
-     .check = spec_check_curve_key, .help = "The public key of its node gateway (orca-apiserver)."},
-    {.name = "store_key", .kind = SPEC_STRING, .flags = SPEC_NO_REFS, .offset = offsetof(struct node_master, store_key), .otherwise = "\"\"",
-     .check = spec_check_curve_key, .help = "The public key of its store; only masters need it."},
+    {.name = "address",
+     .kind = SPEC_STRING,
+     .flags = SPEC_REQUIRED | SPEC_NO_REFS,
+     .offset = offsetof(struct node_master, address),
+     .check = spec_check_host,
+     .help = "Where it is reached."},
+    {.name = "key",
+     .kind = SPEC_STRING,
+     .flags = SPEC_NO_REFS,
+     .offset = offsetof(struct node_master, key),
+     .otherwise = "\"\"",
+     .check = spec_check_curve_key,
+     .help = "The public key of its node gateway (orca-apiserver)."},
+    {.name = "store_key",
+     .kind = SPEC_STRING,
+     .flags = SPEC_NO_REFS,
+     .offset = offsetof(struct node_master, store_key),
+     .otherwise = "\"\"",
+     .check = spec_check_curve_key,
+     .help = "The public key of its store; only masters need it."},
 };
-static const struct spec_table master_table = {"[[cluster.masters]]", "The masters, in the order in which daemons try them.", NULL, master_keys, COUNT(master_keys), NULL};
+static const struct spec_table master_table = {
+    "[[cluster.masters]]", "The masters, in the order in which daemons try them.", NULL, master_keys, COUNT(master_keys), NULL};
 
 static const struct spec_key cluster_keys[] = {
-    {.name = "id", .kind = SPEC_STRING, .flags = SPEC_REQUIRED | SPEC_NO_REFS, AT(cluster_id), .check = spec_check_cluster_id,
+    {.name = "id",
+     .kind = SPEC_STRING,
+     .flags = SPEC_REQUIRED | SPEC_NO_REFS,
+     AT(cluster_id),
+     .check = spec_check_cluster_id,
      .help = "The label by which an agent knows its own containers: two clusters never touch each other's on one Docker."},
     {.name = "masters", .kind = SPEC_TABLES, .table = &master_table, .read = read_masters, .help = "Every master of the cluster."},
 };
 static const struct spec_table cluster_table = {"[cluster]", "The cluster that this node belongs to.", NULL, cluster_keys, COUNT(cluster_keys), NULL};
 
 static const struct spec_key store_keys[] = {
-    {.name = "backend", .kind = SPEC_CHOICE, .flags = SPEC_NO_REFS, AT(store_backend), .otherwise = "\"raft\"", .choices = backends,
+    {.name = "backend",
+     .kind = SPEC_CHOICE,
+     .flags = SPEC_NO_REFS,
+     AT(store_backend),
+     .otherwise = "\"raft\"",
+     .choices = backends,
      .help = "raft: orca's own; etcd: orca-store answers from an existing etcd v3 cluster."},
     {.name = "endpoints", .kind = SPEC_STRINGS, .flags = SPEC_LATER, .help = "etcd: its addresses."},
     {.name = "ca", .kind = SPEC_STRING, .flags = SPEC_LATER, .help = "etcd: the CA's certificate."},
@@ -87,7 +150,8 @@ static const struct spec_key root_keys[] = {
     {.name = "store", .kind = SPEC_TABLE, .table = &store_table},
     {.name = "ports", .kind = SPEC_TABLE, .table = &port_table},
 };
-const struct spec_table spec_node_file = {"node.toml", "What one machine's daemons need before there is a cluster to ask.", NULL, root_keys, COUNT(root_keys), NULL};
+const struct spec_table spec_node_file = {
+    "node.toml", "What one machine's daemons need before there is a cluster to ask.", NULL, root_keys, COUNT(root_keys), NULL};
 
 static void read_masters(struct spec_reader *r, const struct spec_key *key, const struct toml_value *value, void *target) {
   struct node_config *config = target;
@@ -155,7 +219,8 @@ static void check_ports(const struct node_config *config, const struct toml_valu
   const struct toml_value *ports = toml_get(root, "ports");
   for (size_t i = 0; i < COUNT(port_keys); i++) {
     for (size_t j = 0; j < i; j++) {
-      uint16_t a = *(const uint16_t *)((const char *)config + port_keys[i].offset), b = *(const uint16_t *)((const char *)config + port_keys[j].offset);
+      uint16_t a = *(const uint16_t *)((const char *)config + port_keys[i].offset),
+               b = *(const uint16_t *)((const char *)config + port_keys[j].offset);
       if (a != b || strcmp(port_keys[i].name, "gossip") == 0 || strcmp(port_keys[j].name, "gossip") == 0) /* UDP */
         continue;
       const struct toml_value *at = toml_get(ports, port_keys[i].name);

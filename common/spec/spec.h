@@ -23,13 +23,13 @@
 #define SPEC_FILE_MAX (1 << 20)  /* bytes of one file that a mount ships */
 #define SPEC_FILES_MAX (8 << 20) /* of all files of a deploy */
 
-struct spec_file {       /* content that mounts refer to by hash */
+struct spec_file { /* content that mounts refer to by hash */
   char sha256[65];
   uint8_t *content;
   size_t len;
 };
-struct spec_place {      /* where a service was written */
-  char *file;            /* "" for JSON */
+struct spec_place { /* where a service was written */
+  char *file;       /* "" for JSON */
   unsigned line, column;
 };
 struct spec_set {
@@ -37,7 +37,7 @@ struct spec_set {
   size_t service_count;
   struct spec_place *places; /* of the services as they were read; whoever changes their list loses the places, and faults then go without */
   size_t place_count;
-  Model__ClusterSpec *cluster;   /* NULL when absent */
+  Model__ClusterSpec *cluster; /* NULL when absent */
   struct spec_file *files;
   size_t file_count;
 };
@@ -61,15 +61,16 @@ int spec_parse_cluster(const char *file, const char *text, size_t len, Model__Cl
 /* The API's form: {"services":[…],"jobs":[…],"cluster":{…},"files":{"SHA256":"base64"}}; keys and units as in TOML (durations
  * and sizes may be strings or numbers as there). Same table, same checks; faults carry the path. */
 int spec_set_from_json(const json_t *json, struct spec_set *ret, struct spec_faults *faults);
-json_t *spec_set_to_json(const struct spec_set *set);                /* what orcactl sends */
-json_t *spec_service_to_json(const Model__ServiceSpec *spec);        /* GET /services/{name}: keys as in TOML */
+json_t *spec_set_to_json(const struct spec_set *set);         /* what orcactl sends */
+json_t *spec_service_to_json(const Model__ServiceSpec *spec); /* GET /services/{name}: keys as in TOML */
 json_t *spec_cluster_to_json(const Model__ClusterSpec *cluster);
 int spec_cluster_to_toml(const Model__ClusterSpec *cluster, struct buf *to);
 int spec_service_to_toml(const Model__ServiceSpec *spec, struct buf *to); /* print → parse gives the same message */
 
 /* Faults that only show between services, or against the cluster: duplicate names, cycles of depends_on, a port twice on one node,
  * [policy] refusals. `others`: what is deployed already and not part of set. */
-void spec_check_set(const struct spec_set *set, Model__ServiceSpec *const *others, size_t other_count, const Model__ClusterSpec *cluster, struct spec_faults *faults);
+void spec_check_set(const struct spec_set *set, Model__ServiceSpec *const *others, size_t other_count, const Model__ClusterSpec *cluster,
+                    struct spec_faults *faults);
 /* [policy] alone, as the agent checks it again: NULL cluster allows nothing special. 0, or -1 and ERR_DENIED with the key's name. */
 int spec_check_policy(const Model__ServiceSpec *spec, const Model__ClusterSpec *cluster, struct err *err);
 

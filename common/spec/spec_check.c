@@ -342,12 +342,13 @@ static void check_pairs(struct checker *c) {
       set_fault(c, "domains", "%s%s leads to %s/%s already", domain, path, PB_STR(b->project), PB_STR(b->name));
     uint32_t port = shared_port(a, b);
     if (port)
-      set_fault(c, PB_GET(a, host_port, 0) == port ? "host_port" : "extra_ports", "port %u of %s is taken by %s/%s", port, a->placement->node, PB_STR(b->project),
-                PB_STR(b->name));
+      set_fault(c, PB_GET(a, host_port, 0) == port ? "host_port" : "extra_ports", "port %u of %s is taken by %s/%s", port, a->placement->node,
+                PB_STR(b->project), PB_STR(b->name));
   }
 }
 
-void spec_check_set(const struct spec_set *set, Model__ServiceSpec *const *others, size_t other_count, const Model__ClusterSpec *cluster, struct spec_faults *faults) {
+void spec_check_set(const struct spec_set *set, Model__ServiceSpec *const *others, size_t other_count, const Model__ClusterSpec *cluster,
+                    struct spec_faults *faults) {
   struct checker c = {.set = set, .others = others, .count = set->service_count + other_count, .faults = faults};
   for (c.at = 0; c.at < set->service_count; c.at++) {
     check_names(&c);

@@ -112,7 +112,8 @@ int spec_diff(const Model__ServiceSpec *from, const Model__ServiceSpec *to, stru
       differs |= s[i].sign != ' ';
     if (differs) {
       const Model__ServiceSpec *named = to ? to : from;
-      buf_printf(out, "--- %s/%s as deployed\n+++ %s/%s as written\n", PB_STR(named->project), PB_STR(named->name), PB_STR(named->project), PB_STR(named->name));
+      buf_printf(out, "--- %s/%s as deployed\n+++ %s/%s as written\n", PB_STR(named->project), PB_STR(named->name), PB_STR(named->project),
+                 PB_STR(named->name));
       print_hunks(s, count, out);
     }
     rc = buf_failed(out) ? -1 : 0;

@@ -223,7 +223,8 @@ static const char *choice_name(const void *list, size_t i) {
   return ((const struct spec_choice *)list)[i].text;
 }
 
-static void read_choice(struct spec_reader *r, const struct spec_key *key, const struct toml_value *value, const struct spec_table *table, void *target) {
+static void read_choice(struct spec_reader *r, const struct spec_key *key, const struct toml_value *value, const struct spec_table *table,
+                        void *target) {
   const char *text = spec_read_string(r, key, value);
   if (!text)
     return;
@@ -274,7 +275,8 @@ static bool in_range(struct spec_reader *r, const struct spec_key *key, const st
   return false;
 }
 
-static void read_number(struct spec_reader *r, const struct spec_key *key, const struct toml_value *value, const struct spec_table *table, void *target) {
+static void read_number(struct spec_reader *r, const struct spec_key *key, const struct toml_value *value, const struct spec_table *table,
+                        void *target) {
   struct err err;
   uint64_t v = 0;
   switch (key->kind) {
@@ -359,7 +361,8 @@ static void read_map(struct spec_reader *r, const struct spec_key *key, const st
   }
 }
 
-static void read_sub_table(struct spec_reader *r, const struct spec_key *key, const struct toml_value *value, const struct spec_table *table, void *target) {
+static void read_sub_table(struct spec_reader *r, const struct spec_key *key, const struct toml_value *value, const struct spec_table *table,
+                           void *target) {
   if (value->type != TOML_TABLE) {
     expected(r, value, "a table");
     return;

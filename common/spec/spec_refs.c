@@ -91,7 +91,8 @@ static void resolve(struct resolver *s, struct toml_value *v) {
 }
 
 /* A message through its tree: references filled in, then read again, so that what they stand for is checked like what is written. */
-static ProtobufCMessage *resolved(struct spec_reader *r, const struct spec_table *table, const ProtobufCMessage *msg, const char *(*lookup)(const char *)) {
+static ProtobufCMessage *resolved(struct spec_reader *r, const struct spec_table *table, const ProtobufCMessage *msg,
+                                  const char *(*lookup)(const char *)) {
   struct resolver s = {.doc = toml_doc_new(), .reader = r, .lookup = lookup};
   struct toml_value *tree = s.doc ? spec_write_table(s.doc, table, msg) : NULL;
   ProtobufCMessage *copy = tree ? spec_message_new(table->desc) : NULL;
@@ -113,7 +114,11 @@ int spec_resolve_env(struct spec_set *set, const char *(*lookup)(const char *nam
     bool cluster = i == set->service_count;
     if (cluster && !set->cluster)
       break;
-    struct spec_reader r = {.faults = faults, .file = cluster ? "cluster.toml" : set->place_count == set->service_count ? set->places[i].file : "", .path = BUF_INIT(1024)};
+    struct spec_reader r = {.faults = faults,
+                            .file = cluster                                  ? "cluster.toml"
+                                    : set->place_count == set->service_count ? set->places[i].file
+                                                                             : "",
+                            .path = BUF_INIT(1024)};
     if (!cluster)
       spec_path_push(&r, "%s/%s", set->services[i]->project, set->services[i]->name);
     size_t before = faults->count;

@@ -8,12 +8,12 @@
 #include "common/spec/spec_set.h"
 
 /* A fault of one key of a table, at that key's value, or at the table when it is not written. */
-#define KEY_FAULT(r, table_, key_, ...)                             \
-  do {                                                              \
-    size_t mark_ = spec_path_push((r), ".%s", (key_));              \
-    const struct toml_value *at_ = toml_get((table_), (key_));      \
-    spec_fault((r), at_ ? at_ : (table_), __VA_ARGS__);             \
-    spec_path_pop((r), mark_);                                      \
+#define KEY_FAULT(r, table_, key_, ...)                                                                                                              \
+  do {                                                                                                                                               \
+    size_t mark_ = spec_path_push((r), ".%s", (key_));                                                                                               \
+    const struct toml_value *at_ = toml_get((table_), (key_));                                                                                       \
+    spec_fault((r), at_ ? at_ : (table_), __VA_ARGS__);                                                                                              \
+    spec_path_pop((r), mark_);                                                                                                                       \
   } while (0)
 
 void spec_read_replicas(struct spec_reader *r, const struct spec_key *key, const struct toml_value *value, void *target) {
@@ -114,8 +114,9 @@ static struct toml_value *mount_table(struct toml_doc *doc, const struct toml_va
   const char *target = colon ? colon + 1 : NULL, *mode = target ? strchr(target, ':') : NULL;
   if (!target || (mode && strcmp(mode, ":ro") != 0 && strcmp(mode, ":rw") != 0))
     return NULL;
-  struct toml_value *t = toml_new(doc, TOML_TABLE), *v[3] = {toml_new_string(doc, s, (size_t)(colon - s)),
-                                                             toml_new_string(doc, target, mode ? (size_t)(mode - target) : strlen(target)), toml_new(doc, TOML_BOOL)};
+  struct toml_value *t = toml_new(doc, TOML_TABLE),
+                    *v[3] = {toml_new_string(doc, s, (size_t)(colon - s)),
+                             toml_new_string(doc, target, mode ? (size_t)(mode - target) : strlen(target)), toml_new(doc, TOML_BOOL)};
   static const char *const names[3] = {"source", "target", "read_only"};
   if (v[2])
     v[2]->boolean = mode && mode[2] == 'o';

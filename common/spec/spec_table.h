@@ -17,7 +17,7 @@
 enum spec_kind {
   SPEC_STRING,
   SPEC_INTEGER,
-  SPEC_CPU,      /* cores, a number; kept as thousandths */
+  SPEC_CPU, /* cores, a number; kept as thousandths */
   SPEC_BOOL,
   SPEC_DURATION, /* "30s"; kept as ms */
   SPEC_SIZE,     /* "512Mi" or bytes */
@@ -25,7 +25,7 @@ enum spec_kind {
   SPEC_STRINGS,  /* an array of strings */
   SPEC_MAP,      /* a table of strings; kept as Pairs */
   SPEC_TABLE,
-  SPEC_TABLES,   /* an array of tables */
+  SPEC_TABLES, /* an array of tables */
 };
 
 struct spec_choice {
@@ -36,9 +36,9 @@ struct spec_choice {
 
 enum {
   SPEC_REQUIRED = 1,
-  SPEC_LATER = 2,   /* known, its feature isn't there yet: "not supported yet: KEY" */
-  SPEC_SHORT = 4,   /* a shorthand or older spelling: read, never printed */
-  SPEC_ALWAYS = 8,  /* spec_fill_defaults makes this table even when it is absent */
+  SPEC_LATER = 2,    /* known, its feature isn't there yet: "not supported yet: KEY" */
+  SPEC_SHORT = 4,    /* a shorthand or older spelling: read, never printed */
+  SPEC_ALWAYS = 8,   /* spec_fill_defaults makes this table even when it is absent */
   SPEC_NO_REFS = 16, /* ${…} means nothing here */
 };
 
@@ -56,12 +56,12 @@ struct spec_key {
   const char *name;
   enum spec_kind kind;
   unsigned flags;
-  const char *field; /* of the table's message; NULL: none */
-  size_t offset;     /* of the table's struct, where it has no message */
-  int64_t min, max;  /* integers and sizes as they are, durations in ms, cpu in thousandths; max 0: no bounds */
+  const char *field;     /* of the table's message; NULL: none */
+  size_t offset;         /* of the table's struct, where it has no message */
+  int64_t min, max;      /* integers and sizes as they are, durations in ms, cpu in thousandths; max 0: no bounds */
   const char *otherwise; /* the default, as TOML text; in words (not filled in) when it begins with ( */
   const struct spec_choice *choices;
-  spec_check_fn *check; /* of a string, each string of an array, each value of a map */
+  spec_check_fn *check;      /* of a string, each string of an array, each value of a map */
   spec_check_fn *check_name; /* of each key of a map */
   const struct spec_table *table;
   spec_read_fn *read; /* instead of what `kind` does; it then says the printed form */
@@ -82,8 +82,8 @@ struct spec_reader {
   struct spec_faults *faults;
   const char *file;
   struct buf path;
-  bool partial; /* the text had faults of syntax: what seems to be missing may only be unread */
-  bool memory;  /* ended */
+  bool partial;        /* the text had faults of syntax: what seems to be missing may only be unread */
+  bool memory;         /* ended */
   const char *project; /* the default of services that name none */
   /* Called with each mount that has no fault so far (the files of those in the infra directory are collected there). NULL: not wanted. */
   void (*collect)(struct spec_reader *r, const struct toml_value *at, ProtobufCMessage *mount);
@@ -118,8 +118,8 @@ int spec_pairs_add(ProtobufCMessage *msg, const char *field, const char *key, co
 
 spec_check_fn spec_check_name, spec_check_env_name, spec_check_domain, spec_check_host, spec_check_route, spec_check_absolute, spec_check_nonempty,
     spec_check_label_name, spec_check_service_ref, spec_check_signal, spec_check_cidr, spec_check_listen, spec_check_curve_key, spec_check_cap,
-    spec_check_device, spec_check_image, spec_check_cluster_id, spec_check_volume_name, spec_check_alias, spec_check_http_path,
-    spec_check_target, spec_check_below, spec_check_sha256, spec_check_mount_source;
+    spec_check_device, spec_check_image, spec_check_cluster_id, spec_check_volume_name, spec_check_alias, spec_check_http_path, spec_check_target,
+    spec_check_below, spec_check_sha256, spec_check_mount_source;
 /* The nearest of the names, near enough to be meant; NULL when none is. */
 const char *spec_nearest(const char *text, const char *(*name)(const void *list, size_t i), const void *list);
 

@@ -113,8 +113,9 @@ const char *spec_check_service_ref(const char *s) {
 }
 
 const char *spec_check_signal(const char *s) {
-  static const char *const names[] = {"HUP",  "INT",  "QUIT", "ILL",  "TRAP", "ABRT",   "BUS",  "FPE",  "KILL",  "USR1", "SEGV", "USR2", "PIPE", "ALRM", "TERM",
-                                      "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU",   "URG",  "XCPU", "XFSZ",  "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS"};
+  static const char *const names[] = {"HUP",  "INT",  "QUIT", "ILL",  "TRAP",   "ABRT", "BUS",   "FPE",  "KILL", "USR1",
+                                      "SEGV", "USR2", "PIPE", "ALRM", "TERM",   "CHLD", "CONT",  "STOP", "TSTP", "TTIN",
+                                      "TTOU", "URG",  "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO",   "PWR",  "SYS"};
   const char *name = strncmp(s, "SIG", 3) == 0 ? s + 3 : s;
   for (size_t i = 0; i < sizeof names / sizeof *names; i++)
     if (strcmp(name, names[i]) == 0)
@@ -167,7 +168,8 @@ const char *spec_check_device(const char *s) {
 }
 
 const char *spec_check_image(const char *s) {
-  return *s && strlen(s) <= 512 && printable(s) && *s != '-' && *s != '/' ? NULL : "must be an image's name, like \"registry.example.com/shop/api:1.4\"";
+  return *s && strlen(s) <= 512 && printable(s) && *s != '-' && *s != '/' ? NULL
+                                                                          : "must be an image's name, like \"registry.example.com/shop/api:1.4\"";
 }
 
 const char *spec_check_cluster_id(const char *s) {

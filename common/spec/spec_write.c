@@ -25,7 +25,8 @@ static struct toml_value *text_value(struct toml_doc *doc, const char *text) {
   return toml_new_string(doc, text, strlen(text));
 }
 
-static struct toml_value *write_choice(struct toml_doc *doc, const struct spec_key *key, const ProtobufCMessage *msg, const ProtobufCFieldDescriptor *fd, bool *absent) {
+static struct toml_value *write_choice(struct toml_doc *doc, const struct spec_key *key, const ProtobufCMessage *msg,
+                                       const ProtobufCFieldDescriptor *fd, bool *absent) {
   if (fd->type == PROTOBUF_C_TYPE_STRING)
     return text_value(doc, *(char **)spec_field(msg, fd));
   int v = (int)number_of(msg, fd);
@@ -106,11 +107,11 @@ static struct toml_value *write_key(struct toml_doc *doc, const struct spec_key 
   case SPEC_STRINGS:
     return write_strings(doc, *(char **const *)at, count);
   case SPEC_MAP:
-    return write_map(doc, *(Model__Pair **const *)at, count);
+    return write_map(doc, *(Model__Pair * *const *)at, count);
   case SPEC_TABLE:
     return spec_write_table(doc, key->table, *(ProtobufCMessage *const *)at);
   case SPEC_TABLES:
-    return write_tables(doc, key, *(ProtobufCMessage **const *)at, count);
+    return write_tables(doc, key, *(ProtobufCMessage * *const *)at, count);
   }
   *absent = true;
   return NULL;

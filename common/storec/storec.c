@@ -335,7 +335,8 @@ static void stream_failed(void *arg, const struct err *why) {
   s->done(s->arg, why);
 }
 
-struct storec_stream *storec_stream_new(struct storec *c, const Store__Call *call, storec_item_fn *item, storec_end_fn *done, void *arg, struct err *err) {
+struct storec_stream *storec_stream_new(struct storec *c, const Store__Call *call, storec_item_fn *item, storec_end_fn *done, void *arg,
+                                        struct err *err) {
   static const struct bus_call_ops ops = {.done = stream_done, .failed = stream_failed, .item = stream_item};
   struct storec_stream *s = calloc(1, sizeof *s);
   if (s) {

@@ -23,7 +23,7 @@ bool storec_is_up(const struct storec *c);
 /* ---- transactions, built piece by piece; all data is copied ---- */
 
 struct storec_txn;
-struct storec_txn *storec_txn_new(void); /* NULL when memory ends; a txn that failed to grow fails when it is sent */
+struct storec_txn *storec_txn_new(void);      /* NULL when memory ends; a txn that failed to grow fails when it is sent */
 void storec_txn_free(struct storec_txn *txn); /* of one that was never sent */
 void storec_if_mod_revision(struct storec_txn *txn, const char *key, uint64_t mod_revision); /* 0: must not exist */
 /* One key is changed once in a txn: a later put or delete of the same key takes the place of an earlier one. */
@@ -46,7 +46,8 @@ void storec_call(struct storec *c, const Store__Call *call, int64_t timeout_ns, 
 struct storec_stream;
 typedef void storec_item_fn(void *arg, const Store__Item *item);
 typedef void storec_end_fn(void *arg, const struct err *err);
-struct storec_stream *storec_stream_new(struct storec *c, const Store__Call *call, storec_item_fn *item, storec_end_fn *done, void *arg, struct err *err);
+struct storec_stream *storec_stream_new(struct storec *c, const Store__Call *call, storec_item_fn *item, storec_end_fn *done, void *arg,
+                                        struct err *err);
 void storec_stream_free(struct storec_stream *s);
 
 /* ---- a mirror: the state of some prefixes, then every change, in order (one watch over all of them) ----
@@ -62,7 +63,8 @@ struct storec_mirror_ops {
   void (*lost)(void *arg, const struct err *why); /* not in touch now; what is known may be stale. May be NULL */
 };
 struct storec_mirror;
-struct storec_mirror *storec_mirror_new(struct storec *c, const char *const *prefixes, size_t count, const struct storec_mirror_ops *ops, void *arg, struct err *err);
+struct storec_mirror *storec_mirror_new(struct storec *c, const char *const *prefixes, size_t count, const struct storec_mirror_ops *ops, void *arg,
+                                        struct err *err);
 void storec_mirror_free(struct storec_mirror *m);
 
 /* ---- leases ---- a lease kept alive for as long as the handle lives; `lost` when it has ended (then it is granted anew: `granted` again). */

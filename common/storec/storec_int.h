@@ -24,8 +24,8 @@ struct storec {
 void storec_user_add(struct storec *c, struct storec_user *u);
 void storec_user_remove(struct storec *c, struct storec_user *u);
 
-/* A call in its own words: retried over reconnections until its deadline. Takes call. The handle is good until done was called. NULL: memory ended, done was not and will
- * not be called. */
+/* A call in its own words: retried over reconnections until its deadline. Takes call. The handle is good until done was called. NULL: memory ended,
+ * done was not and will not be called. */
 struct storec_op *storec_op_new(struct storec *c, Store__Call *call, int64_t timeout_ns, storec_reply_fn *done, void *arg);
 void storec_op_cancel(struct storec_op *op); /* no word after this */
 

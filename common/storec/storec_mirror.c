@@ -8,10 +8,10 @@
 #define AGAIN_NS (50 * NS_PER_MS)
 #define DENIED_AGAIN_NS NS_PER_SEC
 
-/* What the owner has been told: only keys and revisions, to tell the difference after a history that was compacted. Open addressing; a deleted key stays
- * as a tombstone until the table is made anew. */
+/* What the owner has been told: only keys and revisions, to tell the difference after a history that was compacted. Open addressing; a deleted key
+ * stays as a tombstone until the table is made anew. */
 struct known {
-  char *key; /* NULL: empty */
+  char *key;             /* NULL: empty */
   uint64_t mod_revision; /* 0: told as deleted */
   uint64_t generation;   /* of the read that last saw it */
 };
@@ -194,7 +194,11 @@ static void failed(struct storec_mirror *m, const struct err *why) {
   }
   struct err err;
   if (!m->dead && bus_conn_is_up(m->c->conn) &&
-      loop_timer_in(m->c->loop, &m->again, why->code == ERR_COMPACTED ? 0 : why->code == ERR_DENIED ? DENIED_AGAIN_NS : AGAIN_NS, &err) < 0)
+      loop_timer_in(m->c->loop, &m->again,
+                    why->code == ERR_COMPACTED ? 0
+                    : why->code == ERR_DENIED  ? DENIED_AGAIN_NS
+                                               : AGAIN_NS,
+                    &err) < 0)
     bus_conn_cut(m->c->conn); /* no memory for a timer: then the reconnection starts it again */
 }
 
@@ -409,7 +413,8 @@ static void on_down(void *arg, const struct err *why) {
   leave(m);
 }
 
-struct storec_mirror *storec_mirror_new(struct storec *c, const char *const *prefixes, size_t count, const struct storec_mirror_ops *ops, void *arg, struct err *err) {
+struct storec_mirror *storec_mirror_new(struct storec *c, const char *const *prefixes, size_t count, const struct storec_mirror_ops *ops, void *arg,
+                                        struct err *err) {
   struct storec_mirror *m = calloc(1, sizeof *m);
   if (!m || !(m->prefixes = calloc(count ? count : 1, sizeof *m->prefixes)))
     goto no_memory;

@@ -328,7 +328,8 @@ static struct toml_value *not_a_number(struct parser *p, struct mark mark, const
   return NULL;
 }
 
-static struct toml_value *integer_of(struct parser *p, struct mark mark, const char *s, size_t len, const char *plain, size_t n, bool negative, int base) {
+static struct toml_value *integer_of(struct parser *p, struct mark mark, const char *s, size_t len, const char *plain, size_t n, bool negative,
+                                     int base) {
   uint64_t v = 0, max = negative ? (uint64_t)INT64_MAX + 1 : INT64_MAX;
   for (size_t i = 0; i < n; i++) {
     uint64_t d = (uint64_t)hex_digit((uint8_t)plain[i]);
@@ -440,8 +441,8 @@ static unsigned days_in(unsigned year, unsigned month) {
 
 static bool date(const char **s, const char *end, struct toml_time *t) {
   unsigned century, year, month, day;
-  if (!two_digits(s, end, &century) || !two_digits(s, end, &year) || !literal(s, end, '-') || !two_digits(s, end, &month) ||
-      !literal(s, end, '-') || !two_digits(s, end, &day))
+  if (!two_digits(s, end, &century) || !two_digits(s, end, &year) || !literal(s, end, '-') || !two_digits(s, end, &month) || !literal(s, end, '-') ||
+      !two_digits(s, end, &day))
     return false;
   year += century * 100;
   if (month < 1 || month > 12 || day < 1 || day > days_in(year, month))
@@ -454,8 +455,7 @@ static bool date(const char **s, const char *end, struct toml_time *t) {
 
 static bool time_of_day(const char **s, const char *end, struct toml_time *t) {
   unsigned hour, minute, second;
-  if (!two_digits(s, end, &hour) || !literal(s, end, ':') || !two_digits(s, end, &minute) || !literal(s, end, ':') ||
-      !two_digits(s, end, &second))
+  if (!two_digits(s, end, &hour) || !literal(s, end, ':') || !two_digits(s, end, &minute) || !literal(s, end, ':') || !two_digits(s, end, &second))
     return false;
   if (hour > 23 || minute > 59 || second > 60) /* 60: a leap second */
     return false;
@@ -526,8 +526,8 @@ static struct toml_value *date_or_time(struct parser *p, struct mark mark, const
 /* ---- values ---- */
 
 static const char *token_end(const char *c, const char *end) {
-  while (c < end && (is_digit(*c) || (*c >= 'a' && *c <= 'z') || (*c >= 'A' && *c <= 'Z') || *c == '_' || *c == '+' || *c == '-' || *c == '.' ||
-                     *c == ':'))
+  while (c < end &&
+         (is_digit(*c) || (*c >= 'a' && *c <= 'z') || (*c >= 'A' && *c <= 'Z') || *c == '_' || *c == '+' || *c == '-' || *c == '.' || *c == ':'))
     c++;
   return c;
 }
@@ -959,7 +959,7 @@ static const char *utf8_fault(const char *s, const char *end) {
       continue;
     }
     unsigned more = *p >= 0xf0 ? 3 : *p >= 0xe0 ? 2 : 1;
-    uint8_t low = *p == 0xe0 ? 0xa0 : *p == 0xf0 ? 0x90 : 0x80; /* overlong forms */
+    uint8_t low = *p == 0xe0 ? 0xa0 : *p == 0xf0 ? 0x90 : 0x80;  /* overlong forms */
     uint8_t high = *p == 0xed ? 0x9f : *p == 0xf4 ? 0x8f : 0xbf; /* surrogates, above U+10FFFF */
     bool ok = *p >= 0xc2 && *p <= 0xf4 && (size_t)(e - p) > more && p[1] >= low && p[1] <= high;
     for (unsigned i = 2; ok && i <= more; i++)

@@ -93,7 +93,8 @@ int main(void) {
   struct sigaction term = {.sa_handler = on_term};
   sigaction(SIGTERM, &term, NULL);
   int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), one = 1;
-  if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) < 0 || bind(fd, (struct sockaddr *)&any, sizeof any) < 0 || listen(fd, 512) < 0) {
+  if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) < 0 || bind(fd, (struct sockaddr *)&any, sizeof any) < 0 ||
+      listen(fd, 512) < 0) {
     perror("hello: listen");
     return 1;
   }

@@ -99,14 +99,15 @@ static void report(struct bench *b, int64_t took) {
   struct sctl *ctl = b->ctl;
   qsort(b->latencies, ctl->total, sizeof *b->latencies, by_size);
   double per_second = (double)ctl->total * 1e9 / (double)took;
-  double p50 = (double)b->latencies[ctl->total / 2] / 1e3, p99 = (double)b->latencies[ctl->total * 99 / 100] / 1e3, max = (double)b->latencies[ctl->total - 1] / 1e3;
+  double p50 = (double)b->latencies[ctl->total / 2] / 1e3, p99 = (double)b->latencies[ctl->total * 99 / 100] / 1e3,
+         max = (double)b->latencies[ctl->total - 1] / 1e3;
   if (ctl->json)
-    printf("{\"kind\":\"%s\",\"total\":%" PRIu64 ",\"outstanding\":%" PRIu64 ",\"clients\":%" PRIu64 ",\"value_size\":%" PRIu64
-           ",\"failed\":%" PRIu64 ",\"per_second\":%.1f,\"p50_us\":%.1f,\"p99_us\":%.1f,\"max_us\":%.1f}\n",
+    printf("{\"kind\":\"%s\",\"total\":%" PRIu64 ",\"outstanding\":%" PRIu64 ",\"clients\":%" PRIu64 ",\"value_size\":%" PRIu64 ",\"failed\":%" PRIu64
+           ",\"per_second\":%.1f,\"p50_us\":%.1f,\"p99_us\":%.1f,\"max_us\":%.1f}\n",
            ctl->reads ? "reads" : "writes", ctl->total, ctl->outstanding, ctl->clients, ctl->value_size, b->failed, per_second, p50, p99, max);
   else
-    printf("%" PRIu64 " %s, %" PRIu64 " outstanding: %.0f/s, p50 %.0f us, p99 %.0f us, max %.0f us, %" PRIu64 " failed\n", ctl->total, ctl->reads ? "reads" : "writes",
-           ctl->outstanding, per_second, p50, p99, max, b->failed);
+    printf("%" PRIu64 " %s, %" PRIu64 " outstanding: %.0f/s, p50 %.0f us, p99 %.0f us, max %.0f us, %" PRIu64 " failed\n", ctl->total,
+           ctl->reads ? "reads" : "writes", ctl->outstanding, per_second, p50, p99, max, b->failed);
   if (b->failed)
     sctl_fail(&b->first_failure);
 }
@@ -169,7 +170,8 @@ static int prepare_reads(struct sctl *ctl) {
 int sctl_bench(struct sctl *ctl) {
   struct bench b = {.ctl = ctl, .random = UINT64_C(0x9e3779b97f4a7c15)};
   struct err err;
-  if (!ctl->clients || ctl->clients > 1000 || !ctl->outstanding || ctl->outstanding > 100000 || !ctl->total || ctl->total > 100000000 || ctl->value_size > (1536u << 10))
+  if (!ctl->clients || ctl->clients > 1000 || !ctl->outstanding || ctl->outstanding > 100000 || !ctl->total || ctl->total > 100000000 ||
+      ctl->value_size > (1536u << 10))
     return sctl_usage("bench: clients 1 to 1,000, outstanding 1 to 100,000, total 1 to 100,000,000, value-size up to 1,572,864");
   if (ctl->reads && prepare_reads(ctl))
     return 1;

@@ -12,13 +12,14 @@ static void print_kv_json(const Store__KeyValue *kv, bool keys_only) {
     printf(",\"value\":");
     sctl_print_json_bytes(stdout, &kv->value);
   }
-  printf(",\"create_revision\":%" PRIu64 ",\"mod_revision\":%" PRIu64 ",\"version\":%" PRIu64 ",\"lease\":%" PRIu64 "}", PB_GET(kv, create_revision, 0),
-         PB_GET(kv, mod_revision, 0), PB_GET(kv, version, 0), PB_GET(kv, lease, 0));
+  printf(",\"create_revision\":%" PRIu64 ",\"mod_revision\":%" PRIu64 ",\"version\":%" PRIu64 ",\"lease\":%" PRIu64 "}",
+         PB_GET(kv, create_revision, 0), PB_GET(kv, mod_revision, 0), PB_GET(kv, version, 0), PB_GET(kv, lease, 0));
 }
 
 static void print_range(struct sctl *ctl, const Store__RangeReply *r) {
   if (ctl->json) {
-    printf("{\"revision\":%" PRIu64 ",\"count\":%" PRIu64 ",\"more\":%s,\"kvs\":[", PB_GET(r, revision, 0), PB_GET(r, count, 0), PB_GET(r, more, 0) ? "true" : "false");
+    printf("{\"revision\":%" PRIu64 ",\"count\":%" PRIu64 ",\"more\":%s,\"kvs\":[", PB_GET(r, revision, 0), PB_GET(r, count, 0),
+           PB_GET(r, more, 0) ? "true" : "false");
     for (size_t i = 0; i < r->n_kvs; i++) {
       if (i)
         putchar(',');

@@ -17,7 +17,8 @@ static void log_fault(void *arg, const struct dlog_fault *f) {
   struct verifying *v = arg;
   if (!f->torn)
     v->faults++;
-  printf("log/%s: offset %" PRIu64 ", entry %" PRIu64 ": %s%s\n", f->file, f->offset, f->index, f->text, f->torn ? " (an unfinished write, no damage)" : "");
+  printf("log/%s: offset %" PRIu64 ", entry %" PRIu64 ": %s%s\n", f->file, f->offset, f->index, f->text,
+         f->torn ? " (an unfinished write, no damage)" : "");
 }
 
 static void snapshot_fault(void *arg, const char *file, uint64_t offset, const char *text) {

@@ -207,7 +207,21 @@ static int connect_store(struct sctl *ctl, struct err *err) {
   return ctl->store ? 0 : -1;
 }
 
-enum { OPT_PREFIX = 256, OPT_REV, OPT_LIMIT, OPT_KEYS_ONLY, OPT_SERIALIZABLE, OPT_READS, OPT_CLIENTS, OPT_OUTSTANDING, OPT_TOTAL, OPT_VALUE_SIZE, OPT_TIMEOUT, OPT_LEASE, OPT_VERSION };
+enum {
+  OPT_PREFIX = 256,
+  OPT_REV,
+  OPT_LIMIT,
+  OPT_KEYS_ONLY,
+  OPT_SERIALIZABLE,
+  OPT_READS,
+  OPT_CLIENTS,
+  OPT_OUTSTANDING,
+  OPT_TOTAL,
+  OPT_VALUE_SIZE,
+  OPT_TIMEOUT,
+  OPT_LEASE,
+  OPT_VERSION
+};
 
 static int number_option(const char *name, uint64_t *ret, int base) {
   if (sctl_number(optarg, base, ret) == 0)

@@ -39,10 +39,10 @@ int sctl_snapshot(struct sctl *ctl);
 int sctl_verify(struct sctl *ctl);
 int sctl_bench(struct sctl *ctl);
 
-int sctl_fail(const struct err *err);           /* prints, 1 */
-int sctl_usage(const char *text);               /* prints, 2 */
-void sctl_end(struct sctl *ctl, int rc);        /* from a callback: ends sctl_wait() */
-int sctl_wait(struct sctl *ctl);                /* runs the loop until then; the exit code */
+int sctl_fail(const struct err *err);    /* prints, 1 */
+int sctl_usage(const char *text);        /* prints, 2 */
+void sctl_end(struct sctl *ctl, int rc); /* from a callback: ends sctl_wait() */
+int sctl_wait(struct sctl *ctl);         /* runs the loop until then; the exit code */
 /* One call: shows the reply with show(), waits. */
 typedef int sctl_show_fn(struct sctl *ctl, const Store__Reply *reply);
 int sctl_call(struct sctl *ctl, const Store__Call *call, sctl_show_fn *show);

@@ -1,8 +1,9 @@
 /* Writers for the crash tests of the store: store-writers -c NODE.toml PREFIX COUNT [VALUE_SIZE]
  *
- * COUNT writers, each on a conversation of its own, write PREFIXnn/SEQ = SEQ and PREFIXnn/last = SEQ in one transaction, one after the other, as fast as answers come, until SIGTERM.
- * Each acknowledged write is one line on stdout, "nn SEQ REVISION", written at once with one write(2), so that the reader of a pipe knows what had
- * been promised. An outcome that is not known (a lost answer) is followed by the next number: never reported, may be there. */
+ * COUNT writers, each on a conversation of its own, write PREFIXnn/SEQ = SEQ and PREFIXnn/last = SEQ in one transaction, one after the other, as fast
+ * as answers come, until SIGTERM. Each acknowledged write is one line on stdout, "nn SEQ REVISION", written at once with one write(2), so that the
+ * reader of a pipe knows what had been promised. An outcome that is not known (a lost answer) is followed by the next number: never reported, may be
+ * there. */
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -46,8 +46,8 @@ static long age_ms(void) {
 
 static bool say(int fd, int status, const void *body, size_t len, bool keep) {
   char head[256];
-  int n = snprintf(head, sizeof head, "HTTP/1.1 %d %s\r\nContent-Type: text/plain\r\nContent-Length: %zu\r\n%s\r\n", status, status == 200 ? "OK" : "No", len,
-                   keep ? "" : "Connection: close\r\n");
+  int n = snprintf(head, sizeof head, "HTTP/1.1 %d %s\r\nContent-Type: text/plain\r\nContent-Length: %zu\r\n%s\r\n", status,
+                   status == 200 ? "OK" : "No", len, keep ? "" : "Connection: close\r\n");
   if (send(fd, head, (size_t)n, MSG_NOSIGNAL | (len ? MSG_MORE : 0)) != n)
     return false;
   for (const char *p = body; len;) {
@@ -165,7 +165,8 @@ int main(void) {
   pause_ms(number("START_DELAY_MS", 0));
   struct sockaddr_in any = {.sin_family = AF_INET, .sin_port = htons((uint16_t)number("PORT", 8080))};
   int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), one = 1;
-  if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) < 0 || bind(fd, (struct sockaddr *)&any, sizeof any) < 0 || listen(fd, 512) < 0) {
+  if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) < 0 || bind(fd, (struct sockaddr *)&any, sizeof any) < 0 ||
+      listen(fd, 512) < 0) {
     perror("app: listen");
     return 1;
   }

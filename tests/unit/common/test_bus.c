@@ -517,7 +517,7 @@ static void test_unauthorized(void **state) {
   RUN_UNTIL(&w, bus_counters(w.server.bus)->refused_unauthorized >= 3);
   assert_int_equal(w.client.ups, 1);
   assert_int_equal(w.server.reports, 1); /* once a minute */
-  w.allow = true; /* it keeps trying, so it gets in as soon as it may */
+  w.allow = true;                        /* it keeps trying, so it gets in as soon as it may */
   RUN_UNTIL(&w, w.client.ups == 2);
   stop_world(&w);
 }
@@ -706,11 +706,21 @@ static void test_keys(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_calls),         cmocka_unit_test(test_large_call),       cmocka_unit_test(test_deadline_and_cancel),
-      cmocka_unit_test(test_stream),        cmocka_unit_test(test_items_nobody_wants), cmocka_unit_test(test_not_connected),
-      cmocka_unit_test(test_restart),       cmocka_unit_test(test_two_addresses),    cmocka_unit_test(test_unauthorized),
-      cmocka_unit_test(test_wrong_server_key), cmocka_unit_test(test_frozen),        cmocka_unit_test(test_idle_stays_up),
-      cmocka_unit_test(test_callbacks_free), cmocka_unit_test(test_calls_from_a_later_hook), cmocka_unit_test(test_keys),
+      cmocka_unit_test(test_calls),
+      cmocka_unit_test(test_large_call),
+      cmocka_unit_test(test_deadline_and_cancel),
+      cmocka_unit_test(test_stream),
+      cmocka_unit_test(test_items_nobody_wants),
+      cmocka_unit_test(test_not_connected),
+      cmocka_unit_test(test_restart),
+      cmocka_unit_test(test_two_addresses),
+      cmocka_unit_test(test_unauthorized),
+      cmocka_unit_test(test_wrong_server_key),
+      cmocka_unit_test(test_frozen),
+      cmocka_unit_test(test_idle_stays_up),
+      cmocka_unit_test(test_callbacks_free),
+      cmocka_unit_test(test_calls_from_a_later_hook),
+      cmocka_unit_test(test_keys),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

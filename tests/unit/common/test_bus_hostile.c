@@ -270,7 +270,8 @@ static void test_not_zmq(void **state) {
   struct world *w = *state;
   struct sockaddr_in to = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
   to.sin_port = htons((uint16_t)atoi(strrchr(bus_listener_endpoint(w->listener), ':') + 1));
-  static const char *const says[] = {"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", "\xff\0\0\0\0\0\0\0\1\x7f\3\0CURVE"};
+  static const char *const says[] = {"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff",
+                                     "\xff\0\0\0\0\0\0\0\1\x7f\3\0CURVE"};
   for (size_t i = 0; i < 3; i++) {
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     assert_int_equal(connect(fd, (struct sockaddr *)&to, sizeof to), 0);

@@ -149,8 +149,13 @@ static void test_malformed(void **state) {
   const struct {
     const char *bytes;
     size_t len;
-  } garbage[] = {{"", 0}, {"\xff\xff\xff", 3}, {"\x0a", 1}, {"\x08\x01\x10\x63", 4} /* kind 99 */, {"\x10\x02\x18\x01", 4} /* no version */,
-                 {"\x08\x01\x10\x02", 4} /* call without an id */, {"\x08\x01\x10\x04\x18\x01\x20\x01\x42\x01\xff", 11} /* not UTF-8 */};
+  } garbage[] = {{"", 0},
+                 {"\xff\xff\xff", 3},
+                 {"\x0a", 1},
+                 {"\x08\x01\x10\x63", 4} /* kind 99 */,
+                 {"\x10\x02\x18\x01", 4} /* no version */,
+                 {"\x08\x01\x10\x02", 4} /* call without an id */,
+                 {"\x08\x01\x10\x04\x18\x01\x20\x01\x42\x01\xff", 11} /* not UTF-8 */};
   for (size_t i = 0; i < sizeof garbage / sizeof *garbage; i++) {
     bus_conn_receive(w->conn, (const uint8_t *)garbage[i].bytes, garbage[i].len, NULL, 0);
     assert_int_equal(malformed(w), ++before);
@@ -329,8 +334,14 @@ static void test_frame_round_trip(void **state) {
 int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
   const struct CMUnitTest tests[] = {
-      TEST(test_malformed),       TEST(test_versions),        TEST(test_answers_to_nothing),      TEST(test_items_beyond_credit),
-      TEST(test_too_many_calls),  TEST(test_credit_overflow), TEST(test_new_session_and_refusal), TEST(test_slow_peer),
+      TEST(test_malformed),
+      TEST(test_versions),
+      TEST(test_answers_to_nothing),
+      TEST(test_items_beyond_credit),
+      TEST(test_too_many_calls),
+      TEST(test_credit_overflow),
+      TEST(test_new_session_and_refusal),
+      TEST(test_slow_peer),
       cmocka_unit_test(test_frame_round_trip),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

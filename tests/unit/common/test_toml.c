@@ -22,7 +22,9 @@ static const struct valid valids[] = {
     {"   \t ", "{}"},
     {"# only a comment", "{}"},
     {"# tab\there, é 日本", "{}"},
-    {"\xef\xbb\xbf" "a = 1", "{ a = 1 }"},
+    {"\xef\xbb\xbf"
+     "a = 1",
+     "{ a = 1 }"},
     {"a = 1", "{ a = 1 }"},
     {"a = 1\r\nb = 2\r\n", "{ a = 1, b = 2 }"},
     {"a=1#x", "{ a = 1 }"},
@@ -178,7 +180,9 @@ static const struct invalid invalids[] = {
     {"# \xf4\x90\x80\x80", 1, 3, "not UTF-8"},
     {"# \xe2\x82", 1, 3, "not UTF-8"},
     {"a = 1\nb = \"é\xfe\"", 2, 7, "0xFE is not UTF-8"},
-    {"\xff\xfe" "a\0", 1, 1, "not UTF-8"},
+    {"\xff\xfe"
+     "a\0",
+     1, 1, "not UTF-8"},
     {"a = 1 \xef\xbb\xbf", 1, 7, "expected the end of the line"},
     {"# \x01", 1, 3, "control character U+0001 in a comment"},
     {"# \x7f", 1, 3, "U+007F"},
@@ -528,8 +532,8 @@ static void test_limits(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_valid),       cmocka_unit_test(test_invalid), cmocka_unit_test(test_print),  cmocka_unit_test(test_places),
-      cmocka_unit_test(test_every_fault), cmocka_unit_test(test_limits),
+      cmocka_unit_test(test_valid),  cmocka_unit_test(test_invalid),     cmocka_unit_test(test_print),
+      cmocka_unit_test(test_places), cmocka_unit_test(test_every_fault), cmocka_unit_test(test_limits),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

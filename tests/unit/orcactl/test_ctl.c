@@ -153,7 +153,8 @@ static void test_only_named_services(void **state) {
   assert_non_null(strstr(err.msg, "did you mean db"));
   names[0] = "other/db";
   assert_int_equal(infra_keep(&set, names, 1, &err), -1);
-  json_t *details = json_pack("[{s:s,s:s},{s:s},{s:s},{s:s}]", "path", "services[0].port", "message", "m", "path", "services[9].x", "path", "services[0]", "path", "cluster.name");
+  json_t *details = json_pack("[{s:s,s:s},{s:s},{s:s},{s:s}]", "path", "services[0].port", "message", "m", "path", "services[9].x", "path",
+                              "services[0]", "path", "cluster.name");
   infra_name_faults(&set, details);
   assert_string_equal(api_str(json_array_get(details, 0), "path"), "shop/db: port");
   assert_string_equal(api_str(json_array_get(details, 1), "path"), "services[9].x");
@@ -178,7 +179,9 @@ static void test_progress(void **state) {
   struct progress p = {0};
   feed(&p, "progress", "{\"service\":\"shop/api\",\"state\":\"deploying\",\"phase\":\"one of two\",\"ready\":1,\"replicas\":2}", &out);
   assert_string_equal(buf_str(&out), "shop/api  deploying     1/2 ready  one of two\n");
-  feed(&p, "done", "{\"ok\":false,\"services\":[{\"service\":\"shop/api\",\"state\":\"rolled_back\",\"reason\":\"it \\u001b[1mcrashed\"},{\"service\":\"a/b\",\"state\":\"running\",\"reason\":\"\"}]}",
+  feed(&p, "done",
+       "{\"ok\":false,\"services\":[{\"service\":\"shop/api\",\"state\":\"rolled_back\",\"reason\":\"it "
+       "\\u001b[1mcrashed\"},{\"service\":\"a/b\",\"state\":\"running\",\"reason\":\"\"}]}",
        &out);
   assert_string_equal(buf_str(&out), "shop/api: rolled back: it crashed\n");
   feed(&p, "progress", "{\"service\":7,\"state\":[],\"ready\":\"x\"}", &out); /* nonsense is shown as nothing, not believed */
@@ -187,7 +190,8 @@ static void test_progress(void **state) {
   progress_free(&p);
   /* on a terminal the lines are drawn again */
   p = (struct progress){.live = true, .width = 30, .height = 24};
-  feed(&p, "progress", "{\"service\":\"a/b\",\"state\":\"deploying\",\"phase\":\"a phase that is too long for this\",\"ready\":0,\"replicas\":1}", &out);
+  feed(&p, "progress", "{\"service\":\"a/b\",\"state\":\"deploying\",\"phase\":\"a phase that is too long for this\",\"ready\":0,\"replicas\":1}",
+       &out);
   assert_string_equal(buf_str(&out), "\ra/b  deploying     0/1 ready …\033[K\n");
   feed(&p, "progress", "{\"service\":\"a/c\",\"state\":\"pending\",\"phase\":\"\",\"ready\":0,\"replicas\":1}", &out);
   assert_non_null(strstr(buf_str(&out), "\033[1A\ra/b"));
@@ -199,7 +203,8 @@ static void test_status_page(void **state) {
   (void)state;
   struct ctl ctl = {0};
   struct buf out = BUF_INIT(100000);
-  json_t *services = json_loads("[{\"project\":\"shop\",\"name\":\"web\",\"status\":\"running\",\"replicas\":2,\"ready_replicas\":2,\"running_replicas\":2,\"image\":\"x:1\",\"domain\":\"w.test\","
+  json_t *services = json_loads("[{\"project\":\"shop\",\"name\":\"web\",\"status\":\"running\",\"replicas\":2,\"ready_replicas\":2,\"running_"
+                                "replicas\":2,\"image\":\"x:1\",\"domain\":\"w.test\","
                                 "\"revision\":3,\"nodes\":[\"n1\"],\"cpu\":0.25,\"memory\":2097152,\"last_error\":\"\"}]",
                                 0, NULL);
   view_status(&ctl, services, &out);
@@ -223,7 +228,7 @@ static void test_status_page(void **state) {
 int main(void) {
   text_init();
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_arguments), cmocka_unit_test(test_usage),    cmocka_unit_test(test_did_you_mean), cmocka_unit_test(test_paths),
+      cmocka_unit_test(test_arguments),           cmocka_unit_test(test_usage),    cmocka_unit_test(test_did_you_mean), cmocka_unit_test(test_paths),
       cmocka_unit_test(test_only_named_services), cmocka_unit_test(test_progress), cmocka_unit_test(test_status_page),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -29,10 +29,16 @@ static void test_nothing_reaches_the_terminal_that_commands_it(void **state) {
   expect_clean("\033]never ends", "");
   expect_clean("a\rb\nc\td", "a b c d");
   expect_clean("bell\a back\b del\x7f", "bell back del");
-  expect_clean("c1 \xc2\x9b" "31m csi", "c1 31m csi");
-  expect_clean("\xe2\x80\xae" "evil" "\xe2\x80\xac\xef\xbb\xbf\xe2\x81\xa6", "evil"); /* NOLINT(misc-misleading-bidirectional): that is what is taken out */
+  expect_clean("c1 \xc2\x9b"
+               "31m csi",
+               "c1 31m csi");
+  expect_clean("\xe2\x80\xae"
+               "evil"
+               "\xe2\x80\xac\xef\xbb\xbf\xe2\x81\xa6",
+               "evil"); /* NOLINT(misc-misleading-bidirectional): that is what is taken out */
   expect_clean("bad \xff\xc3 utf\xe2\x82", "bad \xef\xbf\xbd\xef\xbf\xbd utf\xef\xbf\xbd\xef\xbf\xbd");
-  expect_clean("\xed\xa0\x80\xf4\x90\x80\x80\xc0\x80", "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd");
+  expect_clean("\xed\xa0\x80\xf4\x90\x80\x80\xc0\x80",
+               "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd");
   struct buf b = BUF_INIT(1000);
   text_clean_lines("a\n\tb\033[2J", &b);
   assert_string_equal(buf_str(&b), "a\n\tb");
@@ -148,7 +154,8 @@ static bool on_event(void *arg, const char *event, const char *data) {
   return ++h->count != h->stop_at;
 }
 
-static const char stream[] = "\xef: comment\nevent: plan\ndata: {}\n\n: keep-alive\n\nid: 7\nevent:progress\r\ndata:a\r\ndata: b\r\n\r\nevent: none\n\ndata: x\rid: 8\r\r";
+static const char stream[] =
+    "\xef: comment\nevent: plan\ndata: {}\n\n: keep-alive\n\nid: 7\nevent:progress\r\ndata:a\r\ndata: b\r\n\r\nevent: none\n\ndata: x\rid: 8\r\r";
 
 static void test_events_in_pieces(void **state) {
   (void)state;

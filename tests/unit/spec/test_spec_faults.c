@@ -39,7 +39,7 @@ static const struct sample services[] = {
     {"[[service]]\nname = \"a\"", "f:1:1: service[0]: `image` is missing"},
     {"[[service]]", "f:1:1: service[0]: `name` is missing\nf:1:1: service[0]: `image` is missing"},
     {"[[service]]\nname = \"A\"\nimage = 3", "f:2:8: service[0].name: must be 1 to 63 small letters, digits and -, with no - at either end\n"
-                                              "f:3:9: service[0].image: expected a string, found an integer"},
+                                             "f:3:9: service[0].image: expected a string, found an integer"},
     {OK "replicas = -1", "f:4:12: service[0].replicas: must be between 0 and 10000"},
     {OK "replicas = \"auto\"", "f:4:12: service[0].replicas: not supported yet: replicas = \"auto\""},
     {OK "replicas = 1.0", "f:4:12: service[0].replicas: expected an integer, found a float"},
@@ -52,20 +52,26 @@ static const struct sample services[] = {
     {OK "node_port = 30080", "f:4:1: service[0].node_port: not supported yet: node_port"},
     {OK "anchor = \"db\"", "f:4:1: service[0].anchor: not supported yet: anchor"},
     {OK "internal = true", "f:4:1: service[0].internal: not supported yet: internal"},
-    {OK "tls_cert = \"x\"\ntls_key = \"y\"", "f:4:1: service[0].tls_cert: not supported yet: tls_cert\nf:5:1: service[0].tls_key: not supported yet: tls_key"},
+    {OK "tls_cert = \"x\"\ntls_key = \"y\"",
+     "f:4:1: service[0].tls_cert: not supported yet: tls_cert\nf:5:1: service[0].tls_key: not supported yet: tls_key"},
     {OK "secret_files = []", "f:4:1: service[0].secret_files: not supported yet: secret_files"},
-    {OK "module = \"x\"\ntriggers = []", "f:4:1: service[0].module: not supported yet: module\nf:5:1: service[0].triggers: not supported yet: triggers"},
+    {OK "module = \"x\"\ntriggers = []",
+     "f:4:1: service[0].module: not supported yet: module\nf:5:1: service[0].triggers: not supported yet: triggers"},
     {OK "[service.scale]\nmin = 1", "f:4:10: service[0].scale: not supported yet: scale"},
-    {OK "[service.backup]\n[service.build]\n[service.wasm]", "f:4:10: service[0].backup: not supported yet: backup\n"
-                                                              "f:5:10: service[0].build: not supported yet: build\nf:6:10: service[0].wasm: not supported yet: wasm"},
-    {OK "[[service.containers]]\n[[service.assets]]", "f:4:11: service[0].containers: not supported yet: containers\nf:5:11: service[0].assets: not supported yet: assets"},
+    {OK "[service.backup]\n[service.build]\n[service.wasm]",
+     "f:4:10: service[0].backup: not supported yet: backup\n"
+     "f:5:10: service[0].build: not supported yet: build\nf:6:10: service[0].wasm: not supported yet: wasm"},
+    {OK "[[service.containers]]\n[[service.assets]]",
+     "f:4:11: service[0].containers: not supported yet: containers\nf:5:11: service[0].assets: not supported yet: assets"},
     {"[[job]]\nname = \"x\"", "f:1:3: job: not supported yet: job"},
     {OK "[service.proxy]\nsticky = true\nheaders = {}\ntimeout = \"60s\"\nmax_body = \"1Mi\"",
      "f:5:1: service[0].proxy.sticky: not supported yet: sticky\nf:6:1: service[0].proxy.headers: not supported yet: headers"},
-    {OK "[service.deploy]\nstrategy = \"canary\"\ncanary_weight = 20", "f:5:12: service[0].deploy.strategy: not supported yet: strategy = \"canary\"\n"
-                                                                       "f:6:1: service[0].deploy.canary_weight: not supported yet: canary_weight"},
+    {OK "[service.deploy]\nstrategy = \"canary\"\ncanary_weight = 20",
+     "f:5:12: service[0].deploy.strategy: not supported yet: strategy = \"canary\"\n"
+     "f:6:1: service[0].deploy.canary_weight: not supported yet: canary_weight"},
     {OK "[service.deploy]\nstrategy = \"blue-green\"", "f:5:12: service[0].deploy.strategy: not supported yet: strategy = \"blue-green\""},
-    {OK "[service.deploy]\nmax_surge = 0", "f:5:13: service[0].deploy.max_surge: 0 needs a `max_unavailable` of at least 1: otherwise no instance could ever be replaced"},
+    {OK "[service.deploy]\nmax_surge = 0",
+     "f:5:13: service[0].deploy.max_surge: 0 needs a `max_unavailable` of at least 1: otherwise no instance could ever be replaced"},
     {OK "[service.deploy]\nmax_surge = 0\nmax_unavailable = 1", ""},
     {OK "[service.deploy]\ntimeout = \"5\"", "f:5:11: service[0].deploy.timeout: a duration is written like \"500ms\", \"30s\", \"5m\", \"2h\""},
     {OK "[service.deploy]\ntimeout = 5", "f:5:11: service[0].deploy.timeout: expected a duration like \"30s\", found an integer"},
@@ -73,9 +79,12 @@ static const struct sample services[] = {
     {OK "[service.deploy]\nauto_rollback = \"yes\"", "f:5:17: service[0].deploy.auto_rollback: expected true or false, found a string"},
     {OK "deploy = 3", "f:4:10: service[0].deploy: expected a table, found an integer"},
     {OK "[service.resources]\nmemory = \"512\"\n", "f:5:10: service[0].resources.memory: must be between 6Mi and 1024Ti"},
-    {OK "[service.resources]\nmemory = \"1Qi\"\n", "f:5:10: service[0].resources.memory: a size is written like \"512Mi\", \"1Gi\", \"512M\", or as a number of bytes"},
-    {OK "[service.resources]\nmemory = -1\n", "f:5:10: service[0].resources.memory: expected a size like \"512Mi\" or a number of bytes, found an integer"},
-    {OK "[service.resources]\nmemory = \"64Mi\"\nmemory_request = \"128Mi\"", "f:6:18: service[0].resources.memory_request: must not be more than `memory`"},
+    {OK "[service.resources]\nmemory = \"1Qi\"\n",
+     "f:5:10: service[0].resources.memory: a size is written like \"512Mi\", \"1Gi\", \"512M\", or as a number of bytes"},
+    {OK "[service.resources]\nmemory = -1\n",
+     "f:5:10: service[0].resources.memory: expected a size like \"512Mi\" or a number of bytes, found an integer"},
+    {OK "[service.resources]\nmemory = \"64Mi\"\nmemory_request = \"128Mi\"",
+     "f:6:18: service[0].resources.memory_request: must not be more than `memory`"},
     {OK "[service.resources]\ncpu = 0\n", "f:5:7: service[0].resources.cpu: must be between 0.01 and 1024"},
     {OK "[service.resources]\ncpu = nan\n", "f:5:7: service[0].resources.cpu: must be between 0.01 and 1024"},
     {OK "[service.resources]\ncpu = \"1\"\n", "f:5:7: service[0].resources.cpu: expected a number of cores, found a string"},
@@ -88,8 +97,9 @@ static const struct sample services[] = {
     {OK "domain = \"localhost\"\nport = 80", ""},
     {OK "domain = \"hello.localhost\"\nport = 80", ""},
     {OK "domain = \"a.b\"", "f:4:10: service[0].domain: needs a `port` to send requests to"},
-    {OK "routes = [\"api\", \"/a*b\", \"/x y\", \"/ok/*\"]\nport = 80\ndomain = \"a.b\"", "f:4:11: service[0].routes[0]: must begin with /\nf:4:18: service[0].routes[1]: may have a * only at its end\n"
-                                                             "f:4:26: service[0].routes[2]: must be a path: no spaces, ? or #"},
+    {OK "routes = [\"api\", \"/a*b\", \"/x y\", \"/ok/*\"]\nport = 80\ndomain = \"a.b\"",
+     "f:4:11: service[0].routes[0]: must begin with /\nf:4:18: service[0].routes[1]: may have a * only at its end\n"
+     "f:4:26: service[0].routes[2]: must be a path: no spaces, ? or #"},
     {OK "routes = \"/x\"", "f:4:10: service[0].routes: expected an array of strings, found a string"},
     {OK "routes = [\"/x\"]\nstrip_prefix = true",
      "f:4:10: service[0].routes: needs a `domain` whose paths they are\nf:5:16: service[0].strip_prefix: needs a `domain`, and `routes`"},
@@ -108,14 +118,17 @@ static const struct sample services[] = {
      "f:4:34: service[0].extra_ports[2]: must be HOST:CONTAINER or HOST:CONTAINER/udp, ports between 1 and 65535\n"
      "f:4:41: service[0].extra_ports[3]: must be HOST:CONTAINER or HOST:CONTAINER/udp, ports between 1 and 65535"},
     {OK "extra_ports = [\"53:53\", \"53:53/udp\", \"53:54\"]", "f:4:15: service[0].extra_ports: port 53 of the node is named twice"},
-    {OK "depends_on = [\"db\", \"x/y\", \"X\", \"a/b/c\"]", "f:4:28: service[0].depends_on[2]: must be NAME or PROJECT/NAME\nf:4:33: service[0].depends_on[3]: must be NAME or PROJECT/NAME"},
+    {OK "depends_on = [\"db\", \"x/y\", \"X\", \"a/b/c\"]",
+     "f:4:28: service[0].depends_on[2]: must be NAME or PROJECT/NAME\nf:4:33: service[0].depends_on[3]: must be NAME or PROJECT/NAME"},
     {OK "stop_signal = \"SIGFOO\"", "f:4:15: service[0].stop_signal: must be a signal's name, like \"SIGTERM\""},
     {OK "workdir = \"srv\"", "f:4:11: service[0].workdir: must be an absolute path"},
-    {OK "labels = { \"orca.x\" = \"1\", ok = \"2\", n = 3 }", "f:4:12: service[0].labels.\"orca.x\": the name labels that begin with orca. are orca's own\n"
-                                                              "f:4:42: service[0].labels.n: expected a string (in quotes), found an integer"},
-    {OK "[service.env]\n1X = \"a\"\nY = 8080\n\"A-B\" = \"\"", "f:5:1: service[0].env.1X: the name must be letters, digits and _, not beginning with a digit\n"
-                                                              "f:6:5: service[0].env.Y: expected a string (in quotes), found an integer\n"
-                                                              "f:7:1: service[0].env.A-B: the name must be letters, digits and _, not beginning with a digit"},
+    {OK "labels = { \"orca.x\" = \"1\", ok = \"2\", n = 3 }",
+     "f:4:12: service[0].labels.\"orca.x\": the name labels that begin with orca. are orca's own\n"
+     "f:4:42: service[0].labels.n: expected a string (in quotes), found an integer"},
+    {OK "[service.env]\n1X = \"a\"\nY = 8080\n\"A-B\" = \"\"",
+     "f:5:1: service[0].env.1X: the name must be letters, digits and _, not beginning with a digit\n"
+     "f:6:5: service[0].env.Y: expected a string (in quotes), found an integer\n"
+     "f:7:1: service[0].env.A-B: the name must be letters, digits and _, not beginning with a digit"},
     {OK "[service.env]\nA = \"${secrets.DB}\"\nB = \"$${x}\"\nC = \"${env.HOME}\"\nD = \"${foo}\"\nE = \"${\"",
      "f:5:5: service[0].env.A: not supported yet: ${secrets.DB}\n"
      "f:8:5: service[0].env.D: `${foo}` is neither ${env.NAME} nor ${secrets.NAME}; a literal ${ is written $${\n"
@@ -127,13 +140,16 @@ static const struct sample services[] = {
      "f:4:38: service[0].mounts[3].source: must not lead out of the infra directory\n"
      "f:4:49: service[0].mounts[4].source: must not lead out of the infra directory\n"
      "f:4:65: service[0].mounts[5].source: must not contain .."},
-    {OK "[[service.mounts]]\nsource = \"x\"\ntarget = \"/\"\nreadonly = true", "f:6:10: service[0].mounts[0].target: must not be the container's root\n"
-                                                                               "f:7:1: service[0].mounts[0].readonly: unknown key: did you mean `read_only`?"},
-    {OK "[[service.volumes]]\nsource = \"/data\"\ntarget = \"/x\"", "f:5:10: service[0].volumes[0].source: must be a volume's name: paths belong into `mounts`"},
+    {OK "[[service.mounts]]\nsource = \"x\"\ntarget = \"/\"\nreadonly = true",
+     "f:6:10: service[0].mounts[0].target: must not be the container's root\n"
+     "f:7:1: service[0].mounts[0].readonly: unknown key: did you mean `read_only`?"},
+    {OK "[[service.volumes]]\nsource = \"/data\"\ntarget = \"/x\"",
+     "f:5:10: service[0].volumes[0].source: must be a volume's name: paths belong into `mounts`"},
     {OK "volume = \"data:/data\"", ""},
     {OK "volumes = [\"data:/data:ro\"]\nmounts = [\"./x:/data\"]", "f:4:11: service[0].volumes: two of them have the target /data"},
     {OK "[service.readiness]\ninterval_secs = 5", "f:4:1: service[0].readiness: a way of probing is missing: path, tcp = true, or exec"},
-    {OK "[service.readiness]\npath = \"/\"\ntcp = true\nport = 1", "f:4:1: service[0].readiness: exactly one way of probing: path, tcp = true, or exec"},
+    {OK "[service.readiness]\npath = \"/\"\ntcp = true\nport = 1",
+     "f:4:1: service[0].readiness: exactly one way of probing: path, tcp = true, or exec"},
     {OK "[service.liveness]\ngrpc = \"x\"", "f:5:1: service[0].liveness.grpc: not supported yet: grpc"},
     {OK "[service.liveness]\nexec = []", "f:5:8: service[0].liveness.exec: must name a program"},
     {OK "[service.liveness]\nexec = [\"true\"]", ""},
@@ -143,11 +159,14 @@ static const struct sample services[] = {
     {OK "[service.startup]\ntcp = true", "f:4:1: service[0].startup: needs a `port`, its own or the service's"},
     {OK "[service.startup]\ntcp = true\nport = 3", ""},
     {OK "[service.readiness]\npath = \"/\"\ninterval_secs = 0\nport = 1\ntimeout = 3",
-     "f:6:17: service[0].readiness.interval_secs: must be between 1 and 86400\nf:8:1: service[0].readiness.timeout: unknown key: did you mean `timeout_secs`?"},
-    {OK "[service.placement]\navoid = \"batch\"\nspread = \"zone\"", "f:5:9: service[0].placement.avoid: expected an array of strings, found a string"},
+     "f:6:17: service[0].readiness.interval_secs: must be between 1 and 86400\nf:8:1: service[0].readiness.timeout: unknown key: did you mean "
+     "`timeout_secs`?"},
+    {OK "[service.placement]\navoid = \"batch\"\nspread = \"zone\"",
+     "f:5:9: service[0].placement.avoid: expected an array of strings, found a string"},
     {OK "devices = [\"/etc/passwd\", \"/dev/../x\"]\ncaps = [\"net_admin\"]",
      "f:4:12: service[0].devices[0]: must be a device below /dev, as HOST[:CONTAINER[:rwm]]\n"
-     "f:4:27: service[0].devices[1]: must be a device below /dev, as HOST[:CONTAINER[:rwm]]\nf:5:9: service[0].caps[0]: must be a capability's name, like \"NET_ADMIN\""},
+     "f:4:27: service[0].devices[1]: must be a device below /dev, as HOST[:CONTAINER[:rwm]]\nf:5:9: service[0].caps[0]: must be a capability's name, "
+     "like \"NET_ADMIN\""},
     {OK "image = \"x\"", "f:4:1: `image` is defined already, in line 3"},
     {OK "port = \n[[service]]\nnam = \"b\"\n", "f:4:8: a value is missing\nf:6:1: service[1].nam: unknown key: did you mean `name`?"},
 };
@@ -160,15 +179,18 @@ static const struct sample clusters[] = {
      "[policy]\nallow_privileged = false\nallow_host_network = false\nallow_devices = []\nallow_host_paths = [\"/srv\"]\nallow_caps = []\n",
      ""},
     {"[acme]\nemail = \"x\"\n[backup]\n[rebalance]\n[gc]\n[observability]\n[ai]\n[network]\n[[token]]\n",
-     "f:1:2: acme: not supported yet: acme\nf:3:2: backup: not supported yet: backup\nf:4:2: rebalance: not supported yet: rebalance\nf:5:2: gc: not supported yet: gc\n"
+     "f:1:2: acme: not supported yet: acme\nf:3:2: backup: not supported yet: backup\nf:4:2: rebalance: not supported yet: rebalance\nf:5:2: gc: not "
+     "supported yet: gc\n"
      "f:6:2: observability: not supported yet: observability\nf:7:2: ai: not supported yet: ai\nf:8:2: network: not supported yet: network\n"
      "f:9:3: token: not supported yet: token"},
     {"[cluster]\ndomain = \"example.com\"\n[proxy]\nhttps_port = 443",
      "f:2:1: cluster.domain: not supported yet: domain\nf:4:1: proxy.https_port: not supported yet: https_port"},
-    {"[cluster]\nacme_email = \"x\"\napi_tokens = []\n", "f:2:1: cluster.acme_email: not supported yet: acme_email\nf:3:1: cluster.api_tokens: not supported yet: api_tokens"},
+    {"[cluster]\nacme_email = \"x\"\napi_tokens = []\n",
+     "f:2:1: cluster.acme_email: not supported yet: acme_email\nf:3:1: cluster.api_tokens: not supported yet: api_tokens"},
     {"[logs]\nforward = []", "f:2:1: logs.forward: not supported yet: forward"},
-    {"[cluster]\nlog_level = \"warning\"\nnode_ttl = \"1\"", "f:2:13: cluster.log_level: must be one of \"trace\", \"debug\", \"info\", \"warn\", \"error\": did you mean \"warn\"?\n"
-                                                            "f:3:12: cluster.node_ttl: a duration is written like \"500ms\", \"30s\", \"5m\", \"2h\""},
+    {"[cluster]\nlog_level = \"warning\"\nnode_ttl = \"1\"",
+     "f:2:13: cluster.log_level: must be one of \"trace\", \"debug\", \"info\", \"warn\", \"error\": did you mean \"warn\"?\n"
+     "f:3:12: cluster.node_ttl: a duration is written like \"500ms\", \"30s\", \"5m\", \"2h\""},
     {"[api]\nlisten = [\"0.0.0.0:6880\"]", "f:2:10: api.listen: 0.0.0.0:6880 is not loopback: it needs `tls = true`"},
     {"[api]\nlisten = [\"0.0.0.0:6880\"]\ntls = true", "f:3:7: api.tls: not supported yet: tls = true"},
     {"[api]\nlisten = [\"localhost:1\", \"127.0.0.1\", \"::1:5\", \"[::1]:70000\"]",
@@ -177,8 +199,9 @@ static const struct sample clusters[] = {
     {"[proxy]\ntrusted_proxies = [\"10.0.0.0/33\", \"x\"]", "f:2:20: proxy.trusted_proxies[0]: must be an address or a network like \"10.0.0.0/8\"\n"
                                                             "f:2:35: proxy.trusted_proxies[1]: must be an address or a network like \"10.0.0.0/8\""},
     {"[[node]]\nlabels = {}", "f:1:1: node[0]: `name` or `address` is missing"},
-    {"[policy]\nallow_host_path = [\"/x\"]\nallow_host_paths = [\"x\"]", "f:2:1: policy.allow_host_path: unknown key: did you mean `allow_host_paths`?\n"
-                                                                         "f:3:21: policy.allow_host_paths[0]: must be an absolute path"},
+    {"[policy]\nallow_host_path = [\"/x\"]\nallow_host_paths = [\"x\"]",
+     "f:2:1: policy.allow_host_path: unknown key: did you mean `allow_host_paths`?\n"
+     "f:3:21: policy.allow_host_paths[0]: must be an absolute path"},
     {"[clutser]", "f:1:2: clutser: unknown key: did you mean `cluster`?"},
 };
 
@@ -186,13 +209,15 @@ static const struct sample nodes[] = {
     {"[cluster]\nid = \"abcdefgh\"", ""},
     {"", "f:1:1: `cluster` is missing"},
     {"[node]\nname = \"N\"\naddress = \"a b\"\nrole = \"slave\"\nrun_dir = \"run\"\n[cluster]\nid = \"x\"",
-     "f:2:8: node.name: must be 1 to 63 small letters, digits and -, with no - at either end\nf:3:11: node.address: must be an IP address or a host name\n"
+     "f:2:8: node.name: must be 1 to 63 small letters, digits and -, with no - at either end\nf:3:11: node.address: must be an IP address or a host "
+     "name\n"
      "f:4:8: node.role: must be one of \"master\", \"worker\"\nf:5:11: node.run_dir: must be an absolute path\n"
      "f:7:6: cluster.id: must be 8 to 64 small letters, digits and -"},
     {"[cluster]\nid = \"abcdefgh\"\n[store]\nbackend = \"etcd\"\nendpoints = []", "f:4:11: store.backend: not supported yet: backend = \"etcd\"\n"
-                                                                                   "f:5:1: store.endpoints: not supported yet: endpoints"},
+                                                                                  "f:5:1: store.endpoints: not supported yet: endpoints"},
     {"[cluster]\nid = \"abcdefgh\"\nmasters = [{ name = \"a\" }]", "f:3:12: cluster.masters[0]: `address` is missing"},
-    {"[cluster]\nid = \"abcdefgh\"\n[ports]\napi = 6881\nhttp = 0", "f:4:7: ports.api: port 6881 is taken by `gateway` already\nf:5:8: ports.http: must be between 1 and 65535"},
+    {"[cluster]\nid = \"abcdefgh\"\n[ports]\napi = 6881\nhttp = 0",
+     "f:4:7: ports.api: port 6881 is taken by `gateway` already\nf:5:8: ports.http: must be between 1 and 65535"},
 };
 
 static void expect(const struct spec_faults *faults, const struct sample *s) {
@@ -284,11 +309,14 @@ static const struct sample jsons[] = {
     {"{\"services\":{}}", "services: expected an array"},
     {"{\"services\":[3]}", "services[0]: expected a table"},
     {"{\"jobs\":[{}]}", "jobs: not supported yet: jobs"},
-    {"{\"services\":[{\"name\":\"a\",\"image\":\"i\",\"deploy\":{\"max_surg\":1}},{\"name\":\"b\",\"image\":\"i\",\"port\":null,\"replicas\":\"x\"}]}",
+    {"{\"services\":[{\"name\":\"a\",\"image\":\"i\",\"deploy\":{\"max_surg\":1}},{\"name\":\"b\",\"image\":\"i\",\"port\":null,\"replicas\":\"x\"}]"
+     "}",
      "services[0].deploy.max_surg: unknown key: did you mean `max_surge`?\nservices[1].replicas: expected an integer, found a string"},
-    {"{\"services\":[{\"name\":\"a\",\"image\":\"i\",\"env\":{\"A\":1,\"B\":{}}}]}", "services[0].env.A: expected a string (in quotes), found an integer\n"
-                                                                                      "services[0].env.B: expected a string (in quotes), found a table"},
-    {"{\"services\":[{\"name\":\"a\",\"image\":\"i\",\"resources\":{\"memory\":67108864,\"cpu\":1},\"mounts\":[\"./x:/y\",{\"source\":\"a\",\"target\":\"/b\","
+    {"{\"services\":[{\"name\":\"a\",\"image\":\"i\",\"env\":{\"A\":1,\"B\":{}}}]}",
+     "services[0].env.A: expected a string (in quotes), found an integer\n"
+     "services[0].env.B: expected a string (in quotes), found a table"},
+    {"{\"services\":[{\"name\":\"a\",\"image\":\"i\",\"resources\":{\"memory\":67108864,\"cpu\":1},\"mounts\":[\"./x:/"
+     "y\",{\"source\":\"a\",\"target\":\"/b\","
      "\"files\":[{\"path\":\"../etc\",\"sha256\":\"00\"},{\"path\":\"/x\",\"sha256\":\"\"},{\"path\":\"a/../b\"}]}]}]}",
      "services[0].mounts[1].files[0].path: must be a path without empty parts, . and ..\n"
      "services[0].mounts[1].files[0].sha256: must be 64 hexadecimal digits in small letters\n"
@@ -325,17 +353,45 @@ static void test_units(void **state) {
     const char *text;
     uint64_t v;
     bool ok;
-  } durations[] = {{"500ms", 500, true},    {"30s", 30000, true},       {"5m", 300000, true}, {"2h", 7200000, true}, {"1h30m", 5400000, true}, {"1d", 86400000, true},
-                   {"0s", 0, true},         {"", 0, false},             {"5", 0, false},      {"5x", 0, false},      {"m", 0, false},           {"-5s", 0, false},
-                   {"30m1h", 0, false},     {"5s5s", 0, false},         {"5 s", 0, false},    {"1.5s", 0, false},    {"99999999999999999999s", 0, false},
+  } durations[] = {{"500ms", 500, true},
+                   {"30s", 30000, true},
+                   {"5m", 300000, true},
+                   {"2h", 7200000, true},
+                   {"1h30m", 5400000, true},
+                   {"1d", 86400000, true},
+                   {"0s", 0, true},
+                   {"", 0, false},
+                   {"5", 0, false},
+                   {"5x", 0, false},
+                   {"m", 0, false},
+                   {"-5s", 0, false},
+                   {"30m1h", 0, false},
+                   {"5s5s", 0, false},
+                   {"5 s", 0, false},
+                   {"1.5s", 0, false},
+                   {"99999999999999999999s", 0, false},
                    {"9223372036854775807h", 0, false}};
   static const struct {
     const char *text;
     uint64_t v;
     bool ok;
-  } sizes[] = {{"512Mi", 512u << 20, true}, {"1Gi", 1u << 30, true}, {"512M", 512000000, true}, {"1024", 1024, true},       {"1.5Gi", 1610612736, true}, {"10B", 10, true},
-               {"2MiB", 2u << 20, true},    {"3k", 3000, true},      {"0", 0, true},            {"", 0, false},             {"Mi", 0, false},            {"1.Mi", 0, false},
-               {"-1", 0, false},            {"1 Mi", 0, false},      {"1mi", 0, false},         {"99999999Ti", 0, false},   {"1.2345678Mi", 0, false}};
+  } sizes[] = {{"512Mi", 512u << 20, true},
+               {"1Gi", 1u << 30, true},
+               {"512M", 512000000, true},
+               {"1024", 1024, true},
+               {"1.5Gi", 1610612736, true},
+               {"10B", 10, true},
+               {"2MiB", 2u << 20, true},
+               {"3k", 3000, true},
+               {"0", 0, true},
+               {"", 0, false},
+               {"Mi", 0, false},
+               {"1.Mi", 0, false},
+               {"-1", 0, false},
+               {"1 Mi", 0, false},
+               {"1mi", 0, false},
+               {"99999999Ti", 0, false},
+               {"1.2345678Mi", 0, false}};
   struct err err;
   for (size_t i = 0; i < sizeof durations / sizeof *durations; i++) {
     uint64_t v = 0;
@@ -349,7 +405,8 @@ static void test_units(void **state) {
     if (ok != sizes[i].ok || v != sizes[i].v)
       fail_msg("%s: %d %llu", sizes[i].text, ok, (unsigned long long)v);
   }
-  static const uint64_t values[] = {0, 1, 999, 1000, 1500, 60000, 90000, 3600000, 86400000, 1024, 1025, 1048576, 536870912, 1099511627776, 123456789012};
+  static const uint64_t values[] = {0,        1,    999,  1000,    1500,      60000,         90000,       3600000,
+                                    86400000, 1024, 1025, 1048576, 536870912, 1099511627776, 123456789012};
   for (size_t i = 0; i < sizeof values / sizeof *values; i++) {
     char text[32];
     uint64_t v;

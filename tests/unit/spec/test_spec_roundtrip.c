@@ -27,7 +27,8 @@ static bool coin(void) {
 }
 
 static char *text(void) { /* any text, with what needs escaping and what looks like a reference but is none */
-  static const char *const parts[] = {"a", "Z", " ", "\"", "\\", "\n", "\t", "é", "日本", "😀", "$", "$${", "${env.X}", "'", "\x01", "\x7f", "=", "#", "[", "{", "\r"};
+  static const char *const parts[] = {"a",   "Z",        " ", "\"",   "\\",   "\n", "\t", "é", "日本", "😀", "$",
+                                      "$${", "${env.X}", "'", "\x01", "\x7f", "=",  "#",  "[", "{",    "\r"};
   struct buf b = BUF_INIT(4096);
   for (uint32_t n = draw(8); n; n--)
     buf_add_str(&b, parts[draw(sizeof parts / sizeof *parts)]);
@@ -415,10 +416,12 @@ static void test_diff(void **state) {
 
 static void test_cluster(void **state) {
   (void)state;
-  static const char toml[] = "[cluster]\nname = \"p\"\nlog_level = \"warn\"\nnode_ttl = \"1500ms\"\n\n[api]\nlisten = [\"127.0.0.1:6880\"]\ntls = false\n\n"
-                             "[[node]]\nname = \"n1\"\n\n[node.labels]\nzone = \"eu-1\"\n\n[[node.gpus]]\ncount = 2\nvendor = \"nvidia\"\nmodel = \"A100\"\n\n"
-                             "[proxy]\nhttp_port = 8080\ntrusted_proxies = [\"10.0.0.0/8\"]\n\n[logs]\nmax_size = \"10Mi\"\nmax_files = 3\n\n"
-                             "[policy]\nallow_privileged = true\nallow_host_network = true\nallow_devices = [\"/dev/kvm\"]\nallow_host_paths = [\"/srv\"]\nallow_caps = [\"NET_ADMIN\"]\n";
+  static const char toml[] =
+      "[cluster]\nname = \"p\"\nlog_level = \"warn\"\nnode_ttl = \"1500ms\"\n\n[api]\nlisten = [\"127.0.0.1:6880\"]\ntls = false\n\n"
+      "[[node]]\nname = \"n1\"\n\n[node.labels]\nzone = \"eu-1\"\n\n[[node.gpus]]\ncount = 2\nvendor = \"nvidia\"\nmodel = \"A100\"\n\n"
+      "[proxy]\nhttp_port = 8080\ntrusted_proxies = [\"10.0.0.0/8\"]\n\n[logs]\nmax_size = \"10Mi\"\nmax_files = 3\n\n"
+      "[policy]\nallow_privileged = true\nallow_host_network = true\nallow_devices = [\"/dev/kvm\"]\nallow_host_paths = [\"/srv\"]\nallow_caps = "
+      "[\"NET_ADMIN\"]\n";
   Model__ClusterSpec *c = NULL;
   struct spec_faults faults = {0};
   spec_parse_cluster("f", toml, strlen(toml), &c, &faults);
@@ -431,7 +434,7 @@ static void test_cluster(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_toml), cmocka_unit_test(test_json), cmocka_unit_test(test_revision), cmocka_unit_test(test_diff),
-                                     cmocka_unit_test(test_cluster)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_toml), cmocka_unit_test(test_json), cmocka_unit_test(test_revision),
+                                     cmocka_unit_test(test_diff), cmocka_unit_test(test_cluster)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

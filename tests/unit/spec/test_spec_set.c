@@ -64,7 +64,8 @@ static void test_set(void **state) {
   check(SERVICE("a") "depends_on = [\"a\"]\n", "", "", "f:1:1: shop/a.depends_on: a circle: shop/a → shop/a");
   check(SERVICE("a") "depends_on = [\"b\"]\n" SERVICE("b") "depends_on = [\"c\"]\n" SERVICE("c") "depends_on = [\"b\"]\n", "", "",
         "f:6:1: shop/b.depends_on: a circle: shop/b → shop/c → shop/b");
-  check(SERVICE("a") "depends_on = [\"b\"]\n", SERVICE("b") "depends_on = [\"a\"]\n", "", "f:1:1: shop/a.depends_on: a circle: shop/a → shop/b → shop/a");
+  check(SERVICE("a") "depends_on = [\"b\"]\n", SERVICE("b") "depends_on = [\"a\"]\n", "",
+        "f:1:1: shop/a.depends_on: a circle: shop/a → shop/b → shop/a");
   check(SERVICE("a") "domain = \"x.y\"\n" SERVICE("b") "domain = \"x.y\"\n", "", "", "f:6:1: shop/b.domains: x.y/* leads to shop/a already");
   check(SERVICE("a") "domain = \"x.y\"\n" SERVICE("b") "domain = \"x.y\"\nroutes = [\"/api/*\"]\n", "", "", "");
   check(SERVICE("a") "domain = \"x.y\"\n", SERVICE("b") "domains = [\"x.y\", \"z\"]\n", "", "f:1:1: shop/a.domains: x.y/* leads to shop/b already");
@@ -150,7 +151,8 @@ static void test_policy(void **state) {
 static void test_defaults(void **state) {
   (void)state;
   struct spec_set set = parse("[[service]]\nname = \"a\"\nimage = \"i\"\nport = 80\nhealth = \"/h\"\n[service.resources]\nmemory = \"64Mi\"\n"
-                              "[service.startup]\nexec = [\"true\"]\n[[service]]\nname = \"b\"\nimage = \"r:5000/x/i:latest\"\n[[service]]\nname = \"c\"\nimage = \"r:5000/x/i:1\"\n"
+                              "[service.startup]\nexec = [\"true\"]\n[[service]]\nname = \"b\"\nimage = \"r:5000/x/i:latest\"\n[[service]]\nname = "
+                              "\"c\"\nimage = \"r:5000/x/i:1\"\n"
                               "[[service]]\nname = \"d\"\nimage = \"i@sha256:00\"\n");
   Model__ServiceSpec *s = set.services[0];
   spec_fill_defaults(s);
@@ -294,7 +296,8 @@ static void test_infra(void **state) {
   put_text("services/shop/config/d/e/c.conf", "A");
   put_text("services/shop/config/empty", "");
   put_text("services/notes/README", "no project");
-  put_text("services/shop/service.toml", SERVICE("a") "mounts = [\"./services/shop/config/a.conf:/a.conf:ro\", \"services/shop/../shop/config:/c\", \"/srv:/srv\"]\n");
+  put_text("services/shop/service.toml",
+           SERVICE("a") "mounts = [\"./services/shop/config/a.conf:/a.conf:ro\", \"services/shop/../shop/config:/c\", \"/srv:/srv\"]\n");
   put_text("services/blog/service.toml", SERVICE("b") "project = \"news\"\n");
   assert_int_equal(read_infra(&set, &faults), 0);
   assert_int_equal(set.service_count, 2);
@@ -353,23 +356,25 @@ static void test_infra(void **state) {
   free(big);
   link_to("/etc/passwd", "services/shop/config/link");
   link_to("config", "services/shop/linked");
-  put_text("services/shop/service.toml", SERVICE("a") "mounts = [\"services/shop/config:/1\", \"services/shop/linked/a.conf:/2\", \"nope:/3\", \".:/4\",\n"
-                                                       "\"services/shop/big:/5\", \"services/shop/many:/6\"]\nnope = 1\n");
+  put_text("services/shop/service.toml",
+           SERVICE("a") "mounts = [\"services/shop/config:/1\", \"services/shop/linked/a.conf:/2\", \"nope:/3\", \".:/4\",\n"
+                        "\"services/shop/big:/5\", \"services/shop/many:/6\"]\nnope = 1\n");
   put_text("services/blog/service.toml", "[[service]]\nname = \"B\"\n");
   put_text("services/UP/service.toml", "");
   put_text("cluster.toml", "[clutser]\n");
   assert_int_equal(read_infra(&set, &faults), -1);
-  expect(&faults, "cluster.toml:1:2: clutser: unknown key: did you mean `cluster`?\n"
-                  "services/UP/service.toml: the folder names a project: it must be 1 to 63 small letters, digits and -, with no - at either end\n"
-                  "services/blog/service.toml:1:1: service[0]: `image` is missing\n"
-                  "services/blog/service.toml:2:8: service[0].name: must be 1 to 63 small letters, digits and -, with no - at either end\n"
-                  "services/shop/service.toml:5:11: service[0].mounts[0]: link is a symbolic link: links are not shipped\n"
-                  "services/shop/service.toml:5:38: service[0].mounts[1]: services/shop/linked/a.conf leads over a symbolic link: links are not shipped\n"
-                  "services/shop/service.toml:5:72: service[0].mounts[2]: nope: No such file or directory\n"
-                  "services/shop/service.toml:5:83: service[0].mounts[3]: the whole infra directory cannot be mounted: name a part of it\n"
-                  "services/shop/service.toml:6:1: service[0].mounts[4]: x: larger than 1048576 bytes\n"
-                  "services/shop/service.toml:6:25: service[0].mounts[5]: with it, the files of all mounts are larger than 8 MiB\n"
-                  "services/shop/service.toml:7:1: service[0].nope: unknown key");
+  expect(&faults,
+         "cluster.toml:1:2: clutser: unknown key: did you mean `cluster`?\n"
+         "services/UP/service.toml: the folder names a project: it must be 1 to 63 small letters, digits and -, with no - at either end\n"
+         "services/blog/service.toml:1:1: service[0]: `image` is missing\n"
+         "services/blog/service.toml:2:8: service[0].name: must be 1 to 63 small letters, digits and -, with no - at either end\n"
+         "services/shop/service.toml:5:11: service[0].mounts[0]: link is a symbolic link: links are not shipped\n"
+         "services/shop/service.toml:5:38: service[0].mounts[1]: services/shop/linked/a.conf leads over a symbolic link: links are not shipped\n"
+         "services/shop/service.toml:5:72: service[0].mounts[2]: nope: No such file or directory\n"
+         "services/shop/service.toml:5:83: service[0].mounts[3]: the whole infra directory cannot be mounted: name a part of it\n"
+         "services/shop/service.toml:6:1: service[0].mounts[4]: x: larger than 1048576 bytes\n"
+         "services/shop/service.toml:6:25: service[0].mounts[5]: with it, the files of all mounts are larger than 8 MiB\n"
+         "services/shop/service.toml:7:1: service[0].nope: unknown key");
   remove_tree();
 }
 
@@ -387,7 +392,9 @@ static void test_schema(void **state) {
   json_decref(cluster);
   struct buf text = BUF_INIT(1u << 20);
   assert_int_equal(spec_reference_markdown(&text), 0);
-  assert_non_null(strstr(buf_str(&text), "| `node_port` | integer | | Every node's proxy listens here and balances TCP over all ready instances. *Not supported yet.* |"));
+  assert_non_null(
+      strstr(buf_str(&text),
+             "| `node_port` | integer | | Every node's proxy listens here and balances TCP over all ready instances. *Not supported yet.* |"));
   assert_non_null(strstr(buf_str(&text), "### `[ports]`"));
   buf_free(&text);
 }
@@ -411,8 +418,8 @@ static void test_ids(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_set),  cmocka_unit_test(test_policy), cmocka_unit_test(test_defaults), cmocka_unit_test(test_unescape),
-      cmocka_unit_test(test_env),  cmocka_unit_test(test_infra),  cmocka_unit_test(test_schema),   cmocka_unit_test(test_ids),
+      cmocka_unit_test(test_set), cmocka_unit_test(test_policy), cmocka_unit_test(test_defaults), cmocka_unit_test(test_unescape),
+      cmocka_unit_test(test_env), cmocka_unit_test(test_infra),  cmocka_unit_test(test_schema),   cmocka_unit_test(test_ids),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

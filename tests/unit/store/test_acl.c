@@ -11,7 +11,8 @@ static ProtobufCBinaryData b(const char *s) {
   return (ProtobufCBinaryData){strlen(s), (uint8_t *)(uintptr_t)s};
 }
 
-static bool may(int (*check)(enum acl_role, const ProtobufCBinaryData *, const ProtobufCBinaryData *, struct err *), enum acl_role role, const char *key, const char *end) {
+static bool may(int (*check)(enum acl_role, const ProtobufCBinaryData *, const ProtobufCBinaryData *, struct err *), enum acl_role role,
+                const char *key, const char *end) {
   ProtobufCBinaryData k = b(key), e = end ? b(end) : b("");
   struct err err = {0};
   bool ok = check(role, &k, &e, &err) == 0;
@@ -29,12 +30,23 @@ static void test_writers(void **state) {
     const char *key;
     bool apiserver, scheduler;
   } keys[] = {
-      {"/cluster", true, false},          {"/services/p/n", true, false},        {"/revisions/p/n/0000000001", true, false},
-      {"/files/ab", true, false},         {"/tokens/t", true, false},            {"/nodes/n1", true, false},
-      {"/node-status/n1", true, false},   {"/instance-status/p/n/1", true, false}, {"/history/apiserver/1", true, false},
-      {"/instances/p/n/1", false, true},  {"/rollouts/p/n", false, true},        {"/leader/scheduler", false, true},
-      {"/history/scheduler/1", false, true}, {"/elsewhere", false, false},       {"/service", false, false},
-      {"services/p/n", false, false},     {"/history/", false, false},
+      {"/cluster", true, false},
+      {"/services/p/n", true, false},
+      {"/revisions/p/n/0000000001", true, false},
+      {"/files/ab", true, false},
+      {"/tokens/t", true, false},
+      {"/nodes/n1", true, false},
+      {"/node-status/n1", true, false},
+      {"/instance-status/p/n/1", true, false},
+      {"/history/apiserver/1", true, false},
+      {"/instances/p/n/1", false, true},
+      {"/rollouts/p/n", false, true},
+      {"/leader/scheduler", false, true},
+      {"/history/scheduler/1", false, true},
+      {"/elsewhere", false, false},
+      {"/service", false, false},
+      {"services/p/n", false, false},
+      {"/history/", false, false},
   };
   for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
     assert_int_equal(may(acl_check_write, ACL_APISERVER, keys[i].key, NULL), keys[i].apiserver);

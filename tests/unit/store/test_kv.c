@@ -1,4 +1,5 @@
-/* The key-value state machine against a model in memory: random histories from a fixed list of seeds, with reads of the past, compaction, restarts, aborted batches. */
+/* The key-value state machine against a model in memory: random histories from a fixed list of seeds, with reads of the past, compaction, restarts,
+ * aborted batches. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -167,7 +168,11 @@ static bool replay(void *arg, uint64_t revision, const struct kv_event *events, 
     }
     char value[16] = "";
     memcpy(value, events[i].now.value.data, events[i].now.value.len);
-    state[k] = (struct cell){.create = events[i].now.create_revision, .mod = revision, .version = events[i].now.version, .lease = events[i].now.lease, .value = atoi(value + 1)};
+    state[k] = (struct cell){.create = events[i].now.create_revision,
+                             .mod = revision,
+                             .version = events[i].now.version,
+                             .lease = events[i].now.lease,
+                             .value = atoi(value + 1)};
   }
   assert_memory_equal(state, r->m->at[revision], sizeof r->m->at[0]);
   return true;
@@ -267,7 +272,11 @@ static void do_txn(struct rig *r) {
     bad_lease |= lease && !r->m->leases[lease];
     ops[i].op_case = STORE__OP__OP_PUT;
     ops[i].put = &puts[i];
-    next[k] = (struct cell){.create = next[k].value ? next[k].create : r->m->revision + 1, .mod = r->m->revision + 1, .version = next[k].version + 1, .lease = lease, .value = v};
+    next[k] = (struct cell){.create = next[k].value ? next[k].create : r->m->revision + 1,
+                            .mod = r->m->revision + 1,
+                            .version = next[k].version + 1,
+                            .lease = lease,
+                            .value = v};
     changed = true;
   }
   txn.n_success = n;
@@ -586,8 +595,8 @@ static void test_garbage(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_random_histories), cmocka_unit_test(test_limits), cmocka_unit_test(test_full_map), cmocka_unit_test(test_flipped_bits),
-      cmocka_unit_test(test_copy),             cmocka_unit_test(test_garbage),
+      cmocka_unit_test(test_random_histories), cmocka_unit_test(test_limits), cmocka_unit_test(test_full_map),
+      cmocka_unit_test(test_flipped_bits),     cmocka_unit_test(test_copy),   cmocka_unit_test(test_garbage),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

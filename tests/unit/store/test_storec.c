@@ -59,21 +59,28 @@ static void on_note(void *arg, const char *what, const char *text) {
   (void)text;
 }
 
-#define until(r, condition)                                        \
-  do {                                                             \
-    int64_t end_ = loop_now((r)->loop) + WAIT;                     \
-    struct err err_;                                               \
-    while (!(condition)) {                                         \
-      assert_int_equal(loop_once((r)->loop, NS_PER_MS, &err_), 0); \
-      if (loop_now((r)->loop) > end_)                              \
-        fail_msg("never: %s", #condition);                         \
-    }                                                              \
+#define until(r, condition)                                                                                                                          \
+  do {                                                                                                                                               \
+    int64_t end_ = loop_now((r)->loop) + WAIT;                                                                                                       \
+    struct err err_;                                                                                                                                 \
+    while (!(condition)) {                                                                                                                           \
+      assert_int_equal(loop_once((r)->loop, NS_PER_MS, &err_), 0);                                                                                   \
+      if (loop_now((r)->loop) > end_)                                                                                                                \
+        fail_msg("never: %s", #condition);                                                                                                           \
+    }                                                                                                                                                \
   } while (0)
 
 static void open_store(struct rig *r) {
   static const struct store_ops ops = {.serving = on_serving, .changed = on_changed, .fatal = on_fatal, .note = on_note};
   struct err err;
-  struct store_options o = {.loop = r->loop, .dir = r->dir, .cluster_id = "test", .node = "n1", .address = "127.0.0.1", .ops = &ops, .arg = r, .map_size = (size_t)256 << 20,
+  struct store_options o = {.loop = r->loop,
+                            .dir = r->dir,
+                            .cluster_id = "test",
+                            .node = "n1",
+                            .address = "127.0.0.1",
+                            .ops = &ops,
+                            .arg = r,
+                            .map_size = (size_t)256 << 20,
                             .snapshot_entries = 40};
   r->serving = false;
   r->store = store_open(&o, &err);
@@ -480,9 +487,12 @@ static void test_snapshots(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test_setup_teardown(test_txn, setup, teardown),   cmocka_unit_test_setup_teardown(test_mirror, setup, teardown),
-      cmocka_unit_test_setup_teardown(test_mirror_after_compaction, setup, teardown), cmocka_unit_test_setup_teardown(test_lease, setup, teardown),
-      cmocka_unit_test_setup_teardown(test_roles, setup, teardown), cmocka_unit_test_setup_teardown(test_snapshots, setup, teardown),
+      cmocka_unit_test_setup_teardown(test_txn, setup, teardown),
+      cmocka_unit_test_setup_teardown(test_mirror, setup, teardown),
+      cmocka_unit_test_setup_teardown(test_mirror_after_compaction, setup, teardown),
+      cmocka_unit_test_setup_teardown(test_lease, setup, teardown),
+      cmocka_unit_test_setup_teardown(test_roles, setup, teardown),
+      cmocka_unit_test_setup_teardown(test_snapshots, setup, teardown),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
