@@ -389,6 +389,18 @@ struct raft_stable dlog_mark(const struct dlog *log) {
 
 /* ---------------------------------------------------------------- reading */
 
+static int read_failed(const struct dlog *log, uint64_t number, int code, struct err *err) {
+  char name[DLOG_NAME_MAX];
+  dlog_name(name, number);
+  return err_errno(err, code, "%s/%s", log->dir, name);
+}
+
+static int entry_damaged(const struct dlog *log, uint64_t number, uint64_t offset, uint64_t index, const char *how, struct err *err) {
+  char name[DLOG_NAME_MAX];
+  dlog_name(name, number);
+  return err_set(err, ERR_CORRUPT, "%s/%s: offset %" PRIu64 ", entry %" PRIu64 ": %s", log->dir, name, offset, index, how);
+}
+
 int dlog_read(struct dlog *log, uint64_t index, struct raft_entry *entry, struct buf *data, struct err *err) {
   const struct dlog_state *s = &log->state;
   if (index <= s->base_index)
@@ -398,33 +410,30 @@ int dlog_read(struct dlog *log, uint64_t index, struct raft_entry *entry, struct
   uint64_t position = s->positions[index - s->base_index - 1], number = position >> 32, offset = position & UINT32_MAX;
   const struct segment *seg = by_number(log, number);
   uint8_t small[4096], *bytes = small;
-  char name[DLOG_NAME_MAX];
-  dlog_name(name, number);
   ssize_t n = disk_read_at(log->disk, seg->fd, small, sizeof small < seg->used - offset ? sizeof small : seg->used - offset, (int64_t)offset);
   if (n < 0)
-    return err_errno(err, (int)-n, "%s/%s", log->dir, name);
+    return read_failed(log, number, (int)-n, err);
   uint32_t len = 0;
   if (n >= DLOG_RECORD_HEADER)
     len = (uint32_t)small[4] | (uint32_t)small[5] << 8 | (uint32_t)small[6] << 16 | (uint32_t)small[7] << 24;
   size_t size = dlog_record_size(len);
   int rc = 0;
   if (size > seg->used - offset) {
-    rc = err_set(err, ERR_CORRUPT, "%s/%s: offset %" PRIu64 ", entry %" PRIu64 ": its length was changed", log->dir, name, offset, index);
+    rc = entry_damaged(log, number, offset, index, "its length was changed", err);
   } else if (size > sizeof small) {
     bytes = malloc(size);
     if (!bytes)
       return err_set(err, ERR_MEMORY, "log: out of memory");
     n = disk_read_at(log->disk, seg->fd, bytes, size, (int64_t)offset);
     if (n < 0)
-      rc = err_errno(err, (int)-n, "%s/%s", log->dir, name);
+      rc = read_failed(log, number, (int)-n, err);
   }
   struct dlog_record rec;
   const char *text = "ends too early";
   if (rc == 0) {
     enum dlog_seen seen = dlog_get_record(bytes, (size_t)n, offset, number, offset, &rec, &text);
     if (seen != DLOG_SEEN_RECORD || rec.type != DLOG_ENTRY || rec.index != index)
-      rc = err_set(err, ERR_CORRUPT, "%s/%s: offset %" PRIu64 ", entry %" PRIu64 ": %s", log->dir, name, offset, index,
-                   seen == DLOG_SEEN_RECORD ? "another record" : text);
+      rc = entry_damaged(log, number, offset, index, seen == DLOG_SEEN_RECORD ? "another record" : text, err);
   }
   if (rc == 0) {
     *entry = (struct raft_entry){.index = index, .term = rec.term, .type = rec.entry_type, .len = rec.len};

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "orca-store/log_format.h"
 
@@ -80,9 +81,23 @@ static int ascending(const void *a, const void *b) {
 }
 
 struct bytes {
-  uint8_t *data;
-  size_t size, written; /* behind `written` there are but zeros, and they were not read: a segment's room for more */
+  uint8_t *data;                /* a mapping of its own: zeros that nobody touches cost nothing */
+  size_t mapped, size, written; /* behind `written` there are but zeros, and they were not read: a segment's room for more */
 };
+
+static void forget(struct bytes *b) {
+  if (b->data)
+    munmap(b->data, b->mapped);
+  *b = (struct bytes){0};
+}
+
+static int map(struct bytes *b, size_t size) {
+  void *data = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (data == MAP_FAILED)
+    return -1;
+  *b = (struct bytes){.data = data, .mapped = size};
+  return 0;
+}
 
 static int read_whole(struct dlog_replay *r, uint64_t number, struct bytes *ret, struct err *err) {
   char name[DLOG_NAME_MAX], path[512];
@@ -90,8 +105,6 @@ static int read_whole(struct dlog_replay *r, uint64_t number, struct bytes *ret,
   dlog_name(name, number);
   if (dlog_path(path, sizeof path, r->dir, name, err) < 0)
     return -1;
-  free(ret->data);
-  *ret = (struct bytes){0};
   int fd = r->disk->open(r->disk, path, DISK_READ);
   if (fd < 0)
     return err_errno(err, -fd, "%s", path);
@@ -100,16 +113,20 @@ static int read_whole(struct dlog_replay *r, uint64_t number, struct bytes *ret,
     rc = err_errno(err, -rc, "%s", path);
   else if (len > DLOG_SEGMENT_MAX)
     rc = err_set(err, ERR_CORRUPT, "%s: %" PRId64 " bytes, more than a segment has", path, len);
-  else if (!(ret->data = calloc(1, (size_t)len + 8))) /* untouched zeros cost nothing */
-    rc = err_set(err, ERR_MEMORY, "%s: out of memory", path);
+  if (rc == 0 && (!r->disk->written || r->disk->written(r->disk, fd, &written) < 0 || written > len))
+    written = len;
+  /* The mapping before does, unless something of it would be left behind what is read now. */
+  if (rc == 0 && (ret->mapped < (size_t)len + 8 || written < len)) {
+    forget(ret);
+    if (map(ret, (size_t)len + 8) < 0)
+      rc = err_set(err, ERR_MEMORY, "%s: out of memory", path);
+  }
   if (rc == 0) {
-    if (!r->disk->written || r->disk->written(r->disk, fd, &written) < 0 || written > len)
-      written = len;
     ssize_t n = disk_read_at(r->disk, fd, ret->data, (size_t)written, 0);
     if (n < 0)
       rc = err_errno(err, (int)-n, "%s", path);
     else
-      *ret = (struct bytes){ret->data, n < written ? (size_t)n : (size_t)len, (size_t)n};
+      *ret = (struct bytes){ret->data, ret->mapped, n < written ? (size_t)n : (size_t)len, (size_t)n};
   }
   r->disk->close(r->disk, fd);
   return rc;
@@ -180,16 +197,27 @@ static int was_synced(struct pass *p, size_t i, uint64_t offset, bool *ret, stru
   return 0;
 }
 
-/* Where the segment after this one says this one ended; 0: there is none, or it is empty. */
+/* Where the segment after this one says this one ended, by its first record; 0: there is none, or it is empty. */
 static int next_says_end(struct pass *p, size_t i, uint64_t *ret, struct err *err) {
   struct dlog_record rec;
   const char *text;
+  uint8_t head[DLOG_HEADER + DLOG_RECORD_OVERHEAD + DLOG_HARD_PAYLOAD];
+  char name[DLOG_NAME_MAX], path[512];
   *ret = 0;
   if (i + 1 == p->names->count)
     return 0;
-  if (read_whole(p->r, p->names->n[i + 1], &p->other, err) < 0)
+  struct disk *disk = p->r->disk;
+  dlog_name(name, p->names->n[i + 1]);
+  if (dlog_path(path, sizeof path, p->r->dir, name, err) < 0)
     return -1;
-  if (dlog_get_record(p->other.data, p->other.size, 0, p->names->n[i + 1], DLOG_HEADER, &rec, &text) == DLOG_SEEN_RECORD && rec.type == DLOG_HARD)
+  int fd = disk->open(disk, path, DISK_READ);
+  if (fd < 0)
+    return err_errno(err, -fd, "%s", path);
+  ssize_t n = disk_read_at(disk, fd, head, sizeof head, 0);
+  disk->close(disk, fd);
+  if (n < 0)
+    return err_errno(err, (int)-n, "%s", path);
+  if (dlog_get_record(head, (size_t)n, 0, p->names->n[i + 1], DLOG_HEADER, &rec, &text) == DLOG_SEEN_RECORD && rec.type == DLOG_HARD)
     *ret = rec.prev_end;
   return 0;
 }
@@ -295,8 +323,8 @@ int dlog_replay(struct dlog_replay *r, struct err *err) {
   }
   if (rc == 0 && p.hint >> 32 > (names.count ? names.n[names.count - 1] : 0))
     tell(r, p.hint >> 32, 0, false, "this segment is missing: it had been synced");
-  free(p.this.data);
-  free(p.other.data);
+  forget(&p.this);
+  forget(&p.other);
   free(names.n);
   return rc;
 }
