@@ -210,7 +210,7 @@ static void write_done(void *arg, bool succeeded, uint64_t revision, const struc
     api_fail(w->request, err);
     write_free(w);
   } else if (succeeded) {
-    api_when(w->api, revision, 5 * NS_PER_SEC, write_seen, w);
+    api_when(w->api, revision, 5 * NS_PER_SEC, w->more ? write_again : write_seen, w);
   } else if (++w->tries == TRIES) {
     api_fail_with(w->request, ERR_CONFLICT, "others keep changing the same; try again");
     write_free(w);
@@ -229,7 +229,8 @@ static void write_once(struct api_write *w) {
     return;
   }
   int rc = w->build(w, txn, &err);
-  if (rc == 0) {
+  w->more = rc == 2;
+  if (rc == 0 || rc == 2) {
     w->api->commit(w->api->commit_arg, txn, write_done, w);
     return;
   }

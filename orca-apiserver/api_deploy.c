@@ -149,6 +149,27 @@ static size_t put_files(struct api_write *w, const struct spec_set *set, struct 
   return written;
 }
 
+#define STAGE_BYTES ((size_t)2 << 20) /* of files in one transaction, which holds 4 MiB and 1,000 operations in all */
+#define STAGE_FILES 300u
+
+/* Files go ahead of what names them when they are too many for one transaction. They are named by what they are: there, they harm nobody. */
+static bool stage_files(struct api_write *w, const struct spec_set *set, struct storec_txn *txn) {
+  size_t bytes = 0, missing = 0;
+  struct spec_set part = {.files = set->files};
+  for (size_t i = 0; i < set->file_count; i++) {
+    char key[KEY_MAX];
+    key_named(key, KEY_FILES, set->files[i].sha256);
+    if (api_cache_object(&w->api->cache, API_FILES, key))
+      continue;
+    if (++missing > STAGE_FILES || (bytes += set->files[i].len) > STAGE_BYTES) {
+      part.file_count = i;
+      put_files(w, &part, txn);
+      return true;
+    }
+  }
+  return false;
+}
+
 static void put_cluster(struct api_write *w, const struct api_plan *plan, const Model__ClusterSpec *cluster, struct storec_txn *txn) {
   storec_if_mod_revision(txn, KEY_CLUSTER, plan->cluster_mod);
   storec_put_message(txn, KEY_CLUSTER, &cluster->base, 0);
@@ -193,6 +214,10 @@ static int build(struct api_write *w, struct storec_txn *txn, struct err *err) {
   buf_reset(&d->plan);
   struct api_json json = {.out = &d->plan};
   plan_json(&plan, false, &json);
+  if (changes && stage_files(w, &d->set, txn)) {
+    api_plan_free(&plan);
+    return 2;
+  }
   if (changes) {
     for (size_t i = 0; i < plan.count; i++)
       put_item(w, &plan.items[i], txn);

@@ -18,7 +18,7 @@
 #include "orca-apiserver/auth.h"
 #include "orca-apiserver/json_out.h"
 
-#define API_BODY_MAX ((size_t)8 << 20)
+#define API_BODY_MAX ((size_t)12 << 20) /* SPEC_FILES_MAX in base64, and the services */
 #define API_BODY_DEPTH 64
 #define API_PARAM_MAX 64
 #define API_QUERY_MAX 16

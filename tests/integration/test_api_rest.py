@@ -202,7 +202,7 @@ def test_faults_change_nothing(master):
 
 
 def test_hostile_requests_are_refused_and_it_lives_on(master):
-    assert master.call("POST", "/api/v1/deploy", b"x" * (9 << 20)).status == 413
+    assert master.call("POST", "/api/v1/deploy", b"x" * (13 << 20)).status == 413
     assert master.call("POST", "/api/v1/deploy", b"[" * 100000).status == 400
     assert master.call("POST", "/api/v1/deploy", b'{"services":[],"services":[]}').status == 400
     assert master.call("GET", "/api/v1/status", token="x" * 300).status == 401

@@ -310,3 +310,18 @@ def test_files_and_sockets_are_the_owners_alone(cluster):
     for key in (cluster.run / "keys").glob("*.key"):
         assert key.lstat().st_mode & 0o777 == 0o400, key
     assert cluster.get("web.test", "/file?/etc/secret.conf").text == "password\n"
+
+
+# ---- what is as large as it may be
+
+
+def test_more_files_than_one_transaction_holds(cluster):
+    folder = cluster.infra / "services/shop/files"
+    folder.mkdir(parents=True)
+    for i in range(7):
+        (folder / f"large{i}").write_bytes(os.urandom(900000))
+    for i in range(500):
+        (folder / f"small{i}").write_text(f"{i}\n")
+    cluster.deploy("shop", spec(more='mounts = ["./services/shop/files:/files:ro"]'))
+    assert cluster.get("web.test", "/file?/files/small499").text == "499\n"
+    assert cluster.get("web.test", "/file?/files/large6").body[:1000] == (folder / "large6").read_bytes()[:1000]

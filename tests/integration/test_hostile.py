@@ -148,7 +148,8 @@ def test_many_conversations_under_one_key(cluster, role, server):
 def test_another_roles_calls(cluster, role, denied):
     w = Watch(cluster)
     told = attack(cluster, role, "apiserver", "node")
-    assert told["errors"].get("denied", 0) >= denied
+    # The real agent or proxy comes back and cuts us off: then it is unavailable.
+    assert told["errors"]["denied"] > 10 and told["errors"]["denied"] + told["errors"].get("unavailable", 0) >= denied
     w.check(["orca_gateway_refused_total"])
 
 

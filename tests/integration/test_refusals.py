@@ -91,7 +91,7 @@ def test_hostile_bodies_are_refused_with_the_field(cluster):
     wrong = post({"services": [{"name": "web", "project": "shop", "image": 3, "replicas": "many"}]})
     assert wrong.status in (400, 422)
     assert {"services[0].image", "services[0].replicas"} <= {d["path"] for d in wrong.json()["details"]}
-    assert post(b" " * (9 << 20)).status == 413
+    assert post(b" " * (13 << 20)).status == 413
     assert cluster.api("GET", "/api/v1/status", token="wrong").status == 401
     assert cluster.api("GET", "/api/v1/status", token=None).status == 401
     assert cluster.api("GET", "/nothing", token=None).status == 401
