@@ -214,7 +214,7 @@ help:
 	  'make lint         clang-tidy, shellcheck, the rules of the house, the reference beside the table of keys' \
 	  'make docs         docs/reference.md from the table of keys' \
 	  'make fmt          clang-format' \
-	  'make install DESTDIR=…   programs and units' \
+	  'make install DESTDIR=…   the programs' \
 	  'make clean        remove build/'
 
 deps-build:

@@ -32,10 +32,11 @@ static void test_nothing_reaches_the_terminal_that_commands_it(void **state) {
   expect_clean("c1 \xc2\x9b"
                "31m csi",
                "c1 31m csi");
+  /* NOLINTNEXTLINE(misc-misleading-bidirectional): that is what is taken out */
   expect_clean("\xe2\x80\xae"
                "evil"
                "\xe2\x80\xac\xef\xbb\xbf\xe2\x81\xa6",
-               "evil"); /* NOLINT(misc-misleading-bidirectional): that is what is taken out */
+               "evil");
   expect_clean("bad \xff\xc3 utf\xe2\x82", "bad \xef\xbf\xbd\xef\xbf\xbd utf\xef\xbf\xbd\xef\xbf\xbd");
   expect_clean("\xed\xa0\x80\xf4\x90\x80\x80\xc0\x80",
                "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd");
