@@ -203,6 +203,81 @@ static const char *word(struct world *w) {
   return v.status;
 }
 
+static void what_flies_is_judged_by(void **state) {
+  struct world *w = *state;
+  struct said s;
+  struct api_round r;
+  Model__Event *events[API_TAKE_EVENTS];
+  size_t count;
+  put_instance(w, "shop", "api", 1, 1, "n1", RUN);
+  put_status(w, "shop", "api", 1, "n1", RUNNING, false);
+  api_round_init(&r, &w->api.cache);
+  says(&s, "shop", "api", 1, 1, "10.0.0.1");
+  assert_int_equal(api_round_report(&r, "n1", &s.report, T0), 0);
+  assert_int_equal(api_round_take(&r, events, &count), 0);
+  for (size_t i = 0; i < count; i++)
+    model__event__free_unpacked(events[i], NULL);
+  assert_true(api_round_is_empty(&r));
+  assert_int_equal(r.flying.count, 2); /* the instance, the node */
+  /* The same again says nothing new; the opposite does, though the cache still has it. */
+  assert_int_equal(api_round_report(&r, "n1", &s.report, T0), 0);
+  assert_int_equal(r.writes.count, 0);
+  PB_SET(&s.status, ready, 0);
+  assert_int_equal(api_round_report(&r, "n1", &s.report, T0), 0);
+  assert_int_equal(r.writes.count, 1);
+  assert_false(((const Model__InstanceStatus *)r.writes.list[0].value)->ready);
+  /* What was judged by a lost part goes with it. */
+  api_round_lost(&r);
+  assert_true(api_round_is_empty(&r));
+  assert_int_equal(r.flying.count, 0);
+  api_round_fini(&r);
+}
+
+static void many_reports_go_in_parts(void **state) {
+  struct world *w = *state;
+  struct said s;
+  struct api_round r;
+  Model__Event *events[API_TAKE_EVENTS];
+  api_round_init(&r, &w->api.cache);
+  for (uint64_t n = 1; n <= 1500; n++) {
+    put_instance(w, "shop", "api", n, 1, "n1", RUN);
+    assert_int_equal(api_round_report(&r, "n1", says(&s, "shop", "api", n, 1, "10.0.0.1"), T0), 0);
+  }
+  size_t all = 0, parts = 0, count;
+  for (; !api_round_is_empty(&r); parts++) {
+    assert_int_equal(api_round_take(&r, events, &count), 0);
+    assert_true(r.flying.count <= 900); /* the store takes 1,000 operations, the events' among them */
+    for (size_t i = 0; i < count; i++)
+      model__event__free_unpacked(events[i], NULL);
+    all += r.flying.count;
+    api_round_landed(&r);
+  }
+  assert_int_equal(all, 1501);
+  assert_true(parts >= 2 && parts <= 5);
+  api_round_fini(&r);
+}
+
+static void texts_are_held_within_bounds(void **state) {
+  struct world *w = *state;
+  struct said s;
+  static char huge[100000], rude[] = "\x1b[2J\r\nlevel=error \xc2\x9b" "31m";
+  put_instance(w, "shop", "api", 1, 1, "n1", RUN);
+  memset(huge, 'x', sizeof huge - 1);
+  says(&s, "shop", "api", 1, 1, "10.0.0.1");
+  s.status.reason = rude;
+  s.status.progress = huge;
+  take(w, "n1", &s.report);
+  assert_string_equal(status(w, 1)->reason, " [2J  level=error   31m");
+  assert_true(strlen(status(w, 1)->progress) <= 256);
+  /* Fields of a later version are kept, a hundred kilobytes of them are not. */
+  ProtobufCMessageUnknownField more = {.tag = 4711, .wire_type = PROTOBUF_C_WIRE_TYPE_LENGTH_PREFIXED, .len = sizeof huge, .data = (uint8_t *)huge};
+  says(&s, "shop", "api", 1, 1, "10.0.0.2");
+  s.status.base.unknown_fields = &more;
+  s.status.base.n_unknown_fields = 1;
+  take(w, "n1", &s.report);
+  assert_string_equal(status(w, 1)->address, "10.0.0.1");
+}
+
 static void words(void **state) {
   struct world *w = *state;
   put_service(w, "shop", "api", 1, 2);
@@ -275,6 +350,9 @@ int main(void) {
       T(the_first_image_stays),
       T(events_are_told_as_the_nodes_own),
       T(a_node_is_ready_while_it_reports),
+      T(what_flies_is_judged_by),
+      T(many_reports_go_in_parts),
+      T(texts_are_held_within_bounds),
       T(words),
       cmocka_unit_test(times_and_text),
   };
