@@ -72,8 +72,8 @@ bool api_admit(struct api *api, struct api_request *request, const char *authori
 struct api_write {
   struct api *api;
   struct api_request *request;
-  /* Builds the transaction from the cache; called again after a conflict. 0: commit it; 1: nothing to change, answer; 2: commit it, it is a first part,
-   * and build the next when it is there; -1: err. */
+  /* Builds the transaction from the cache; called again after a conflict. 0: commit it; 1: nothing to change, answer; 2: commit it, it is a first
+   * part, and build the next when it is there; -1: err. */
   int (*build)(struct api_write *write, struct storec_txn *txn, struct err *err);
   void (*answer)(struct api_write *write); /* committed, and the cache has it */
   void (*free_ctx)(void *ctx);             /* may be NULL */
