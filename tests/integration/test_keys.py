@@ -360,3 +360,15 @@ def test_the_nodes_own_network(cluster):
     assert wait_for(lambda: cluster.get("web.test")).text == "one\n"
     cluster.deploy("shop", text.replace('"one"', '"two"'))  # its port is the node's: the old one goes first
     wait_for(lambda: cluster.get("web.test").text == "two\n")
+
+
+def test_a_remembered_port_that_is_another_s_at_the_start(cluster):
+    settings(cluster, "[proxy]\nhttp_port = 8183")
+    wait_for(lambda: not closed(cluster, 8183))
+    cluster.stop()
+    with socket.create_server((cluster.address, 8183)):
+        cluster.start()
+        assert wait_for(lambda: page(cluster, cluster.ports["http"]))[1] == 404
+        wait_for(lambda: "n1: the proxy can't listen on port 8183" in cluster.ctl("status").stdout)
+    assert wait_for(lambda: page(cluster, 8183))[1] == 404
+    wait_for(lambda: closed(cluster, cluster.ports["http"]))
