@@ -49,6 +49,7 @@ struct sending { /* a snapshot on its way */
 
 struct store_rpc {
   struct loop *loop;
+  struct bus *bus;
   struct store *store;
   const struct acl *acl;
   struct bus_listener *listener;
@@ -640,6 +641,8 @@ static void reply_status(struct store_rpc *rpc, struct bus_call *call) {
   Store__StatusReply status = STORE__STATUS_REPLY__INIT;
   store_status(rpc->store, &status);
   PB_SET(&status, watchers, (uint32_t)watch_count(rpc->watches));
+  const struct bus_counters *c = bus_counters(rpc->bus);
+  PB_SET(&status, refused, c->refused_malformed + c->refused_too_large + c->refused_unauthorized);
   reply.body_case = STORE__REPLY__BODY_STATUS;
   reply.status = &status;
   bus_reply(call, &reply.base);
@@ -775,6 +778,7 @@ struct store_rpc *store_rpc_new(struct loop *loop, struct bus *bus, struct store
     return NULL;
   }
   rpc->loop = loop;
+  rpc->bus = bus;
   rpc->store = store;
   rpc->acl = acl;
   rpc->published = kv_state(store_kv(store))->revision;

@@ -13,10 +13,11 @@ static int show_status(struct sctl *ctl, const Store__Reply *reply) {
   if (ctl->json) {
     printf("{\"node\":\"%s\",\"version\":\"%s\",\"leader\":%s,\"leader_node\":\"%s\",\"term\":%" PRIu64 ",\"commit_index\":%" PRIu64
            ",\"applied_index\":%" PRIu64 ",\"revision\":%" PRIu64 ",\"compact_revision\":%" PRIu64 ",\"db_size\":%" PRIu64 ",\"db_used\":%" PRIu64
-           ",\"log_size\":%" PRIu64 ",\"keys\":%" PRIu64 ",\"watchers\":%u,\"fault\":",
+           ",\"log_size\":%" PRIu64 ",\"keys\":%" PRIu64 ",\"watchers\":%u,\"refused\":%" PRIu64 ",\"fault\":",
            PB_STR(s->node), PB_STR(s->version), PB_GET(s, leader, 0) ? "true" : "false", PB_STR(s->leader_node), PB_GET(s, term, 0),
            PB_GET(s, commit_index, 0), PB_GET(s, applied_index, 0), PB_GET(s, revision, 0), PB_GET(s, compact_revision, 0), PB_GET(s, db_size, 0),
-           PB_GET(s, db_used, 0), PB_GET(s, log_size, 0), PB_GET(s, keys, 0), PB_GET(s, watchers, 0));
+           PB_GET(s, db_used, 0), PB_GET(s, log_size, 0), PB_GET(s, keys, 0), PB_GET(s, watchers, 0),
+           PB_GET(s, refused, 0));
     ProtobufCBinaryData fault = {strlen(PB_STR(s->fault)), (uint8_t *)(uintptr_t)PB_STR(s->fault)};
     sctl_print_json_bytes(stdout, &fault);
     printf("}\n");
@@ -24,10 +25,11 @@ static int show_status(struct sctl *ctl, const Store__Reply *reply) {
   }
   printf("node       %s%s\nversion    %s\nterm       %" PRIu64 "\nindex      %" PRIu64 " committed, %" PRIu64 " applied\nrevision   %" PRIu64
          ", history from %" PRIu64 "\nkeys       %" PRIu64 "\nwatchers   %u\nmap        %" PRIu64 " KiB, %" PRIu64
-         " KiB of it used\nlog        %" PRIu64 " KiB\n",
+         " KiB of it used\nlog        %" PRIu64 " KiB\nrefused    %" PRIu64 " peers and messages\n",
          PB_STR(s->node), PB_GET(s, leader, 0) ? " (leader)" : "", PB_STR(s->version), PB_GET(s, term, 0), PB_GET(s, commit_index, 0),
          PB_GET(s, applied_index, 0), PB_GET(s, revision, 0), PB_GET(s, compact_revision, 0), PB_GET(s, keys, 0), PB_GET(s, watchers, 0),
-         PB_GET(s, db_size, 0) >> 10, PB_GET(s, db_used, 0) >> 10, PB_GET(s, log_size, 0) >> 10);
+         PB_GET(s, db_size, 0) >> 10, PB_GET(s, db_used, 0) >> 10, PB_GET(s, log_size, 0) >> 10,
+         PB_GET(s, refused, 0));
   if (s->fault)
     printf("fault      %s\n", s->fault);
   return s->fault ? 1 : 0;
