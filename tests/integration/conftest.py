@@ -1,4 +1,5 @@
 import pathlib
+import signal
 import sys
 
 import pytest
@@ -6,6 +7,14 @@ import pytest
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
 
 from orca import Cluster  # noqa: E402
+
+
+def interrupted(_signo, _frame):
+    raise KeyboardInterrupt
+
+
+def pytest_configure():
+    signal.signal(signal.SIGTERM, interrupted)  # of a time limit around the run: fixtures end as they do at ctrl-C
 
 
 @pytest.fixture
