@@ -10,6 +10,8 @@ from orca import Cluster  # noqa: E402
 
 
 def interrupted(_signo, _frame):
+    for again in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(again, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
