@@ -19,6 +19,7 @@
 #define IDLE_SECS 30u
 #define DRAIN_MAX (8 * (unsigned long long)API_BODY_MAX)
 #define STREAMS_MAX 256
+#define STREAMS_PER_TOKEN 64 /* or one token's clients leave none to the others */
 #define STREAM_PING (15 * NS_PER_SEC)
 #define STREAM_CHUNK ((size_t)16 << 10)
 
@@ -112,10 +113,17 @@ static void start_ping(struct api_http *h) {
     log_warn("no timer for streams", "error", err.msg);
 }
 
+static bool has_too_many(const struct api *api, const struct api_principal *who) {
+  size_t same = 0;
+  for (const struct api_request *r = api->streams; r; r = r->next_stream)
+    same += strcmp(r->who.token_id, who->token_id) == 0;
+  return api->stream_count >= STREAMS_MAX || same >= STREAMS_PER_TOKEN;
+}
+
 static enum MHD_Result queue_answer(struct exchange *x) {
   struct api_request *r = x->request;
   struct api *api = x->http->api;
-  if (r->stream && api->stream_count >= STREAMS_MAX) {
+  if (r->stream && has_too_many(api, &r->who)) {
     r->stream->free(r->stream_arg);
     r->stream = NULL;
     api_fail_with(r, ERR_BUSY, "too many streams are open");

@@ -250,6 +250,22 @@ def test_readers_that_stop_reading_hold_nothing(master):
     assert master.call("GET", "/api/v1/status").status == 200
 
 
+def test_one_token_does_not_take_all_streams(master):
+    master.deploy(service())
+    open_ones, refused = [], 0
+    for _ in range(70):
+        connection = http.client.HTTPConnection(master.address, 6880, timeout=10)
+        connection.request("GET", "/api/v1/events?follow=true&since=1h", headers={"Authorization": f"Bearer {master.token}"})
+        reply = connection.getresponse()
+        refused += reply.status == 429
+        open_ones += [reply, connection]
+    assert refused == 6
+    assert master.call("GET", "/api/v1/status").status == 200
+    for one in open_ones:
+        one.close()
+    orca.wait_for(lambda: master.call("GET", "/metrics").text.split("orca_api_streams ")[1].split()[0] == "0", 40, message="closed streams are given back")
+
+
 def test_it_ends_cleanly_with_streams_open(master):
     master.deploy(service())
     follow = master.stream("/api/v1/events?follow=true&since=1h")
