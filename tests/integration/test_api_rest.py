@@ -263,7 +263,7 @@ def test_one_token_does_not_take_all_streams(master):
     assert master.call("GET", "/api/v1/status").status == 200
     for one in open_ones:
         one.close()
-    orca.wait_for(lambda: master.call("GET", "/metrics").text.split("orca_api_streams ")[1].split()[0] == "0", 40, message="closed streams are given back")
+    orca.wait_for(lambda: "\norca_api_streams 0\n" in master.call("GET", "/metrics").text, 40, message="closed streams are given back")
 
 
 def test_it_ends_cleanly_with_streams_open(master):
