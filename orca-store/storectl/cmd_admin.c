@@ -16,8 +16,7 @@ static int show_status(struct sctl *ctl, const Store__Reply *reply) {
            ",\"log_size\":%" PRIu64 ",\"keys\":%" PRIu64 ",\"watchers\":%u,\"refused\":%" PRIu64 ",\"fault\":",
            PB_STR(s->node), PB_STR(s->version), PB_GET(s, leader, 0) ? "true" : "false", PB_STR(s->leader_node), PB_GET(s, term, 0),
            PB_GET(s, commit_index, 0), PB_GET(s, applied_index, 0), PB_GET(s, revision, 0), PB_GET(s, compact_revision, 0), PB_GET(s, db_size, 0),
-           PB_GET(s, db_used, 0), PB_GET(s, log_size, 0), PB_GET(s, keys, 0), PB_GET(s, watchers, 0),
-           PB_GET(s, refused, 0));
+           PB_GET(s, db_used, 0), PB_GET(s, log_size, 0), PB_GET(s, keys, 0), PB_GET(s, watchers, 0), PB_GET(s, refused, 0));
     ProtobufCBinaryData fault = {strlen(PB_STR(s->fault)), (uint8_t *)(uintptr_t)PB_STR(s->fault)};
     sctl_print_json_bytes(stdout, &fault);
     printf("}\n");
@@ -28,8 +27,7 @@ static int show_status(struct sctl *ctl, const Store__Reply *reply) {
          " KiB of it used\nlog        %" PRIu64 " KiB\nrefused    %" PRIu64 " peers and messages\n",
          PB_STR(s->node), PB_GET(s, leader, 0) ? " (leader)" : "", PB_STR(s->version), PB_GET(s, term, 0), PB_GET(s, commit_index, 0),
          PB_GET(s, applied_index, 0), PB_GET(s, revision, 0), PB_GET(s, compact_revision, 0), PB_GET(s, keys, 0), PB_GET(s, watchers, 0),
-         PB_GET(s, db_size, 0) >> 10, PB_GET(s, db_used, 0) >> 10, PB_GET(s, log_size, 0) >> 10,
-         PB_GET(s, refused, 0));
+         PB_GET(s, db_size, 0) >> 10, PB_GET(s, db_used, 0) >> 10, PB_GET(s, log_size, 0) >> 10, PB_GET(s, refused, 0));
   if (s->fault)
     printf("fault      %s\n", s->fault);
   return s->fault ? 1 : 0;
