@@ -260,7 +260,8 @@ static void many_reports_go_in_parts(void **state) {
 static void texts_are_held_within_bounds(void **state) {
   struct world *w = *state;
   struct said s;
-  static char huge[100000], rude[] = "\x1b[2J\r\nlevel=error \xc2\x9b" "31m";
+  static char huge[100000], rude[] = "\x1b[2J\r\nlevel=error \xc2\x9b"
+                                     "31m";
   put_instance(w, "shop", "api", 1, 1, "n1", RUN);
   memset(huge, 'x', sizeof huge - 1);
   says(&s, "shop", "api", 1, 1, "10.0.0.1");
