@@ -1,5 +1,6 @@
 """Messages that two readers might read differently: each gets a refusal, and what hides in it never reaches an instance or another client."""
 import socket
+import threading
 import time
 
 import pytest
@@ -139,17 +140,21 @@ def test_an_answer_with_more_behind_it_poisons_nobody():
 
 
 def test_late_poison_on_an_idle_connection():
+    there = threading.Event()
+
     def handler(wire, origin):
         while True:
             wire.request()
             wire.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood")
             time.sleep(0.02)
             wire.send("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison")
+            there.set()
 
     with Origin(handler) as o, Proxy([f"route shop/api domain={HOST} {o.to}"], workers=1) as p:
         for _ in range(5):
+            there.clear()
             assert p.get().body == b"good"
-            time.sleep(0.05)
+            assert there.wait(5)
 
 
 def test_a_body_for_head_or_304_poisons_nobody():
