@@ -109,5 +109,6 @@ void api_desired_sent(struct api_desired *d, const Node__DesiredState *state) {
   for (size_t i = 0; i < sent; i++)
     free(d->dirty.list[i].key);
   d->dirty.count -= sent;
-  memmove(d->dirty.list, d->dirty.list + sent, d->dirty.count * sizeof d->dirty.list[0]);
+  if (sent)
+    memmove(d->dirty.list, d->dirty.list + sent, d->dirty.count * sizeof d->dirty.list[0]);
 }
