@@ -125,7 +125,7 @@ def orca_crash(engine, cluster, n):
 def swarm(rounds):
     """(deploy, crash) times of Swarm on an engine and a network name space of its own."""
     deploys, crashes = [], []
-    with PrivateDocker(own_network=True, pool=150) as d:
+    with PrivateDocker() as d:
         d.docker("swarm", "init", "--advertise-addr", "10.199.0.1")
         d.load()
         d.docker("network", "create", "-d", "overlay", "bench")

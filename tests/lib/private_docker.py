@@ -10,26 +10,20 @@ from orca import APP, wait_for
 
 
 class PrivateDocker:
-    """with PrivateDocker() as d: d.docker('ps'); d.restart(). own_network: in a network name space of its own (for Swarm)."""
+    """with PrivateDocker() as d: d.docker('ps'); d.restart(). Its containers are reached from its own name space only."""
 
-    def __init__(self, own_network=False, pool=200):
+    def __init__(self, pool=150):
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="orca-docker-"))
         self.socket = str(self.dir / "docker.sock")
-        self.own_network, self.pool = own_network, pool
+        self.pool = pool
         self.process = None
-        self.bridge = f"orcat{os.getpid()}"
-        if not own_network:
-            subprocess.run(["ip", "link", "add", self.bridge, "type", "bridge"], check=True)
-            subprocess.run(["ip", "addr", "add", f"10.{pool + 40 + os.getpid() % 15}.{os.getpid() // 15 % 250}.1/24", "dev", self.bridge], check=True)
 
     def command(self):
+        # In a network name space of its own: an engine beside the machine's would share its firewall rules, and removes its docker0 on a restart.
+        network = "ip link set lo up && ip link add node0 type veth peer name node1 && ip addr add 10.199.0.1/24 dev node0 && ip link set node0 up && ip link set node1 up"
         engine = ["dockerd", "--data-root", str(self.dir / "data"), "--exec-root", str(self.dir / "exec"), "--pidfile", str(self.dir / "docker.pid"), "-H",
                   f"unix://{self.socket}", "--default-address-pool", f"base=10.{self.pool + os.getpid() % 40}.0.0/16,size=24"]
-        if self.own_network:
-            script = "ip link set lo up && ip link add node0 type veth peer name node1 && ip addr add 10.199.0.1/24 dev node0 && ip link set node0 up && ip link set node1 up"
-            return ["unshare", "-n", "sh", "-c", f'{script} && exec "$@"', "sh", *engine]
-        # The rules of the machine's own engine stay as they are. A bridge of its own: with "none" it would remove the machine's docker0.
-        return [*engine, "--bridge", self.bridge, "--iptables=false", "--ip6tables=false", "--ip-masq=false"]
+        return ["unshare", "-n", "sh", "-c", f'{network} && exec "$@"', "sh", *engine]
 
     def start(self):
         # A killed engine's containerd that nobody has reaped yet passes for alive, and the next engine would wait for it in vain.
@@ -85,8 +79,6 @@ class PrivateDocker:
                 self.docker("network", "rm", *networks, check=False)
             self.stop()
         finally:
-            if not self.own_network:
-                subprocess.run(["ip", "link", "delete", self.bridge], check=False, capture_output=True)
             for line in pathlib.Path("/proc/mounts").read_text().splitlines():
                 where = line.split()[1]
                 if where.startswith(str(self.dir)):
