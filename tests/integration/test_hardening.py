@@ -265,6 +265,21 @@ def test_a_frozen_agent_is_noticed(cluster):
 # ---- what lies around
 
 
+def written(path):
+    """What was written into a file: the store's map is 16 GiB of holes."""
+    pieces, at = [], 0
+    with open(path, "rb", buffering=0) as f:
+        size = os.fstat(f.fileno()).st_size
+        while at < size:
+            try:
+                start = os.lseek(f.fileno(), at, os.SEEK_DATA)
+            except OSError:
+                break
+            at = os.lseek(f.fileno(), start, os.SEEK_HOLE)
+            pieces.append(os.pread(f.fileno(), min(at - start, 64 << 20), start))
+    return b"".join(pieces)
+
+
 def test_no_secret_in_files_logs_or_arguments(cluster):
     cluster.deploy("shop", spec())
     token = cluster.token()
@@ -279,7 +294,7 @@ def test_no_secret_in_files_logs_or_arguments(cluster):
         for name in names:
             path = pathlib.Path(root) / name
             if path.is_file() and not path.is_socket():
-                places[str(path)] = path.read_bytes()
+                places[str(path)] = written(path)
     for daemon in DAEMONS:
         pid = cluster.pid(daemon)
         places[f"argv of {daemon}"] = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()
