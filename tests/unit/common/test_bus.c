@@ -16,7 +16,7 @@
 #include "common/bus/pb.h"
 #include "proto/bus.pb-c.h"
 
-#define BEAT (50 * NS_PER_MS)
+#define BEAT (150 * NS_PER_MS)
 static int64_t beat = BEAT;
 
 /* Any message will do as a body: text travels in Header.message. */
