@@ -91,9 +91,7 @@ static void on_tick(void *arg) {
   agent_event(arg, &(struct agent_event){.kind = AGENT_EV_TICK});
 }
 
-/* At the end of each round, once for all that happened in it. */
-static bool on_round(void *arg) {
-  struct agent *a = arg;
+void agent_settle(struct agent *a) {
   if (a->told_seq != a->core.status_seq) {
     a->told_seq = a->core.status_seq;
     verdicts_restore(a->verdicts);
@@ -101,6 +99,11 @@ static bool on_round(void *arg) {
     usage_changed(a->usage);
   }
   gateway_flush(a->gateway);
+}
+
+/* At the end of each round, once for all that happened in it. */
+static bool on_round(void *arg) {
+  agent_settle(arg);
   return false;
 }
 

@@ -41,6 +41,9 @@ struct agent {
   uint64_t told_seq; /* core.status_seq that gateway and keeper have been told of */
 };
 
+/* Tells everybody what has changed. In this order: what the keeper last said is known again before a report could call a running container not ready. */
+void agent_settle(struct agent *a);
+
 int agent_open(struct agent *a, struct daemon *d, struct err *err);
 void agent_close(struct agent *a);
 

@@ -20,7 +20,7 @@ struct gateway {
   struct bus_conn *conn;
   struct bus_call *hello, *reporting;
   struct loop_timer retry;  /* of hello and of reports */
-  struct loop_timer settle; /* only wakes the loop, whose rounds end in gateway_flush() */
+  struct loop_timer settle; /* only wakes the loop, whose rounds end in agent_settle() */
   int64_t up_since;
   bool said_hello_failed;
 };
@@ -106,7 +106,7 @@ static void on_report_done(void *arg, const uint8_t *body, size_t len) {
   struct gateway *g = arg;
   g->reporting = NULL;
   report_acked(&g->a->report);
-  gateway_flush(g);
+  agent_settle(g->a);
 }
 
 static void on_report_failed(void *arg, const struct err *why) {
@@ -150,7 +150,7 @@ void gateway_flush(struct gateway *g) {
 }
 
 static void on_settle(void *arg) {
-  gateway_flush(arg);
+  agent_settle(((struct gateway *)arg)->a);
 }
 
 static void on_retry(void *arg) {
@@ -159,7 +159,7 @@ static void on_retry(void *arg) {
     return;
   if (!g->hello)
     say_hello(g);
-  gateway_flush(g);
+  agent_settle(g->a);
 }
 
 /* ---- files ---- */
@@ -223,7 +223,7 @@ static void on_up(void *arg, struct bus_conn *conn) {
   report_restart(&g->a->report);
   if (!g->hello)
     say_hello(g);
-  gateway_flush(g);
+  agent_settle(g->a);
 }
 
 static void on_down(void *arg, struct bus_conn *conn, const struct err *why) {

@@ -30,4 +30,4 @@ def pytest_runtest_makereport(item, call):
     outcome = yield
     report = outcome.get_result()
     if report.failed and report.when == "call" and "cluster" in item.funcargs:
-        item.funcargs["cluster"].show_logs()
+        report.sections.append(("the daemons' logs", item.funcargs["cluster"].logs()))

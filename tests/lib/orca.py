@@ -129,9 +129,11 @@ class Cluster:
         path = self.run / "log" / f"{daemon}.log"
         return path.read_text(errors="replace") if path.exists() else ""
 
+    def logs(self):
+        return "\n".join(f"--- {daemon}\n" + "\n".join(self.log(daemon).splitlines()[-40:]) for daemon in [*DAEMONS, "supervise"])
+
     def show_logs(self):
-        for daemon in [*DAEMONS, "supervise"]:
-            print(f"--- {daemon}\n" + "\n".join(self.log(daemon).splitlines()[-40:]))
+        print(self.logs())
 
     def close(self):
         try:
