@@ -190,26 +190,6 @@ int api_service_path(const char *name, const char *tail, const char *query, char
   return 0;
 }
 
-int api_escape(const char *text, char *out, size_t size) {
-  static const char hex[] = "0123456789ABCDEF";
-  size_t n = 0;
-  for (; *text; text++) {
-    unsigned char c = (unsigned char)*text;
-    bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '.' || c == '_' || c == '~';
-    if (n + (plain ? 1 : 3) >= size)
-      return -1;
-    if (plain) {
-      out[n++] = (char)c;
-    } else {
-      out[n++] = '%';
-      out[n++] = hex[c >> 4];
-      out[n++] = hex[c & 15];
-    }
-  }
-  out[n] = 0;
-  return 0;
-}
-
 const char *api_str(const json_t *object, const char *key) {
   const char *s = json_string_value(json_object_get(object, key));
   return s ? s : "";

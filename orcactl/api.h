@@ -22,8 +22,6 @@ void api_end(struct ctl *ctl);
 
 /* "/api/v1/services/NAME" + tail + "?project=P", from NAME or PROJECT/NAME. -1: not a name. */
 int api_service_path(const char *name, const char *tail, const char *query, char out[512], struct err *err);
-/* Percent-encodes a query's value. */
-int api_escape(const char *text, char *out, size_t size);
 
 /* Reading answers: "" and 0 for what is missing or of another type. */
 const char *api_str(const json_t *object, const char *key);

@@ -4,6 +4,7 @@
 #include <time.h>
 
 #include "orcactl/api.h"
+#include "common/http/http.h"
 #include "orcactl/table.h"
 #include "orcactl/text.h"
 
@@ -78,11 +79,11 @@ int cmd_events(struct ctl *ctl) {
   bool follows = ctl_flag(ctl, "follow");
   if (tail && (!*tail || strspn(tail, "0123456789") != strlen(tail) || strlen(tail) > 5))
     return ctl_usage(ctl, "--tail %s: want a number", tail);
-  if ((since && api_escape(since, value, sizeof value) < 0) || (project && strlen(project) > 63))
+  if ((since && http_escape(since, value, sizeof value) < 0) || (project && strlen(project) > 63))
     return ctl_usage(ctl, "--since or --project is too long");
   if (since)
     n += snprintf(path + n, sizeof path - (size_t)n, "since=%s&", value);
-  if (project && api_escape(project, value, sizeof value) == 0)
+  if (project && http_escape(project, value, sizeof value) == 0)
     n += snprintf(path + n, sizeof path - (size_t)n, "project=%s&", value);
   snprintf(path + n, sizeof path - (size_t)n, "limit=%s", tail ? tail : since ? "10000" : "100");
   struct err err;
@@ -95,7 +96,7 @@ int cmd_events(struct ctl *ctl) {
   json_decref(reply);
   if (!follows)
     return CTL_OK;
-  if (project && api_escape(project, value, sizeof value) == 0)
+  if (project && http_escape(project, value, sizeof value) == 0)
     snprintf(path + n, sizeof path - (size_t)n, "&project=%s", value);
   fflush(stdout);
   return follow(ctl, path);

@@ -4,6 +4,7 @@
 #include <time.h>
 
 #include "orcactl/api.h"
+#include "common/http/http.h"
 #include "orcactl/text.h"
 #include "orcactl/view.h"
 
@@ -76,7 +77,7 @@ static int watch(struct ctl *ctl, const char *path) {
 int cmd_status(struct ctl *ctl) {
   const char *project = ctl_value(ctl, "project");
   char path[256] = "/api/v1/status", value[200];
-  if (project && api_escape(project, value, sizeof value) < 0)
+  if (project && http_escape(project, value, sizeof value) < 0)
     return ctl_usage(ctl, "--project is too long");
   if (project)
     snprintf(path, sizeof path, "/api/v1/status?project=%s", value);

@@ -10,7 +10,7 @@
  *
  * Options: -c FILE (node.toml), -n (check the configuration, print it, exit), -v (debug log; twice: trace; without it the log's level is
  * what cluster.toml says, once the daemon has heard of it: log_follow_level), --version, --help.
- * SIGTERM and SIGINT end the loop; SIGHUP calls `on_reload`. SIGPIPE is ignored; czmq's handler is off.
+ * SIGTERM and SIGINT end the loop; SIGHUP calls `on_reload`. SIGPIPE is ignored.
  * The watchdog is fed from the loop when systemd asks for it (WATCHDOG_USEC). */
 #ifndef ORCA_COMMON_DAEMON_DAEMON_H
 #define ORCA_COMMON_DAEMON_DAEMON_H

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "orcactl/api.h"
+#include "common/http/http.h"
 #include "orcactl/ctl.h"
 #include "orcactl/infra.h"
 #include "orcactl/progress.h"
@@ -132,9 +133,9 @@ static void test_paths(void **state) {
   static const char *const bad[] = {"", "/", "a/", "/b", "a/b/c", "Web", "web?x=1", "../x", "web scale", "a%2fb"};
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
     assert_int_equal(api_service_path(bad[i], "", "", path, &err), -1);
-  assert_int_equal(api_escape("a b/ä", path, sizeof path), 0);
+  assert_int_equal(http_escape("a b/ä", path, sizeof path), 0);
   assert_string_equal(path, "a%20b%2F%C3%A4");
-  assert_int_equal(api_escape("abc", path, 3), -1);
+  assert_int_equal(http_escape("abc", path, 3), -1);
 }
 
 static void test_only_named_services(void **state) {
