@@ -53,6 +53,8 @@ static void on_item(void *arg, const uint8_t *body, size_t len) {
     break;
   }
   case NODE__ITEM__BODY_ROUTES:
+  case NODE__ITEM__BODY_LOG:
+  case NODE__ITEM__BODY_EXEC:
   case NODE__ITEM__BODY__NOT_SET:
   case _NODE__ITEM__BODY__CASE_IS_INT_SIZE:
     log_warn("refused from the master", "error", "an item that is not for agents");
@@ -232,8 +234,43 @@ static void on_down(void *arg, struct bus_conn *conn, const struct err *why) {
   log_warn("no master", "error", why->msg);
 }
 
+/* ---- what a master asks ---- */
+
+static void on_call(void *arg, struct bus_conn *conn, struct bus_call *call, const uint8_t *body, size_t len) {
+  (void)arg;
+  struct err err;
+  Node__Call *said = (Node__Call *)pb_unpack(&node__call__descriptor, body, len, &err);
+  if (!said) {
+    bus_conn_refused(conn, err.msg);
+    bus_fail(call, &err);
+    return;
+  }
+  switch (said->body_case) {
+  case NODE__CALL__BODY_READ_LOGS:
+  case NODE__CALL__BODY_START_EXEC:
+  case NODE__CALL__BODY_EXEC_INPUT:
+  case NODE__CALL__BODY_DIAGNOSE:
+  case NODE__CALL__BODY_AGENT_HELLO: /* what daemons say to the gateway */
+  case NODE__CALL__BODY_STATUS:
+  case NODE__CALL__BODY_GET_FILE:
+  case NODE__CALL__BODY_PROXY_HELLO:
+  case NODE__CALL__BODY_ROUTE_ACK:
+  case NODE__CALL__BODY_PROXY_STATS:
+  case NODE__CALL__BODY_GET_SECRETS:
+  case NODE__CALL__BODY_SIGN_CERTIFICATE:
+  case NODE__CALL__BODY_SCHEDULER_HELLO:
+  case NODE__CALL__BODY_PLAN:
+  case NODE__CALL__BODY__NOT_SET:
+  case _NODE__CALL__BODY__CASE_IS_INT_SIZE:
+    err_set(&err, ERR_UNSUPPORTED, "not a call for an agent");
+    bus_fail(call, &err);
+    break;
+  }
+  node__call__free_unpacked(said, NULL);
+}
+
 struct gateway *gateway_open(struct agent *a, struct err *err) {
-  static const struct bus_conn_ops ops = {.up = on_up, .down = on_down};
+  static const struct bus_conn_ops ops = {.up = on_up, .down = on_down, .call = on_call};
   const struct node_config *config = &a->daemon->config;
   struct gateway *g = calloc(1, sizeof *g);
   if (!g) {

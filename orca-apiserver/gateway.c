@@ -20,7 +20,7 @@
 #define REPORTS_MAX 1024              /* waiting for a transaction */
 #define RETRY_AFTER (200 * NS_PER_MS)
 
-enum gw_role { GW_AGENT = 1, GW_PROXY, GW_KEEPER };
+enum gw_role { GW_AGENT = 1, GW_PROXY, GW_KEEPER, GW_SCHEDULER };
 
 struct gw_peer {
   struct gateway *g;
@@ -97,6 +97,8 @@ static bool role_of(const char *text, enum gw_role *ret) {
     *ret = GW_PROXY;
   else if (strcmp(text, "keeper") == 0)
     *ret = GW_KEEPER;
+  else if (strcmp(text, "scheduler") == 0)
+    *ret = GW_SCHEDULER;
   else
     return false;
   return true;
@@ -233,6 +235,21 @@ static void open_stream(struct gw_peer *p, struct bus_call *call) {
   p->full_up = false;
   bus_answer_on(call, &stream_ops, p);
   tell(p);
+}
+
+static struct bus_conn *conn_of(const struct gateway *g, enum gw_role role, const char *node) {
+  for (const struct gw_peer *p = g->peers; p; p = p->next)
+    if (p->role == role && p->stream && (!node || strcmp(p->node, node) == 0))
+      return p->conn;
+  return NULL;
+}
+
+struct bus_conn *gateway_agent(const struct gateway *g, const char *node) {
+  return conn_of(g, GW_AGENT, node);
+}
+
+struct bus_conn *gateway_scheduler(const struct gateway *g) {
+  return conn_of(g, GW_SCHEDULER, NULL);
 }
 
 /* ---- timers ---- */
@@ -652,11 +669,20 @@ static bool may_say(enum gw_role role, Node__Call__BodyCase what) {
   case NODE__CALL__BODY_AGENT_HELLO:
   case NODE__CALL__BODY_STATUS:
   case NODE__CALL__BODY_GET_FILE:
+  case NODE__CALL__BODY_GET_SECRETS:
     return role == GW_AGENT;
   case NODE__CALL__BODY_PROXY_HELLO:
   case NODE__CALL__BODY_ROUTE_ACK:
   case NODE__CALL__BODY_PROXY_STATS:
+  case NODE__CALL__BODY_SIGN_CERTIFICATE:
     return role == GW_PROXY;
+  case NODE__CALL__BODY_SCHEDULER_HELLO:
+    return role == GW_SCHEDULER;
+  case NODE__CALL__BODY_READ_LOGS: /* the gateway's to say, nobody else's */
+  case NODE__CALL__BODY_START_EXEC:
+  case NODE__CALL__BODY_EXEC_INPUT:
+  case NODE__CALL__BODY_DIAGNOSE:
+  case NODE__CALL__BODY_PLAN:
   case NODE__CALL__BODY__NOT_SET:
   case _NODE__CALL__BODY__CASE_IS_INT_SIZE:
     break;
@@ -684,6 +710,16 @@ static void dispatch(struct gw_peer *p, struct bus_call *call, const Node__Call 
   case NODE__CALL__BODY_PROXY_STATS:
     on_proxy_stats(p, call, said->proxy_stats);
     return;
+  case NODE__CALL__BODY_SCHEDULER_HELLO:
+    open_stream(p, call);
+    return;
+  case NODE__CALL__BODY_GET_SECRETS:
+  case NODE__CALL__BODY_SIGN_CERTIFICATE:
+  case NODE__CALL__BODY_READ_LOGS:
+  case NODE__CALL__BODY_START_EXEC:
+  case NODE__CALL__BODY_EXEC_INPUT:
+  case NODE__CALL__BODY_DIAGNOSE:
+  case NODE__CALL__BODY_PLAN:
   case NODE__CALL__BODY__NOT_SET:
   case _NODE__CALL__BODY__CASE_IS_INT_SIZE:
     break;

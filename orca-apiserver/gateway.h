@@ -7,6 +7,7 @@
 #ifndef ORCA_APISERVER_GATEWAY_H
 #define ORCA_APISERVER_GATEWAY_H
 
+#include "common/bus/bus.h"
 #include "common/err.h"
 #include "orca-apiserver/cache.h"
 #include "orca-apiserver/json_out.h"
@@ -21,6 +22,11 @@ void gateway_close(struct gateway *g);
 
 /* The cache has changed (api_cache_ops.changed). */
 void gateway_changed(struct gateway *g, enum api_kind kind, const char *key, const ProtobufCMessage *old, const ProtobufCMessage *now);
+
+/* The conversation with a node's agent, or with a scheduler, once it has said hello, to call it (bus_call); NULL: not connected now. Good until the
+ * loop's next callback: bus_call keeps what it needs. */
+struct bus_conn *gateway_agent(const struct gateway *g, const char *node);
+struct bus_conn *gateway_scheduler(const struct gateway *g);
 
 /* What a proxy could not do of what it was told: one string each. */
 void gateway_problems(const struct gateway *g, struct api_json *json);

@@ -94,13 +94,13 @@ static Model__Node *own_node(struct api *api, const Model__Node *old, struct err
     return NULL;
   }
   drop_keys(node);
-  node->keys = calloc(3, sizeof(Model__NodeKey *));
+  node->keys = calloc(4, sizeof(Model__NodeKey *));
   int rc = node->keys && set_text(&node->name, config->name) == 0 && set_text(&node->address, config->address) == 0 &&
                    set_text(&node->role, config->role == NODE_MASTER ? "master" : "worker") == 0
                ? 0
                : err_set(err, ERR_MEMORY, "no memory for a node");
-  const char *const roles[] = {"agent", "proxy", "keeper"};
-  for (size_t i = 0; i < 3 && rc == 0; i++)
+  const char *const roles[] = {"agent", "proxy", "keeper", "scheduler"};
+  for (size_t i = 0; i < (config->role == NODE_MASTER ? 4 : 3) && rc == 0; i++)
     rc = add_key(node, config->key_dir, roles[i], err);
   if (rc == 0) {
     Model__Node *labelled = api_upkeep_node(node, api_cache_cluster(&api->cache, NULL));

@@ -17,15 +17,17 @@ static const char *const role_names[] = {
 /* Prefixes; "" is everything. One ending in NULL each. */
 static const char *const *const may_read[ACL_ROLE_COUNT] = {
     [ACL_APISERVER] = (const char *const[]){"", NULL},
-    [ACL_SCHEDULER] = (const char *const[]){"/services/", "/revisions/", "/revision-status/", "/nodes/", "/node-status/", "/instances/",
-                                            "/instance-status/", "/rollouts/", "/cluster", "/leader/", "/history/scheduler/", NULL},
+    [ACL_SCHEDULER] =
+        (const char *const[]){"/services/", "/revisions/", "/revision-status/", "/nodes/", "/node-status/", "/instances/", "/instance-status/",
+                              "/rollouts/", "/jobs/", "/job-state/", "/job-runs/", "/cluster", "/leader/", "/history/scheduler/", NULL},
     [ACL_ADMIN] = (const char *const[]){"", NULL},
 };
 
 static const char *const *const may_write[ACL_ROLE_COUNT] = {
     [ACL_APISERVER] = (const char *const[]){"/cluster", "/services/", "/revisions/", "/revision-status/", "/files/", "/jobs/", "/secrets/", "/certs/",
-                                            "/tokens/", "/nodes/", "/node-status/", "/instance-status/", "/history/apiserver/", NULL},
-    [ACL_SCHEDULER] = (const char *const[]){"/instances/", "/rollouts/", "/leader/scheduler", "/history/scheduler/", NULL},
+                                            "/tokens/", "/audit/", "/nodes/", "/node-status/", "/instance-status/", "/history/apiserver/", NULL},
+    [ACL_SCHEDULER] =
+        (const char *const[]){"/instances/", "/rollouts/", "/job-state/", "/job-runs/", "/leader/scheduler", "/history/scheduler/", NULL},
     [ACL_ADMIN] = (const char *const[]){"", NULL},
 };
 
