@@ -8,6 +8,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/crypto/crypto.h"
+#include "common/crypto/key_file.h"
+
 int files_mkdir_p(const char *path, mode_t mode, struct err *err) {
   char part[PATH_MAX];
   size_t len = strlen(path);
@@ -81,17 +84,12 @@ int files_write(const char *path, const void *data, size_t len, mode_t mode, str
 }
 
 int files_read(const char *path, bool secret, struct buf *to, struct err *err) {
-  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | (secret ? O_NONBLOCK : 0));
   if (fd < 0)
     return err_errno(err, errno, "read %s", path);
-  struct stat st;
-  int rc = 0;
-  if (fstat(fd, &st) < 0)
-    rc = err_errno(err, errno, "read %s", path);
-  else if (secret && (st.st_mode & 077))
-    rc = err_set(err, ERR_DENIED, "%s can be read by others (mode %03o): chmod 400 it, or make a new one", path, (unsigned)st.st_mode & 0777);
+  int rc = secret ? key_file_check(fd, path, err) : 0;
+  char piece[4096];
   while (rc == 0) {
-    char piece[4096];
     ssize_t n = read(fd, piece, sizeof piece);
     if (n == 0)
       break;
@@ -100,6 +98,8 @@ int files_read(const char *path, bool secret, struct buf *to, struct err *err) {
     else if (n > 0 && buf_add(to, piece, (size_t)n) < 0)
       rc = err_set(err, ERR_TOO_LARGE, "%s is larger than %zu bytes", path, to->cap);
   }
+  if (secret)
+    crypto_wipe(piece, sizeof piece);
   close(fd);
   return rc;
 }

@@ -43,7 +43,7 @@ struct bus_key_pair {
   char secret_key[BUS_KEY_LEN + 1];
 };
 int bus_key_new(struct bus_key_pair *ret, struct err *err);
-/* NAME.key (secret, must not be readable by others: refused otherwise) and NAME.pub in dir. */
+/* NAME.key (secret, refused unless key_file_check() finds it ours alone) and NAME.pub in dir. */
 int bus_key_load(const char *dir, const char *name, struct bus_key_pair *ret, struct err *err);
 int bus_key_save(const char *dir, const char *name, const struct bus_key_pair *pair, struct err *err); /* 0400 and 0444; never overwrites */
 

@@ -9,6 +9,7 @@
 #include <zmq.h>
 
 #include "common/crypto/crypto.h"
+#include "common/crypto/key_file.h"
 
 int bus_key_new(struct bus_key_pair *ret, struct err *err) {
   if (zmq_curve_keypair(ret->public_key, ret->secret_key) != 0)
@@ -20,18 +21,18 @@ static int read_key(const char *dir, const char *name, const char *suffix, bool 
   char path[4096];
   if (snprintf(path, sizeof path, "%s/%s.%s", dir, name, suffix) >= (int)sizeof path)
     return err_set(err, ERR_INVALID, "path of key %s is too long", name);
-  int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+  int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK); /* a pipe in its place must not hold the start up */
   if (fd < 0)
     return err_errno(err, errno, "read key %s", path);
   struct stat st;
   char text[BUS_KEY_LEN + 2];
   int rc = 0;
-  if (fstat(fd, &st) < 0)
+  if (secret)
+    rc = key_file_check(fd, path, err);
+  else if (fstat(fd, &st) < 0)
     rc = err_errno(err, errno, "read key %s", path);
   else if (!S_ISREG(st.st_mode))
     rc = err_set(err, ERR_INVALID, "key %s is not a file", path);
-  else if (secret && (st.st_mode & 077))
-    rc = err_set(err, ERR_DENIED, "key %s can be read by others (mode %03o): chmod 0400 it, and think about replacing it", path, st.st_mode & 0777);
   if (rc == 0) {
     ssize_t n = read(fd, text, sizeof text);
     if (n < 0)
