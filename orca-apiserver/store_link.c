@@ -141,10 +141,10 @@ static int settle_token(struct api *api, struct storec_txn *txn, struct err *err
     return 0;
   char hex[65], name[] = "admin", role[] = "admin", id[] = FIRST_TOKEN_ID, key[KEY_MAX];
   uint8_t hash[32];
-  if (read_line(api->config->key_dir, "first-token", 64, "0123456789abcdef", hex, err) < 0) {
+  if (read_line(api->config->key_dir, "apiserver/first-token", 64, "0123456789abcdef", hex, err) < 0) {
     if (err->code != ERR_NOT_FOUND)
       return -1;
-    log_warn("the store has no token, and there is no first-token in key_dir: nobody can log in");
+    log_warn("the store has no token, and there is no apiserver/first-token in key_dir: nobody can log in");
     return 0;
   }
   for (size_t i = 0; i < 32; i++)

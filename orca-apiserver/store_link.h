@@ -1,7 +1,7 @@
 /* Between the store and the cache: the mirror that feeds it, what a fresh cluster gets first, and the gateway's opening.
  *
  * What a fresh cluster gets: this node's own record, from node.toml and the public keys in key_dir, and when the store has no token at all the
- * first one, whose hash `orcactl init` left in key_dir/first-token.
+ * first one, whose hash `orcactl init` left in key_dir/apiserver/first-token.
  * Threads: the loop's. */
 #ifndef ORCA_APISERVER_STORE_LINK_H
 #define ORCA_APISERVER_STORE_LINK_H

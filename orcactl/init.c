@@ -32,6 +32,7 @@ static const char *const key_names[] = {"store", "apiserver", "scheduler", "agen
 
 struct plan {
   char name[64], address[INET6_ADDRSTRLEN], node_toml[PATH_MAX], state_dir[PATH_MAX], run_dir[PATH_MAX], key_dir[PATH_MAX];
+  char api_dir[PATH_MAX]; /* what the apiserver alone may read: the CA's key, master.key, the first token */
   const char *docker, *context;
   uint16_t ports[PORT_COUNT];
   char cluster_id[17];
@@ -63,7 +64,7 @@ static int join(char out[PATH_MAX], const char *root, const char *below, struct 
   return 0;
 }
 
-static int plan_paths(struct plan *plan, const char *root, struct err *err) {
+static int plan_roots(struct plan *plan, const char *root, struct err *err) {
   if (!root) {
     snprintf(plan->node_toml, sizeof plan->node_toml, "/etc/orca/node.toml");
     snprintf(plan->key_dir, sizeof plan->key_dir, "/etc/orca/keys");
@@ -82,6 +83,10 @@ static int plan_paths(struct plan *plan, const char *root, struct err *err) {
                  join(plan->state_dir, absolute, "state", err) || join(plan->run_dir, absolute, "run", err)
              ? -1
              : 0;
+}
+
+static int plan_paths(struct plan *plan, const char *root, struct err *err) {
+  return plan_roots(plan, root, err) < 0 ? -1 : join(plan->api_dir, plan->key_dir, "apiserver", err);
 }
 
 static int plan_identity(struct plan *plan, const struct init_options *o, struct err *err) {
@@ -176,7 +181,7 @@ static int make_bus_keys(const struct plan *plan, struct err *err) {
 
 static int make_master_key(const struct plan *plan, struct err *err) {
   char path[PATH_MAX];
-  int there = exists(plan->key_dir, "master.key", path, err);
+  int there = exists(plan->api_dir, "master.key", path, err);
   if (there)
     return there < 0 ? -1 : 0;
   uint8_t key[CRYPTO_KEY_LEN];
@@ -235,7 +240,7 @@ static int make_ca(const struct plan *plan, struct err *err) {
   int there = exists(plan->key_dir, "ca.pem", cert_path, err);
   if (there)
     return there < 0 ? -1 : 0;
-  if (join(key_path, plan->key_dir, "ca.key", err) < 0)
+  if (join(key_path, plan->api_dir, "ca.key", err) < 0)
     return -1;
   EVP_PKEY *key = EVP_EC_gen("P-256");
   X509 *cert = key ? sign_ca(key, plan->cluster_id) : NULL;
@@ -262,7 +267,7 @@ static int make_first_token(const struct plan *plan, bool use, struct err *err) 
            plan->ports[PORT_API]);
   char letters[TOKEN_LETTERS + 1], path[PATH_MAX], hex[65];
   uint8_t hash[32];
-  if (crypto_random_id(letters, TOKEN_LETTERS, err) < 0 || join(path, plan->key_dir, "first-token", err) < 0)
+  if (crypto_random_id(letters, TOKEN_LETTERS, err) < 0 || join(path, plan->api_dir, "first-token", err) < 0)
     return -1;
   snprintf(context.token, sizeof context.token, "orca_%s", letters);
   crypto_wipe(letters, sizeof letters);
@@ -312,9 +317,9 @@ int init_run(const struct init_options *options, char *node_toml, struct err *er
   snprintf(folder, sizeof folder, "%s", plan.node_toml);
   *strrchr(folder, '/') = 0;
   if (plan_identity(&plan, options, err) < 0 || plan_ports(&plan, options, err) < 0 || files_mkdir_p(folder, 0755, err) < 0 ||
-      files_mkdir_p(plan.key_dir, 0700, err) < 0 || files_mkdir_p(plan.state_dir, 0700, err) < 0 || files_mkdir_p(plan.run_dir, 0755, err) < 0 ||
-      make_bus_keys(&plan, err) < 0 || make_master_key(&plan, err) < 0 || make_ca(&plan, err) < 0 || make_first_token(&plan, options->use, err) < 0 ||
-      write_node_toml(&plan, err) < 0)
+      files_mkdir_p(plan.key_dir, 0700, err) < 0 || files_mkdir_p(plan.api_dir, 0700, err) < 0 || files_mkdir_p(plan.state_dir, 0700, err) < 0 ||
+      files_mkdir_p(plan.run_dir, 0755, err) < 0 || make_bus_keys(&plan, err) < 0 || make_master_key(&plan, err) < 0 || make_ca(&plan, err) < 0 ||
+      make_first_token(&plan, options->use, err) < 0 || write_node_toml(&plan, err) < 0)
     return -1;
   snprintf(node_toml, PATH_MAX, "%s", plan.node_toml);
   return 0;

@@ -64,7 +64,7 @@ static const struct spec_key node_keys[] = {
      AT(key_dir),
      .otherwise = "\"/etc/orca/keys\"",
      .check = spec_check_absolute,
-     .help = "This node's key pairs; on masters the cluster CA and master.key too."},
+     .help = "This node's key pairs and the cluster CA's certificate; on masters, in apiserver/, the CA's key and master.key."},
     {.name = "docker",
      .kind = SPEC_STRING,
      .flags = SPEC_NO_REFS,

@@ -38,15 +38,15 @@ class Master:
         self.token = "orca_" + secrets.token_hex(16)
         self.daemons = {}
         keys = self.dir / "keys"
-        for name in ("keys", "state", "run"):
-            (self.dir / name).mkdir()
+        for name in ("keys/apiserver", "state", "run"):
+            (self.dir / name).mkdir(parents=True)
         public = {}
         for name in ("store", "apiserver", "scheduler", "agent", "proxy", "keeper", "admin"):
             public[name], secret = curve_pair()
             (keys / f"{name}.pub").write_text(public[name] + "\n")
             (keys / f"{name}.key").write_text(secret + "\n")
             (keys / f"{name}.key").chmod(0o400)
-        (keys / "first-token").write_text(hashlib.sha256(self.token.encode()).hexdigest())
+        (keys / "apiserver/first-token").write_text(hashlib.sha256(self.token.encode()).hexdigest())
         (self.dir / "node.toml").write_text(
             f'[node]\nname = "n1"\naddress = "{self.address}"\nrole = "master"\nstate_dir = "{self.dir}/state"\nrun_dir = "{self.dir}/run"\n'
             f'key_dir = "{keys}"\n[cluster]\nid = "apitests"\n'

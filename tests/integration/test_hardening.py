@@ -284,7 +284,7 @@ def test_no_secret_in_files_logs_or_arguments(cluster):
     cluster.deploy("shop", spec())
     token = cluster.token()
     secrets = {"token": token.encode()}
-    for path in (cluster.run / "keys").glob("*.key"):
+    for path in (cluster.run / "keys").rglob("*.key"):
         secrets[path.name] = path.read_bytes().strip()
     cluster.api("GET", "/api/v1/status", token=token + "x")
     cluster.api("GET", f"/api/v1/status?token={token}")
@@ -322,7 +322,7 @@ def test_files_and_sockets_are_the_owners_alone(cluster):
                 open_to_others.append((str((inside / name).relative_to(cluster.run)), "writable folder"))
     assert not open_to_others
     assert (cluster.run / "run/agent.sock").lstat().st_mode & 0o777 == 0o600
-    for key in (cluster.run / "keys").glob("*.key"):
+    for key in (cluster.run / "keys").rglob("*.key"):
         assert key.lstat().st_mode & 0o777 == 0o400, key
     assert cluster.get("web.test", "/file?/etc/secret.conf").text == "password\n"
 
