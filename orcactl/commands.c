@@ -44,7 +44,7 @@ const struct ctl_command ctl_commands[] = {
     {"https-port", 0, "PORT", "of the proxy; else 443"},
     {"use", 0, NULL, "make the new context the current one"},
     {"free-ports", 0, NULL, "where a port is taken, take a free one"}}},
-  {"help", "[VERB]", 0, 1, cmd_help, "this, or what a verb does", NULL, {{0}}},
+  {"help", "[VERB]", 0, 2, cmd_help, "this, or what a verb does", NULL, {{0}}},
 };
 /* clang-format on */
 const size_t ctl_command_count = sizeof ctl_commands / sizeof ctl_commands[0];

@@ -37,19 +37,65 @@ static void print_globals(void) {
     print_option(&globals[i]);
 }
 
+/* What follows the group's word in a verb of two words; NULL: not one of the group's. */
+static const char *sub_verb(const struct ctl_command *c, const char *group) {
+  size_t len = strlen(group);
+  return strncmp(c->name, group, len) == 0 && c->name[len] == ' ' ? c->name + len + 1 : NULL;
+}
+
+static void print_command(const struct ctl_command *c) {
+  char left[60];
+  snprintf(left, sizeof left, "%s %s", c->name, c->args);
+  printf("  %-20s %s\n", left, c->summary);
+}
+
+/* "  secrets VERB         sealed values: set, list, rm" */
+static void print_group(const struct ctl_command *head) {
+  printf("  %-20s %s", head->name, head->summary);
+  const char *comma = ": ", *sub;
+  for (size_t i = 0; i < ctl_command_count; i++)
+    if ((sub = sub_verb(&ctl_commands[i], head->name))) {
+      printf("%s%s", comma, sub);
+      comma = ", ";
+    }
+  printf("\n");
+}
+
+static void help_group(const struct ctl_command *head) {
+  printf("orcactl %s VERB [options]: %s\n\n", head->name, head->summary);
+  if (head->details)
+    printf("%s\n\n", head->details);
+  for (size_t i = 0; i < ctl_command_count; i++)
+    if (sub_verb(&ctl_commands[i], head->name))
+      print_command(&ctl_commands[i]);
+  print_globals();
+  printf("\n`orcactl %s VERB --help` says more.\n", head->name);
+}
+
+static bool is_grouped(const struct ctl_command *c) {
+  for (size_t i = 0; i < ctl_command_count; i++)
+    if (!ctl_commands[i].run && sub_verb(c, ctl_commands[i].name))
+      return true;
+  return false;
+}
+
 static void help_all(void) {
   printf("orcactl VERB [NAME...] [options]\n\n");
-  for (size_t i = 0; i < ctl_command_count; i++) {
-    char left[40];
-    snprintf(left, sizeof left, "%s %s", ctl_commands[i].name, ctl_commands[i].args);
-    printf("  %-20s %s\n", left, ctl_commands[i].summary);
-  }
+  for (size_t i = 0; i < ctl_command_count; i++)
+    if (!ctl_commands[i].run)
+      print_group(&ctl_commands[i]);
+    else if (!is_grouped(&ctl_commands[i]))
+      print_command(&ctl_commands[i]);
   print_globals();
   printf("\nNAME is a service's name, or PROJECT/NAME where several projects have one. `orcactl VERB --help` says more.\n"
          "Exit codes: 0 done, 1 failed, 2 usage, 3 not reachable, 4 not allowed.\n");
 }
 
 static void help_one(const struct ctl_command *c) {
+  if (!c->run) {
+    help_group(c);
+    return;
+  }
   printf("orcactl %s%s%s%s: %s\n", c->name, *c->args ? " " : "", c->args, c->options[0].name ? " [options]" : "", c->summary);
   if (c->details)
     printf("\n%s\n", c->details);
@@ -178,7 +224,10 @@ const char *ctl_nearest(const char *text, const char *(*name)(const void *list, 
 
 static const char *verb_name(const void *list, size_t i) {
   (void)list;
-  return i < ctl_command_count ? ctl_commands[i].name : NULL;
+  for (size_t k = 0; k < ctl_command_count; k++)
+    if (!strchr(ctl_commands[k].name, ' ') && i-- == 0)
+      return ctl_commands[k].name;
+  return NULL;
 }
 
 static const struct ctl_command *find_command(const char *name) {
@@ -284,23 +333,58 @@ static int parse_short(struct ctl *ctl, int argc, char **argv, int *at, bool *he
   return CTL_OK;
 }
 
-static int parse_word(struct ctl *ctl, const char *word) {
+static const char *sub_name(const void *group, size_t i) {
+  const char *sub;
+  for (size_t k = 0; k < ctl_command_count; k++)
+    if ((sub = sub_verb(&ctl_commands[k], group)) && i-- == 0)
+      return sub;
+  return NULL;
+}
+
+static const struct ctl_command *find_sub(const char *group, const char *word) {
+  const char *sub;
+  for (size_t i = 0; i < ctl_command_count; i++)
+    if ((sub = sub_verb(&ctl_commands[i], group)) && strcmp(sub, word) == 0)
+      return &ctl_commands[i];
+  return NULL;
+}
+
+static int unknown_sub(struct ctl *ctl, const char *group, const char *word) {
+  const char *near = ctl_nearest(word, sub_name, group);
+  return near ? ctl_usage(ctl, "unknown verb `%s %s`: did you mean `%s %s`?", group, word, group, near)
+              : ctl_usage(ctl, "unknown verb `%s %s`", group, word);
+}
+
+static int parse_word(struct ctl *ctl, char *word) {
+  const char *group = ctl->group;
+  ctl->group = NULL;
+  if (group) {
+    const struct ctl_command *sub = find_sub(group, word);
+    if (sub) {
+      ctl->command = sub;
+      return CTL_OK;
+    }
+    if (!ctl->command->run)
+      return unknown_sub(ctl, group, word);
+  }
   if (ctl->command) {
-    if ((size_t)ctl->argc == sizeof ctl->argv / sizeof *ctl->argv)
-      return ctl_usage(ctl, "too many arguments");
     ctl->argv[ctl->argc++] = word;
     return CTL_OK;
   }
   ctl->command = find_command(word);
-  if (ctl->command)
+  if (ctl->command) {
+    ctl->group = sub_name(ctl->command->name, 0) ? ctl->command->name : NULL;
     return CTL_OK;
+  }
   const char *near = ctl_nearest(word, verb_name, NULL);
   return near ? ctl_usage(ctl, "unknown verb `%s`: did you mean `%s`?", word, near) : ctl_usage(ctl, "unknown verb `%s`", word);
 }
 
 int ctl_parse(struct ctl *ctl, int argc, char **argv, bool *ret_stop) {
   bool help = false, words_only = false;
+  static char version[] = "version";
   *ret_stop = true;
+  ctl->argv = argv + 1; /* words are written where words, or what came before them, were read */
   for (int i = 1; i < argc; i++) {
     int rc;
     if (words_only || argv[i][0] != '-' || !argv[i][1])
@@ -308,7 +392,7 @@ int ctl_parse(struct ctl *ctl, int argc, char **argv, bool *ret_stop) {
     else if (strcmp(argv[i], "--") == 0)
       words_only = true, rc = CTL_OK;
     else if (strcmp(argv[i], "--version") == 0 && !ctl->command)
-      rc = parse_word(ctl, "version");
+      rc = parse_word(ctl, version);
     else if (argv[i][1] == '-')
       rc = parse_long(ctl, argc, argv, &i, &help);
     else
@@ -324,6 +408,10 @@ int ctl_parse(struct ctl *ctl, int argc, char **argv, bool *ret_stop) {
     else
       return ctl_usage(ctl, "say what to do");
     return CTL_OK;
+  }
+  if (!ctl->command->run) {
+    help_group(ctl->command);
+    return CTL_USAGE;
   }
   if (ctl->argc < ctl->command->min_args)
     return ctl_usage(ctl, "`%s` needs %s", ctl->command->name, ctl->command->args);
@@ -346,6 +434,12 @@ bool ctl_flag(const struct ctl *ctl, const char *option) {
 
 int cmd_help(struct ctl *ctl) {
   const struct ctl_command *c = ctl->argc ? find_command(ctl->argv[0]) : NULL;
+  if (c && ctl->argc > 1) {
+    const struct ctl_command *sub = find_sub(c->name, ctl->argv[1]);
+    if (!sub)
+      return unknown_sub(ctl, c->name, ctl->argv[1]);
+    c = sub;
+  }
   if (ctl->argc && !c) {
     const char *near = ctl_nearest(ctl->argv[0], verb_name, NULL);
     return near ? ctl_usage(ctl, "unknown verb `%s`: did you mean `%s`?", ctl->argv[0], near) : ctl_usage(ctl, "unknown verb `%s`", ctl->argv[0]);

@@ -2,6 +2,8 @@
  *
  * commands.c holds the one table: verb, arguments, options, help, handler; parsing, --help and "did you mean" are made from it. A handler
  * prints its result to stdout, complains through ctl_fail() and returns an exit code.
+ * A verb of two words ("secrets set") is an entry of that name; an entry without a handler ("secrets") heads the verbs that begin with its word:
+ * alone, or with --help, it lists them. The longest name wins, so that "job" can be a verb beside "job run".
  * Threads: none. */
 #ifndef ORCA_ORCACTL_CTL_H
 #define ORCA_ORCACTL_CTL_H
@@ -16,7 +18,7 @@
 enum ctl_exit { CTL_OK = 0, CTL_FAILED = 1, CTL_USAGE = 2, CTL_UNREACHABLE = 3, CTL_DENIED = 4 };
 enum ctl_output { CTL_TABLE, CTL_WIDE, CTL_JSON };
 
-#define CTL_OPTIONS_MAX 12
+#define CTL_OPTIONS_MAX 20
 
 struct ctl;
 
@@ -27,9 +29,9 @@ struct ctl_option {
   const char *help;
 };
 struct ctl_command {
-  const char *name, *args; /* "scale", "NAME N" */
-  int min_args, max_args;  /* -1: any number */
-  int (*run)(struct ctl *ctl);
+  const char *name, *args;       /* "scale", "NAME N"; "secrets set", "NAME [VALUE]" */
+  int min_args, max_args;        /* -1: any number */
+  int (*run)(struct ctl *ctl);   /* NULL: heads a group of verbs */
   const char *summary, *details; /* details may be NULL */
   struct ctl_option options[CTL_OPTIONS_MAX];
 };
@@ -38,8 +40,9 @@ extern const size_t ctl_command_count;
 
 struct ctl {
   const struct ctl_command *command;
-  int argc; /* what is neither a verb nor an option */
-  const char *argv[64];
+  const char *group; /* the first word of a verb of two, until the second is read */
+  int argc;          /* what is neither a verb nor an option, and all that follows "--" */
+  char **argv;       /* in main()'s own array, moved to its front */
   const char *values[CTL_OPTIONS_MAX];
   const char *context_name, *dir;
   enum ctl_output output;
