@@ -11,7 +11,7 @@
 #   tests/sim/NAME/*.c          build/tests/NAME-sim, linked with every daemon's archive
 #   tests/bench/*.c             build/tests/bench/*
 #   tests/fuzz/fuzz_*.c         build/fuzz/fuzz_* (clang's libFuzzer)
-# Options: CC=clang, SAN=address,undefined (or thread) in a build folder of its own, WERROR=1, V=1 (show commands),
+# Options: CC=clang, SAN=address,undefined (or thread) in a build folder of its own, COV=1 (counts lines; see make coverage), WERROR=1, V=1 (show commands),
 # B=FOLDER (build elsewhere than in build/).
 
 SHELL := /bin/bash
@@ -25,15 +25,16 @@ CC := gcc
 endif
 WERROR ?= 0
 SAN ?=
+COV ?=
 comma := ,
-B := build$(if $(SAN),/san-$(subst $(comma),-,$(SAN)))$(if $(findstring clang,$(CC)),/clang)
+B := build$(if $(SAN),/san-$(subst $(comma),-,$(SAN)))$(if $(COV),/cov)$(if $(findstring clang,$(CC)),/clang)
 
 DAEMONS := orca-store orca-apiserver orca-scheduler orca-agent orca-proxy orca-keeper
 PROGRAMS := $(DAEMONS) orca-storectl orcactl
 
 WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wcast-qual -Wformat=2 -Wimplicit-fallthrough -Wvla
 HARDEN := -fstack-protector-strong -fstack-clash-protection -fcf-protection -fPIE
-ifeq ($(SAN),)
+ifeq ($(SAN)$(COV),)
 HARDEN += -D_FORTIFY_SOURCE=2
 endif
 CPPFLAGS := -D_GNU_SOURCE -I. -I$(B)/gen
@@ -46,7 +47,11 @@ ifneq ($(SAN),)
 CFLAGS += -fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer -O1
 LDFLAGS += -fsanitize=$(SAN)
 endif
-LIBS := -lczmq -lzmq -lprotobuf-c -llmdb -lcurl -lmicrohttpd -ljansson -lsodium -lcrypto -lm -pthread
+ifneq ($(COV),)
+CFLAGS += --coverage -O0
+LDFLAGS += --coverage
+endif
+LIBS := -lczmq -lzmq -lprotobuf-c -llmdb -lcurl -lmicrohttpd -ljansson -lwslay -lsodium -lcrypto -lm -pthread
 LLHTTP := /usr/share/llhttp
 LLHTTP_CPPFLAGS := -isystem /usr/share/include/llhttp
 
@@ -156,6 +161,15 @@ $(BENCH): $(B)/tests/bench/%: $(B)/tests/bench/%.o $(B)/libcommon.a
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
 OBJECTS += $(BENCH_C:%.c=$(B)/%.o)
 
+# The same entry points without a fuzzer: each runs its corpus once, for coverage.
+REPLAYS := $(patsubst tests/fuzz/%.c,$(B)/replay/%,$(wildcard tests/fuzz/fuzz_*.c))
+define REPLAY_RULE
+$(B)/replay/$(1): $(B)/tests/fuzz/$(1).o $(B)/tests/fuzz/replay.o $$(patsubst %,$(B)/%.a,$$(call fuzz_daemon,$(1))) $(B)/libcommon.a
+	@mkdir -p $$(@D)
+	$$(call say,LD)
+	$$(Q)$$(CC) $$(LDFLAGS) -o $$@ $$^ $$(LIBS)
+endef
+
 # A fuzzer of a daemon's parser is named fuzz_DAEMON_what.c and linked with that daemon's archive, built for fuzzing.
 FUZZ_C := $(wildcard tests/fuzz/fuzz_*.c)
 FUZZERS := $(patsubst tests/fuzz/%.c,$(B)/fuzz/%,$(FUZZ_C))
@@ -184,6 +198,7 @@ $(B)/fuzz/$(1).a: $$($(1)_C:%.c=$(B)/fuzz/obj/%.o)
 endef
 $(foreach p,$(DAEMONS),$(eval $(call FUZZ_ARCHIVE,$(p))))
 fuzz_daemon = $(filter $(DAEMONS),orca-$(word 2,$(subst _, ,$(1))))
+$(foreach f,$(notdir $(REPLAYS)),$(eval $(call REPLAY_RULE,$(f))))
 define FUZZ_RULE
 $(B)/fuzz/$(1): $(B)/fuzz/obj/tests/fuzz/$(1).o $(patsubst %,$(B)/fuzz/%.a,$(call fuzz_daemon,$(1))) $(B)/fuzz/libcommon.a
 	$$(call say,LD)
@@ -191,7 +206,8 @@ $(B)/fuzz/$(1): $(B)/fuzz/obj/tests/fuzz/$(1).o $(patsubst %,$(B)/fuzz/%.a,$(cal
 endef
 $(foreach f,$(notdir $(FUZZERS)),$(eval $(call FUZZ_RULE,$(f))))
 
-.PHONY: test-unit unit-tests tools sims fuzzers bench-tools
+.PHONY: test-unit unit-tests tools sims fuzzers replays bench-tools
+replays: $(REPLAYS)
 tools: $(TOOLS)
 sims: $(SIMS)
 unit-tests: $(UNIT)
@@ -211,6 +227,8 @@ help:
 	  'make test         install what is missing and pass every test (test-unit, test-integration, test-sim, test-sanitize, test-threads, test-fuzz)' \
 	  'make bench        figures beside those of the peers, as a table and as JSON in build/bench/' \
 	  'make fuzz TIME=60 every fuzzer for TIME seconds' \
+  'make coverage     lines that unit tests, simulation and corpus run, of parsers and cores, against what is asked of them' \
+  'make soak MINUTES=30  deploys, kills, scales and rolls at random, with a model beside it' \
 	  'make lint         clang-tidy, shellcheck, the rules of the house, the reference beside the table of keys' \
 	  'make docs         docs/reference.md from the table of keys' \
 	  'make fmt          clang-format' \
@@ -239,7 +257,7 @@ clean:
 
 # ---------------------------------------------------------------- testing
 
-.PHONY: test test-unit test-integration test-sim test-sanitize test-threads test-fuzz lint lint-tidy lint-shell lint-house lint-docs docs fmt fuzz bench
+.PHONY: coverage soak test test-unit test-integration test-sim test-sanitize test-threads test-fuzz lint lint-tidy lint-shell lint-house lint-docs docs fmt fuzz bench
 
 test:
 	@deploy/local/deps test
@@ -261,6 +279,16 @@ print-fuzzers:
 TIME ?= 60
 fuzz: $(FUZZERS)
 	@tests/lib/run-fuzzers $(TIME) $(FUZZERS)
+
+coverage:
+	@deploy/local/deps test
+	@$(MAKE) --no-print-directory -j$$(nproc) COV=1 unit-tests sims replays >build/coverage.log 2>&1 || { tail -n 30 build/coverage.log; false; }
+	@tests/lib/coverage
+
+MINUTES ?= 30
+soak: all
+	@deploy/local/deps test
+	@tests/run soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 fmt:
 	clang-format -i $$(git ls-files '*.[ch]')
