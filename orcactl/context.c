@@ -85,7 +85,8 @@ int context_load(const char *name, struct context *ret, struct err *err) {
   const char *wanted = name ? name : getenv("ORCA_CONTEXT");
   if (!wanted || !*wanted)
     wanted = json_string_value(json_object_get(config, "current"));
-  const char *url = wanted ? json_string_value(json_object_get(json_object_get(json_object_get(config, "contexts"), wanted), "url")) : NULL;
+  const json_t *entry = wanted ? json_object_get(json_object_get(config, "contexts"), wanted) : NULL;
+  const char *url = json_string_value(json_object_get(entry, "url")), *ca = json_string_value(json_object_get(entry, "ca"));
   int rc = 0;
   if (!wanted)
     rc = err_set(err, ERR_NOT_FOUND, "no cluster is known here yet: `orcactl init` makes one");
@@ -93,9 +94,12 @@ int context_load(const char *name, struct context *ret, struct err *err) {
     rc = err_set(err, ERR_NOT_FOUND, "no context named %s", wanted);
   else if (strlen(url) >= sizeof ret->url)
     rc = err_set(err, ERR_INVALID, "context %s: url is too long", wanted);
+  else if (ca && strlen(ca) >= sizeof ret->ca)
+    rc = err_set(err, ERR_INVALID, "context %s: ca is too long", wanted);
   if (rc == 0) {
     snprintf(ret->name, sizeof ret->name, "%s", wanted);
     snprintf(ret->url, sizeof ret->url, "%s", url);
+    snprintf(ret->ca, sizeof ret->ca, "%s", ca ? ca : "");
     rc = read_token(ret, err);
   }
   json_decref(config);
@@ -115,7 +119,10 @@ int context_save(const struct context *c, bool use, struct err *err) {
   json_t *config = read_config(err);
   if (!config)
     return -1;
-  json_object_set_new(json_object_get(config, "contexts"), c->name, json_pack("{s:s}", "url", c->url));
+  json_t *entry = json_pack("{s:s}", "url", c->url);
+  if (*c->ca)
+    json_object_set_new(entry, "ca", json_string(c->ca));
+  json_object_set_new(json_object_get(config, "contexts"), c->name, entry);
   if (use || !json_is_string(json_object_get(config, "current")))
     json_object_set_new(config, "current", json_string(c->name));
   char *text = json_dumps(config, JSON_INDENT(2) | JSON_SORT_KEYS);

@@ -1,6 +1,7 @@
 /* Contexts: which cluster orcactl talks to, and as whom. They live in $ORCA_HOME, else ~/.orca:
  *
  *   config.json    {"current": "production", "contexts": {"production": {"url": "http://127.0.0.1:6880"}}}
+ *                  a context over https has the cluster's CA beside it ("ca", PEM): the only root that is trusted for it
  *   tokens/NAME    the bearer token, 0400; refused when others can read it
  *
  * Threads: none. */
@@ -15,6 +16,7 @@ struct context {
   char name[64];
   char url[256];   /* without a slash at its end */
   char token[256]; /* wiped by context_free() */
+  char ca[4096];   /* PEM; "" for http */
 };
 
 /* name NULL: $ORCA_CONTEXT, else the current one. -1: ERR_NOT_FOUND when there is none yet. */
