@@ -3,16 +3,20 @@
 #include <arpa/inet.h>
 #include <ctype.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <netinet/in.h>
 #include <openssl/evp.h>
 #include <openssl/pem.h>
 #include <openssl/x509v3.h>
+#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -31,8 +35,9 @@ static const char *const port_names[PORT_COUNT] = {"api", "gateway", "store", "r
 static const char *const key_names[] = {"store", "apiserver", "scheduler", "agent", "proxy", "keeper", "admin"};
 
 struct plan {
-  char name[64], address[INET6_ADDRSTRLEN], node_toml[PATH_MAX], state_dir[PATH_MAX], run_dir[PATH_MAX], key_dir[PATH_MAX];
+  char name[64], address[INET6_ADDRSTRLEN], node_toml[PATH_MAX], config_dir[PATH_MAX], state_dir[PATH_MAX], run_dir[PATH_MAX], key_dir[PATH_MAX];
   char api_dir[PATH_MAX]; /* what the apiserver alone may read: the CA's key, master.key, the first token */
+  bool system_wide;       /* in /etc, /var/lib and /run */
   const char *docker, *context;
   uint16_t ports[PORT_COUNT];
   char cluster_id[17];
@@ -65,6 +70,7 @@ static int join(char out[PATH_MAX], const char *root, const char *below, struct 
 }
 
 static int plan_roots(struct plan *plan, const char *root, struct err *err) {
+  plan->system_wide = !root;
   if (!root) {
     snprintf(plan->node_toml, sizeof plan->node_toml, "/etc/orca/node.toml");
     snprintf(plan->key_dir, sizeof plan->key_dir, "/etc/orca/keys");
@@ -279,12 +285,60 @@ static int make_first_token(const struct plan *plan, bool use, struct err *err) 
 }
 
 static int read_public_key(const struct plan *plan, const char *name, char out[BUS_KEY_LEN + 1], struct err *err) {
-  struct bus_key_pair pair;
-  if (bus_key_load(plan->key_dir, name, &pair, err) < 0)
+  char file[80], path[PATH_MAX];
+  struct buf text = BUF_INIT(BUS_KEY_LEN + 2);
+  snprintf(file, sizeof file, "%s.pub", name);
+  int rc = join(path, plan->key_dir, file, err) < 0 ? -1 : files_read(path, false, &text, err);
+  if (rc == 0 && strcspn(buf_str(&text), "\n") != BUS_KEY_LEN)
+    rc = err_set(err, ERR_INVALID, "%s is not a public key", path);
+  if (rc == 0)
+    snprintf(out, BUS_KEY_LEN + 1, "%.*s", BUS_KEY_LEN, buf_str(&text));
+  buf_free(&text);
+  return rc;
+}
+
+/* ---- whose it is ---- */
+
+static int give(const char *path, uid_t user, gid_t group, mode_t mode, struct err *err) {
+  int fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+  int rc = fd < 0 || fchown(fd, user, group) < 0 || fchmod(fd, mode) < 0 ? err_errno(err, errno, "give %s its owner", path) : 0;
+  if (fd >= 0)
+    close(fd);
+  return rc;
+}
+
+static int give_key(const struct plan *plan, const char *daemon, gid_t group, struct err *err) {
+  char user[64], file[80], path[PATH_MAX];
+  snprintf(user, sizeof user, "orca-%s", daemon);
+  snprintf(file, sizeof file, "%s.key", daemon);
+  const struct passwd *owner = getpwnam(user);
+  if (!owner) /* admin.key is root's */
+    return 0;
+  return join(path, plan->key_dir, file, err) < 0 ? -1 : give(path, owner->pw_uid, group, 0400, err);
+}
+
+/* Where the daemons have users of their own (deploy/systemd), each gets its key, the apiserver its folder, and the group what is shared. The folder
+ * comes last: from then on its files are not root's to change. */
+static int give_owners(const struct plan *plan, struct err *err) {
+  static const char *const own[] = {"ca.key", "master.key", "first-token"};
+  const struct group *shared = getgrnam("orca");
+  const struct passwd *user = getpwnam("orca-apiserver");
+  if (geteuid() != 0 || !plan->system_wide || !shared || !user)
+    return 0;
+  gid_t group = shared->gr_gid;
+  uid_t apiserver = user->pw_uid;
+  if (give(plan->config_dir, 0, 0, 0755, err) < 0 || give(plan->key_dir, 0, group, 0750, err) < 0 || give(plan->state_dir, 0, 0, 0755, err) < 0 ||
+      give(plan->run_dir, 0, group, 03770, err) < 0)
     return -1;
-  memcpy(out, pair.public_key, BUS_KEY_LEN + 1);
-  crypto_wipe(&pair, sizeof pair);
-  return 0;
+  for (size_t i = 0; i < sizeof key_names / sizeof *key_names; i++)
+    if (give_key(plan, key_names[i], group, err) < 0)
+      return -1;
+  for (size_t i = 0; i < sizeof own / sizeof *own; i++) {
+    char path[PATH_MAX];
+    if (join(path, plan->api_dir, own[i], err) < 0 || give(path, apiserver, group, 0400, err) < 0)
+      return -1;
+  }
+  return give(plan->api_dir, apiserver, group, 0700, err);
 }
 
 static int write_node_toml(const struct plan *plan, struct err *err) {
@@ -313,13 +367,12 @@ int init_run(const struct init_options *options, char *node_toml, struct err *er
     return -1;
   if (access(plan.node_toml, F_OK) == 0)
     return err_set(err, ERR_CONFLICT, "%s exists: this node has been initialised already", plan.node_toml);
-  char folder[PATH_MAX];
-  snprintf(folder, sizeof folder, "%s", plan.node_toml);
-  *strrchr(folder, '/') = 0;
-  if (plan_identity(&plan, options, err) < 0 || plan_ports(&plan, options, err) < 0 || files_mkdir_p(folder, 0755, err) < 0 ||
+  snprintf(plan.config_dir, sizeof plan.config_dir, "%s", plan.node_toml);
+  *strrchr(plan.config_dir, '/') = 0;
+  if (plan_identity(&plan, options, err) < 0 || plan_ports(&plan, options, err) < 0 || files_mkdir_p(plan.config_dir, 0755, err) < 0 ||
       files_mkdir_p(plan.key_dir, 0700, err) < 0 || files_mkdir_p(plan.api_dir, 0700, err) < 0 || files_mkdir_p(plan.state_dir, 0700, err) < 0 ||
       files_mkdir_p(plan.run_dir, 0755, err) < 0 || make_bus_keys(&plan, err) < 0 || make_master_key(&plan, err) < 0 || make_ca(&plan, err) < 0 ||
-      make_first_token(&plan, options->use, err) < 0 || write_node_toml(&plan, err) < 0)
+      make_first_token(&plan, options->use, err) < 0 || give_owners(&plan, err) < 0 || write_node_toml(&plan, err) < 0)
     return -1;
   snprintf(node_toml, PATH_MAX, "%s", plan.node_toml);
   return 0;

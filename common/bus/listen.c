@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 
 /* ROUTER: one socket, many peers. A peer's routing id is libzmq's own (a zero byte and a number of 32 bits, never used again within a
  * socket's life); a peer that chose its id itself is refused, and so is one that comes under another's id with another key. */
@@ -208,6 +209,18 @@ void bus_listener_lost(struct bus_conn *conn) {
 
 /* ---- the listener itself ---- */
 
+/* A socket is its owner's alone; in a folder that a group shares for this (setgid), the group's too. Who may say what, the keys decide. */
+static mode_t socket_umask(const char *path) {
+  char folder[sizeof(struct sockaddr_un)];
+  const char *slash = strrchr(path, '/');
+  struct stat st;
+  if (!slash || (size_t)(slash - path) >= sizeof folder)
+    return 0177;
+  memcpy(folder, path, (size_t)(slash - path));
+  folder[slash - path] = 0;
+  return stat(folder, &st) == 0 && (st.st_mode & S_ISGID) && (st.st_mode & S_IWGRP) ? 0117 : 0177;
+}
+
 static int configure(struct bus_listener *l, const char *endpoint, struct err *err) {
   struct bus *bus = l->bus;
   struct bus_socket *s = &l->socket;
@@ -220,7 +233,7 @@ static int configure(struct bus_listener *l, const char *endpoint, struct err *e
   if (strchr(endpoint, '[') && bus_socket_set(s, ZMQ_IPV6, 1, err) < 0)
     return -1;
   bool ipc = strncmp(endpoint, "ipc://", 6) == 0;
-  mode_t old = ipc ? umask(0177) : 0;
+  mode_t old = ipc ? umask(socket_umask(endpoint + sizeof "ipc://" - 1)) : 0;
   int rc = zmq_bind(s->zmq, endpoint);
   int code = zmq_errno();
   if (ipc)
