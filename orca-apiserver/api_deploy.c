@@ -8,6 +8,7 @@
 #include "common/bus/pb.h"
 #include "orca-apiserver/api.h"
 #include "orca-apiserver/deploy_plan.h"
+#include "orca-apiserver/plan_steps.h"
 #include "orca-apiserver/routes.h"
 #include "orca-apiserver/status_view.h"
 #include "orca-apiserver/upkeep.h"
@@ -393,7 +394,7 @@ static void answer(struct api_write *w) {
 static void answer_plan(struct api_request *r, const struct api_plan *plan) {
   struct api_json json = api_reply_json(r, 200);
   plan_json(plan, true, &json);
-  api_reply_end(r);
+  api_plan_steps(r, json, plan);
 }
 
 static bool may_touch(struct api_request *r, const struct spec_set *set) {

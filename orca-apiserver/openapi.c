@@ -29,7 +29,11 @@ static const struct { const char *name, *json; } schemas[] = {
   {"Plan", OBJECT(F("deployed", LIST(STR)) "," F("unchanged", LIST(STR)) "," F("removed", LIST(STR)) "," F("errors", LIST(STR)) "," F("dry_run", BOOL) ","
       F("cluster_changed", BOOL) ","
       F("changes", LIST(OBJECT(F("service", STR) "," F("action", "{\"type\":\"string\",\"enum\":[\"create\",\"update\",\"retry\",\"scale\",\"start\",\"remove\"]}") ","
-        F("revision", INT) "," F("replicas", INT) "," F("stop_first", BOOL) "," F("diff", STR)))))},
+        F("revision", INT) "," F("replicas", INT) "," F("stop_first", BOOL) "," F("diff", STR)))) ","
+      F("steps", "{\"type\":[\"array\",\"null\"],\"items\":" OBJECT(F("action", "{\"type\":\"string\",\"enum\":[\"create\",\"stop\",\"move\",\"wait\",\"blocked\",\"more\"]}") ","
+        F("instance", STR) "," F("node", STR) "," F("from", STR) "," F("reason", STR) "," F("revision", INT) "," F("verdicts", LIST(REF("Verdict")))) "}") ","
+      F("steps_missing", STR))},
+  {"Verdict", OBJECT(F("node", STR) "," F("chosen", BOOL) "," F("fits", BOOL) "," F("reason", STR))},
   {"Service", OBJECT(F("project", STR) "," F("name", STR) ","
       F("status", "{\"type\":\"string\",\"enum\":[\"running\",\"deploying\",\"pending\",\"degraded\",\"crashing\",\"failed\",\"rolling_back\",\"rolled_back\",\"stopping\",\"stopped\"]}") ","
       F("replicas", INT) "," F("running_replicas", INT) "," F("ready_replicas", INT) "," F("image", STR) "," F("domain", STR) "," F("revision", INT) ","

@@ -5,6 +5,7 @@
 
 #include "common/bus/bus.h"
 #include "common/daemon/daemon.h"
+#include "orca-scheduler/gateway_link.h"
 #include "orca-scheduler/sched_store.h"
 
 static void on_status(void *arg, const char *text) {
@@ -55,13 +56,15 @@ int main(int argc, char **argv) {
       .node = d.config.name, .stores = stores, .store_count = d.config.master_count, .status = on_status, .status_arg = &d};
   struct sched_store *store = bus ? sched_store_new(d.loop, bus, &config, &err) : NULL;
   free_addresses(stores, d.config.master_count);
+  struct gateway_link *link = store ? gateway_link_open(d.loop, bus, &d.config, store, &err) : NULL;
   int code;
-  if (store) {
+  if (link) {
     daemon_ready(&d, "standby");
     code = daemon_run(&d);
   } else {
     code = daemon_fail(&d, &err);
   }
+  gateway_link_close(link);
   sched_store_free(store);
   bus_free(bus);
   daemon_fini(&d);

@@ -9,6 +9,7 @@
 #include "common/bus/pb.h"
 #include "orca-scheduler/needs.h"
 #include "orca-scheduler/rollout.h"
+#include "orca-scheduler/sched_copy.h"
 #include "orca-scheduler/sched_where.h"
 
 struct sched_core {
@@ -18,6 +19,7 @@ struct sched_core {
   size_t scratch_size;
   int64_t last_event_ms;
   uint32_t last_event_seq;
+  bool patient; /* a copy to plan with: no rollout runs out of time */
 };
 
 /* One RUN. */
@@ -41,6 +43,20 @@ void sched_core_free(struct sched_core *core) {
   free(core->scratch);
   free(core->scratch_of);
   free(core);
+}
+
+struct sched_core *sched_core_copy(const struct sched_core *core, int64_t now_ms, struct err *err) {
+  struct sched_core *copy = sched_core_new();
+  if (!copy) {
+    err_set(err, ERR_MEMORY, "no memory for a core");
+    return NULL;
+  }
+  if (sched_state_copy(&copy->state, &core->state, now_ms, err) < 0) {
+    sched_core_free(copy);
+    return NULL;
+  }
+  copy->patient = true;
+  return copy;
 }
 
 const struct sched_state *sched_core_state(const struct sched_core *core) {
@@ -538,6 +554,8 @@ static void fill_input(const struct sched_core *core, const struct sched_service
   }
   if (ret->stable_known)
     ret->stable_policy = stable->policy;
+  if (core->patient)
+    ret->policy.timeout_ms = ret->stable_policy.timeout_ms = UINT64_MAX;
 }
 
 static int forget_rollout(struct run *run, struct sched_service *service) {

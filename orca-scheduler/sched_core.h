@@ -53,6 +53,8 @@ void sched_actions_fini(struct sched_actions *actions);
 struct sched_core;
 struct sched_core *sched_core_new(void);
 void sched_core_free(struct sched_core *core);
+/* A core of its own with the same state, to plan with (plan.h): no rollout in it runs out of time. NULL: no memory. */
+struct sched_core *sched_core_copy(const struct sched_core *core, int64_t now_ms, struct err *err);
 const struct sched_state *sched_core_state(const struct sched_core *core); /* to look at */
 
 /* -1: PUT or DELETE of something malformed (it is as if it had not come), or ERR_MEMORY: the core must be replaced. */

@@ -359,6 +359,14 @@ struct sched_store *sched_store_new(struct loop *loop, struct bus *bus, const st
   return s;
 }
 
+const struct sched_core *sched_store_core(const struct sched_store *s) {
+  return s->synced && !s->stale ? s->core : NULL;
+}
+
+int64_t sched_store_now_ms(const struct sched_store *s) {
+  return now_ms(s);
+}
+
 void sched_store_free(struct sched_store *s) {
   if (!s)
     return;

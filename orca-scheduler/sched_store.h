@@ -13,6 +13,7 @@
 #include "common/bus/bus.h"
 #include "common/err.h"
 #include "common/loop.h"
+#include "orca-scheduler/sched_core.h"
 
 struct sched_store;
 
@@ -24,6 +25,9 @@ struct sched_store_config {
   void *status_arg;
 };
 struct sched_store *sched_store_new(struct loop *loop, struct bus *bus, const struct sched_store_config *config, struct err *err);
+/* To look at, whether it leads or not: what the store holds, and what was decided on top of it. NULL while it is not in touch with the store. */
+const struct sched_core *sched_store_core(const struct sched_store *s);
+int64_t sched_store_now_ms(const struct sched_store *s); /* the core's time */
 void sched_store_free(struct sched_store *s); /* gives the leadership back */
 
 #endif
