@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "common/bus/pb.h"
+#include "common/crypto/crypto.h"
 #include "common/log.h"
 #include "orca-apiserver/routes.h"
 
@@ -20,6 +21,11 @@ void api_init(struct api *api, struct loop *loop, const struct node_config *conf
   snprintf(api->why_not, sizeof api->why_not, "the store has not answered yet");
   api->waiters_timer = (struct loop_timer){.cb = waiters_due, .arg = api};
   api->started_ms = api_now_ms(api);
+  api_audit_init(&api->audit, api);
+  api_token_uses_init(&api->uses, api);
+  struct err err;
+  if (crypto_random(api->throttle.seed, sizeof api->throttle.seed, &err) < 0)
+    log_warn("the throttle's seed can be guessed", "error", err.msg);
 }
 
 void api_end_waits(struct api *api) {
@@ -34,6 +40,8 @@ void api_end_waits(struct api *api) {
 
 void api_fini(struct api *api) {
   api_end_waits(api);
+  api_audit_fini(&api->audit);
+  api_token_uses_fini(&api->uses);
   api_cache_fini(&api->cache);
   api_figures_fini(&api->figures);
 }
@@ -108,16 +116,39 @@ void api_reached(struct api *api) {
 
 /* ---- requests ---- */
 
+/* A wrong token: 401, and after too many of them 429 until the address has waited. throttled: it has to wait whatever the token was. */
+static void turn_away(struct api *api, struct api_request *r, bool gave_one, bool throttled) {
+  int64_t now = api_now_ms(api), wait = 0;
+  if (gave_one)
+    wait = throttled ? api_throttle_wait(&api->throttle, r->from.key, now) : api_throttle_failed(&api->throttle, r->from.key, now);
+  api->wrong_tokens += gave_one;
+  if (wait > 0) {
+    r->retry_after = (unsigned)((wait + 999) / 1000);
+    api_fail_with(r, ERR_BUSY, "too many wrong tokens from this address: wait %u s", r->retry_after);
+  } else {
+    api_fail_with(r, ERR_UNAUTHENTICATED, gave_one ? "this token is not known, or has expired" : "a token is needed: Authorization: Bearer TOKEN");
+  }
+}
+
 bool api_admit(struct api *api, struct api_request *r, const char *authorization) {
-  bool known = api_auth_check(&api->cache, authorization, api_now_ms(api), &r->who);
+  int64_t now = api_now_ms(api);
+  bool known = api_auth_check(&api->cache, authorization, now, &r->who);
+  bool throttled = known && r->who.declared && api_throttle_wait(&api->throttle, r->from.key, now) > 0 &&
+                   !api_token_came_from(&api->uses, r->who.token_id, r->from.key);
+  if (throttled) {
+    r->who = (struct api_principal){.local = r->who.local};
+    known = false;
+  } else if (known) {
+    api_token_used(&api->uses, r->who.token_id, r->from.key);
+  }
   enum api_match match = api_route_find(r->method, r->path, &r->route, r->param, r->allow);
-  if (match == API_MATCH && (r->route->permission == API_PERM_OPEN || (!known && api_auth_allows(&r->who, r->route->permission))))
+  if (match == API_MATCH &&
+      (r->route->permission == API_PERM_OPEN || (!known && !authorization && api_auth_allows(&r->who, r->route->permission))))
     return true;
   if (!api->synced) {
     api_fail_with(r, ERR_UNAVAILABLE, "not ready: %s", api->why_not);
   } else if (!known) {
-    api_fail_with(r, ERR_UNAUTHENTICATED,
-                  authorization ? "this token is not known, or has expired" : "a token is needed: Authorization: Bearer TOKEN");
+    turn_away(api, r, authorization != NULL, throttled);
   } else if (match == API_MATCH_NONE) {
     api_fail_with(r, ERR_NOT_FOUND, "no such path: %.100s", r->path);
   } else if (match == API_MATCH_NO_METHOD) {
@@ -148,6 +179,7 @@ const Model__Service *api_find_service_err(struct api_request *r, uint64_t *mod,
   const char *project = api_request_query(r, "project");
   if (project) {
     const Model__Service *one = api_auth_sees(cache, &r->who, project) ? api_cache_service(cache, project, r->param, mod) : NULL;
+    api_audit_target(r, project, "%.64s/%s", project, r->param);
     if (!one)
       err_set(err, ERR_NOT_FOUND, "service not found: %.64s/%s", project, r->param);
     return one;
@@ -166,8 +198,10 @@ const Model__Service *api_find_service_err(struct api_request *r, uint64_t *mod,
     service = s;
     *mod = ((const struct api_object *)all[i].value)->mod;
   }
-  if (found == 1)
+  if (found == 1) {
+    api_audit_target(r, service->project, "%s/%s", service->project, r->param);
     return service;
+  }
   if (found)
     err_set(err, ERR_CONFLICT, "several projects have a service %s: %s; name one with ?project=", r->param, projects);
   else
@@ -210,6 +244,7 @@ static void write_done(void *arg, bool succeeded, uint64_t revision, const struc
     api_fail(w->request, err);
     write_free(w);
   } else if (succeeded) {
+    w->request->audit.done = !w->more;
     api_when(w->api, revision, 5 * NS_PER_SEC, w->more ? write_again : write_seen, w);
   } else if (++w->tries == TRIES) {
     api_fail_with(w->request, ERR_CONFLICT, "others keep changing the same; try again");
@@ -230,15 +265,19 @@ static void write_once(struct api_write *w) {
   }
   int rc = w->build(w, txn, &err);
   w->more = rc == 2;
+  if (rc == 0)
+    api_audit_change(w->request, txn);
   if (rc == 0 || rc == 2) {
     w->api->commit(w->api->commit_arg, txn, write_done, w);
     return;
   }
   storec_txn_free(txn);
-  if (rc < 0)
+  if (rc < 0) {
     api_fail(w->request, &err);
-  else
+  } else {
+    api_audit_nothing(w->request);
     w->answer(w);
+  }
   write_free(w);
 }
 

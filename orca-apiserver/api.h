@@ -12,9 +12,12 @@
 #include "common/loop.h"
 #include "common/spec/node_config.h"
 #include "common/storec/storec.h"
+#include "orca-apiserver/audit.h"
 #include "orca-apiserver/cache.h"
 #include "orca-apiserver/figures.h"
 #include "orca-apiserver/request.h"
+#include "orca-apiserver/throttle.h"
+#include "orca-apiserver/token_use.h"
 
 #define API_COMMIT_TIMEOUT (10 * NS_PER_SEC)
 
@@ -49,9 +52,13 @@ struct api {
   struct gateway *gateway;         /* NULL until it is open */
   struct api_listeners *listeners; /* NULL in tests */
   struct bus *bus;                 /* NULL in tests */
+  struct api_audit audit;
+  struct api_throttle throttle;
+  struct api_token_uses uses;
   uint32_t event_seq;
   int64_t started_ms;
   uint64_t requests[6]; /* by status / 100, for /metrics */
+  uint64_t wrong_tokens;
 };
 
 void api_init(struct api *api, struct loop *loop, const struct node_config *config);

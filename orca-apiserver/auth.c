@@ -73,6 +73,8 @@ bool api_auth_check(const struct api_cache *cache, const char *authorization, in
   ret->role = role;
   snprintf(ret->token_id, sizeof ret->token_id, "%s", PB_STR(found->id));
   api_text_copy(ret->name, sizeof ret->name, PB_STR(found->name));
+  memcpy(ret->hash, hash, sizeof ret->hash);
+  ret->declared = found->declared;
   return true;
 }
 
@@ -80,7 +82,8 @@ static const Model__Token *token_of(const struct api_cache *cache, const struct 
   char key[KEY_MAX];
   key_named(key, KEY_TOKENS, who->token_id);
   const struct api_object *object = api_cache_object(cache, API_TOKENS, key);
-  return object ? (const Model__Token *)(const void *)object->msg : NULL;
+  const Model__Token *token = object ? (const Model__Token *)(const void *)object->msg : NULL;
+  return token && token->hash.len == 32 && memcmp(token->hash.data, who->hash, sizeof who->hash) == 0 ? token : NULL;
 }
 
 bool api_auth_sees(const struct api_cache *cache, const struct api_principal *who, const char *project) {
@@ -102,6 +105,7 @@ bool api_auth_is_limited(const struct api_cache *cache, const struct api_princip
   return !token || token->n_projects > 0;
 }
 
-bool api_auth_is_known(const struct api_cache *cache, const struct api_principal *who) {
-  return !who->token_id[0] || token_of(cache, who) != NULL;
+bool api_auth_is_known(const struct api_cache *cache, const struct api_principal *who, int64_t now_ms) {
+  const Model__Token *token = token_of(cache, who);
+  return !who->token_id[0] || (token && (!token->expires_ms || token->expires_ms > now_ms));
 }

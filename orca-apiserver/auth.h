@@ -22,6 +22,8 @@ struct api_principal {
   bool local;        /* came over loopback without a proxy before it */
   char token_id[64]; /* "" when nobody: the token is looked up again at each use, so that a revoked one ends at once */
   char name[64];     /* of the token, for history */
+  uint8_t hash[8];   /* the beginning of its hash: another token of that name is another one */
+  bool declared;     /* by cluster.toml: its text was chosen by somebody */
 };
 
 enum api_role api_role_from_text(const char *role);
@@ -32,6 +34,6 @@ bool api_auth_allows(const struct api_principal *who, enum api_permission permis
 bool api_auth_sees(const struct api_cache *cache, const struct api_principal *who, const char *project);
 bool api_auth_is_limited(const struct api_cache *cache, const struct api_principal *who); /* to some projects, or revoked */
 
-bool api_auth_is_known(const struct api_cache *cache, const struct api_principal *who); /* not revoked since */
+bool api_auth_is_known(const struct api_cache *cache, const struct api_principal *who, int64_t now_ms); /* neither revoked nor expired since */
 
 #endif

@@ -886,6 +886,7 @@ void gateway_changed(struct gateway *g, enum api_kind kind, const char *key, con
     break;
   case API_NODE_STATUS:
   case API_TOKENS:
+  case API_AUDIT:
   case API_LEADER:
   case API_HISTORY_APISERVER:
   case API_HISTORY_SCHEDULER:

@@ -1,11 +1,11 @@
 #include "orca-apiserver/http.h"
 
 #include <microhttpd.h>
-#include <netinet/in.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -71,7 +71,7 @@ static ssize_t next_piece(void *cls, uint64_t pos, char *to, size_t max) {
   struct api_request *r = x->request;
   if (!r->out.len && !r->stream_over && !x->http->closing) {
     buf_reset(&r->out);
-    if (!api_auth_is_known(&x->http->api->cache, &r->who) || r->stream->fill(r->stream_arg, &r->out) == API_PIECE_LAST)
+    if (!api_auth_is_known(&x->http->api->cache, &r->who, api_now_ms(x->http->api)) || r->stream->fill(r->stream_arg, &r->out) == API_PIECE_LAST)
       r->stream_over = true;
   }
   if (r->out.len) {
@@ -184,21 +184,21 @@ static enum MHD_Result add_query(void *cls, enum MHD_ValueKind kind, const char 
   return api_request_add_query(cls, key, value) == 0 ? MHD_YES : MHD_NO;
 }
 
-static bool is_local(struct MHD_Connection *c) {
-  /* Behind the node's own proxy everybody comes over loopback: then the client's address is in a header, and nobody is local. */
-  if (MHD_lookup_connection_value(c, MHD_HEADER_KIND, "X-Forwarded-For") || MHD_lookup_connection_value(c, MHD_HEADER_KIND, "Forwarded"))
-    return false;
+/* A client may send lines of its own before the one that its proxy adds: the last counts. */
+static enum MHD_Result last_forwarded(void *cls, enum MHD_ValueKind kind, const char *key, const char *value) {
+  (void)kind;
+  const char **last = cls;
+  if (strcasecmp(key, "X-Forwarded-For") == 0)
+    *last = value ? value : "";
+  return MHD_YES;
+}
+
+static void set_from(struct api_request *r, struct MHD_Connection *c) {
+  const char *forwarded = NULL;
+  MHD_get_connection_values(c, MHD_HEADER_KIND, last_forwarded, &forwarded);
   const union MHD_ConnectionInfo *info = MHD_get_connection_info(c, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
-  struct sockaddr_in6 in6;
-  if (info && info->client_addr->sa_family == AF_INET6) {
-    memcpy(&in6, info->client_addr, sizeof in6);
-    return IN6_IS_ADDR_LOOPBACK(&in6.sin6_addr);
-  }
-  if (!info || info->client_addr->sa_family != AF_INET)
-    return false;
-  struct sockaddr_in in;
-  memcpy(&in, info->client_addr, sizeof in);
-  return (ntohl(in.sin_addr.s_addr) >> 24) == 127;
+  api_from_make(info ? info->client_addr : NULL, forwarded, MHD_lookup_connection_value(c, MHD_HEADER_KIND, "Forwarded") != NULL, &r->from);
+  r->who.local = r->from.local;
 }
 
 static struct exchange *exchange_new(struct api_http *h, struct MHD_Connection *c, const char *method, const char *url) {
@@ -214,7 +214,7 @@ static struct exchange *exchange_new(struct api_http *h, struct MHD_Connection *
   x->connection = c;
   x->request->transport = x;
   x->request->wake = wake;
-  x->request->who.local = is_local(c);
+  set_from(x->request, c);
   x->next = h->exchanges;
   if (x->next)
     x->next->prev = x;

@@ -199,6 +199,7 @@ static void process(struct api *api, struct buf *out) {
   head(out, "orca_api_requests_total", "counter", "Requests to the API, by class of status.");
   for (size_t i = 2; i < 6; i++)
     buf_printf(out, "orca_api_requests_total{class=\"%zuxx\"} %" PRIu64 "\n", i, api->requests[i]);
+  number(out, "orca_api_wrong_tokens_total", "counter", "Requests with a token that is not one.", (double)api->wrong_tokens);
   number(out, "orca_api_streams", "gauge", "Streams that are open.", (double)api->stream_count);
   number(out, "orca_api_cache_revision", "gauge", "Revision of the store that the cache has reached.", (double)api->cache.revision);
   number(out, "orca_api_cache_refused_total", "counter", "Stored values that did not unpack.", (double)api->cache.refused);

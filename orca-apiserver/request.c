@@ -7,6 +7,7 @@
 #include <strings.h>
 
 #include "common/bus/pb.h"
+#include "orca-apiserver/api.h"
 
 #define REPLY_MAX ((size_t)64 << 20)
 
@@ -88,6 +89,7 @@ struct api_json api_reply_json(struct api_request *r, int status) {
 
 static void answered(struct api_request *r) {
   r->answered = true;
+  api_audit_answered(r);
   if (r->wake)
     r->wake(r);
 }
@@ -124,8 +126,10 @@ void api_stream_wake(struct api_request *r) {
 
 static void fail_head(struct api_request *r, struct api_json *json, enum err_code code, const char *text) {
   *json = api_reply_json(r, err_code_http(code));
-  if (r->status == 503 || r->status == 429)
+  if ((r->status == 503 || r->status == 429) && !r->retry_after)
     r->retry_after = 1;
+  char line[sizeof r->audit.result];
+  snprintf(line, sizeof line, "%s: %s", err_code_text(code), text);
   if (pb_utf8_valid(text, strlen(text))) {
     api_json_str(json, "error", text);
   } else { /* what a client sent, or cut short: only its ASCII is told back */
@@ -135,7 +139,9 @@ static void fail_head(struct api_request *r, struct api_json *json, enum err_cod
       if ((unsigned char)*p >= 0x80)
         *p = '?';
     api_json_str(json, "error", ascii);
+    snprintf(line, sizeof line, "%s: %.100s", err_code_text(code), ascii);
   }
+  api_text_copy(r->audit.result, sizeof r->audit.result, line);
   api_json_str(json, "code", err_code_text(code));
 }
 

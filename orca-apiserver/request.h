@@ -16,6 +16,7 @@
 #include "common/err.h"
 #include "common/spec/faults.h"
 #include "orca-apiserver/auth.h"
+#include "orca-apiserver/from.h"
 #include "orca-apiserver/json_out.h"
 
 #define API_BODY_MAX ((size_t)12 << 20) /* SPEC_FILES_MAX in base64, and the services */
@@ -46,6 +47,11 @@ struct api_request {
   struct buf body;
   json_t *json; /* the body, when the route takes one */
   struct api_principal who;
+  struct api_from from;
+  struct { /* what the audit log will say of it */
+    char project[64], target[160], result[160];
+    bool done; /* nothing more is to be said */
+  } audit;
 
   /* the answer */
   bool answered;

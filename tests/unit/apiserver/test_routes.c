@@ -186,9 +186,9 @@ static void tokens_that_are_none(void **state) {
     assert_false(api_auth_check(&w->api.cache, headers[i], T0, &who));
   assert_false(api_auth_check(&w->api.cache, huge, T0, &who));
   assert_true(api_auth_check(&w->api.cache, "bearer secret-admin", T0, &who));
-  assert_true(api_auth_is_known(&w->api.cache, &who));
+  assert_true(api_auth_is_known(&w->api.cache, &who, T0));
   api_cache_del(&w->api.cache, "/tokens/admin");
-  assert_false(api_auth_is_known(&w->api.cache, &who)); /* revoked: at once */
+  assert_false(api_auth_is_known(&w->api.cache, &who, T0)); /* revoked: at once */
   assert_false(api_auth_sees(&w->api.cache, &who, "shop"));
 }
 
