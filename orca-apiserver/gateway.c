@@ -11,6 +11,7 @@
 #include "common/log.h"
 #include "common/spec/spec.h"
 #include "orca-apiserver/api.h"
+#include "orca-apiserver/certificate.h"
 #include "orca-apiserver/desired.h"
 #include "orca-apiserver/round.h"
 #include "orca-apiserver/routes_derive.h"
@@ -710,11 +711,13 @@ static void dispatch(struct gw_peer *p, struct bus_call *call, const Node__Call 
   case NODE__CALL__BODY_PROXY_STATS:
     on_proxy_stats(p, call, said->proxy_stats);
     return;
+  case NODE__CALL__BODY_SIGN_CERTIFICATE:
+    api_certificate_sign(p->g->api, p->node, call, said->sign_certificate);
+    return;
   case NODE__CALL__BODY_SCHEDULER_HELLO:
     open_stream(p, call);
     return;
   case NODE__CALL__BODY_GET_SECRETS:
-  case NODE__CALL__BODY_SIGN_CERTIFICATE:
   case NODE__CALL__BODY_READ_LOGS:
   case NODE__CALL__BODY_START_EXEC:
   case NODE__CALL__BODY_EXEC_INPUT:

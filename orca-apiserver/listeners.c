@@ -11,6 +11,7 @@
 
 #include "common/bus/pb.h"
 #include "common/log.h"
+#include "common/spec/spec.h"
 #include "orca-apiserver/api.h"
 
 #define BACKLOG 1024
@@ -211,7 +212,7 @@ void api_listeners_want(struct api_listeners *l, char *const *addresses, size_t 
     o->wanted = false;
   for (size_t i = 0; i < count && i < ADDRESSES_MAX; i++) {
     struct one *o = find(l, addresses[i]);
-    if (strcmp(addresses[i], l->own) == 0 || strlen(addresses[i]) >= ADDRESS_MAX)
+    if (!spec_listen_is_loopback(addresses[i]) || strcmp(addresses[i], l->own) == 0 || strlen(addresses[i]) >= ADDRESS_MAX)
       continue;
     if (!o && (o = calloc(1, sizeof *o))) {
       *o = (struct one){.all = l, .fd = -1, .io = {.cb = on_readable, .arg = o}, .next = l->list};

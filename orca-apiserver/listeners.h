@@ -1,5 +1,6 @@
-/* The further addresses of the API, [api] listen of cluster.toml: opened and closed as it changes, while what is connected stays connected.
+/* The further loopback addresses of the API, of [api] listen of cluster.toml: opened and closed as it changes, while what is connected stays connected.
  *
+ * Addresses that are not loopback are the proxies', who speak TLS (certificate.h): they are passed over here.
  * The node's default address is not among them: it is always open, as orcactl's context names it. An address that can't be had is said (log,
  * event, `status`) and tried again.
  * Threads: the loop's. */

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/bus/pb.h"
+#include "common/spec/spec.h"
 #include "orca-apiserver/json_out.h"
 
 #define BORROW(type, p) ((type *)(uintptr_t)(const void *)(p))
@@ -267,6 +268,14 @@ Node__RouteTable *api_routes_message(const struct api_route_table *t, const stru
     m->log_level = cluster ? cluster->log_level : NULL;
     if (cluster && cluster->has_http_port)
       PB_SET(m, http_port, cluster->http_port);
+    m->api_listen = calloc(cluster ? cluster->n_api_listen + 1 : 1, sizeof(char *));
+    if (!m->api_listen) {
+      api_routes_message_free(m);
+      return NULL;
+    }
+    for (size_t i = 0; cluster && PB_GET(cluster, api_tls, false) && i < cluster->n_api_listen; i++)
+      if (!spec_listen_is_loopback(cluster->api_listen[i]))
+        m->api_listen[m->n_api_listen++] = cluster->api_listen[i];
     m->n_trusted_proxies = cluster ? cluster->n_trusted_proxies : 0;
     m->trusted_proxies = cluster ? BORROW(char *, cluster->trusted_proxies) : NULL;
   }
@@ -278,6 +287,7 @@ void api_routes_message_free(Node__RouteTable *m) {
     return;
   free(m->routes);
   free(m->removed);
+  free(m->api_listen);
   free(m);
 }
 

@@ -33,7 +33,7 @@ struct spec_place { /* where a service was written */
   unsigned line, column;
 };
 struct spec_set {
-  Model__ServiceSpec **services; /* owned; as written, defaults not filled in; name and project always set */
+  Model__ServiceSpec **services; /* and jobs: those have ->job. Owned; as written, defaults not filled in; name and project always set */
   size_t service_count;
   struct spec_place *places; /* of the services as they were read; whoever changes their list loses the places, and faults then go without */
   size_t place_count;
@@ -54,6 +54,19 @@ int spec_resolve_env(struct spec_set *set, const char *(*lookup)(const char *nam
 /* $${ → ${; ERR_UNPROCESSABLE when an unresolved ${ is left. The agent's last step. */
 int spec_unescape(const char *value, struct buf *to, struct err *err);
 
+/* ---- secrets ---- */
+
+typedef int spec_secret_name_fn(void *arg, const char *name, bool file);
+/* Each ${secrets.X} of env, then secret_files; one that is named twice comes twice. -1 from `each` ends it. */
+int spec_secret_names(const Model__ServiceSpec *spec, spec_secret_name_fn *each, void *arg);
+typedef bool spec_secret_value_fn(void *arg, const char *name, const uint8_t **value, size_t *len);
+/* A value of env as the container gets it: ${secrets.X} filled in, $${ → ${. The caller wipes `to`. Errors never quote a value. */
+int spec_resolve_secrets(const char *value, spec_secret_value_fn *lookup, void *arg, struct buf *to, struct err *err);
+
+/* Of "ADDRESS:PORT" or "[ADDRESS]:PORT", as [api] listen has it: the address without brackets; false when there is none, or it doesn't fit. */
+bool spec_listen_host(const char *listen, char *out, size_t size);
+bool spec_listen_is_loopback(const char *listen); /* there the apiserver itself listens; elsewhere the proxies do, over TLS */
+
 /* One [[service]] document (for tests and fuzzing): text of a service.toml. */
 int spec_parse_services(const char *file, const char *text, size_t len, const char *project, struct spec_set *ret, struct spec_faults *faults);
 int spec_parse_cluster(const char *file, const char *text, size_t len, Model__ClusterSpec **ret, struct spec_faults *faults);
@@ -62,7 +75,7 @@ int spec_parse_cluster(const char *file, const char *text, size_t len, Model__Cl
  * and sizes may be strings or numbers as there). Same table, same checks; faults carry the path. */
 int spec_set_from_json(const json_t *json, struct spec_set *ret, struct spec_faults *faults);
 json_t *spec_set_to_json(const struct spec_set *set);         /* what orcactl sends */
-json_t *spec_service_to_json(const Model__ServiceSpec *spec); /* GET /services/{name}: keys as in TOML */
+json_t *spec_service_to_json(const Model__ServiceSpec *spec); /* of a service or a job: keys as in TOML */
 json_t *spec_cluster_to_json(const Model__ClusterSpec *cluster);
 int spec_cluster_to_toml(const Model__ClusterSpec *cluster, struct buf *to);
 int spec_service_to_toml(const Model__ServiceSpec *spec, struct buf *to); /* print → parse gives the same message */
@@ -86,12 +99,15 @@ void spec_hash(const Model__ServiceSpec *spec, char out[65]);
 bool spec_same_revision(const Model__ServiceSpec *a, const Model__ServiceSpec *b);
 /* A unified diff in TOML form, for plans: empty when they are the same. */
 int spec_diff(const Model__ServiceSpec *from, const Model__ServiceSpec *to, struct buf *out);
+/* What happens when its container ends: a job's is never started again, whatever else is written. */
+Model__RestartPolicy spec_restart(const Model__ServiceSpec *spec);
 /* Binds a host port or a named volume: replaced stop-first. */
 bool spec_binds_node_resource(const Model__ServiceSpec *spec);
 
 /* ---- schema and reference, from the table ---- */
 
 json_t *spec_json_schema_service(void); /* JSON Schema of one service as the API takes it */
+json_t *spec_json_schema_job(void);
 json_t *spec_json_schema_cluster(void);
 int spec_reference_markdown(struct buf *to); /* docs/reference.md */
 

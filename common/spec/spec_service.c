@@ -282,6 +282,24 @@ static void without_effect(struct spec_reader *r, const struct toml_value *table
     KEY_FAULT(r, table, "aliases", "has no effect with network = \"host\": there are no names on it");
 }
 
+static bool in_secrets(const char *target) {
+  static const char folder[] = "/run/secrets";
+  return target && strncmp(target, folder, sizeof folder - 1) == 0 && (!target[sizeof folder - 1] || target[sizeof folder - 1] == '/');
+}
+
+static void secret_files(struct spec_reader *r, const struct toml_value *table, const Model__ServiceSpec *spec) {
+  for (size_t i = 0; i < spec->n_secret_files; i++)
+    for (size_t j = 0; j < i; j++)
+      if (strcmp(spec->secret_files[i], spec->secret_files[j]) == 0)
+        KEY_FAULT(r, table, "secret_files", "%s is named twice", spec->secret_files[i]);
+  for (size_t i = 0; i < spec->n_mounts && spec->n_secret_files; i++)
+    if (in_secrets(spec->mounts[i]->target))
+      KEY_FAULT(r, table, "secret_files", "a mount or volume has %s: secrets are there", spec->mounts[i]->target);
+  for (size_t i = 0; i < spec->n_volumes && spec->n_secret_files; i++)
+    if (in_secrets(spec->volumes[i]->target))
+      KEY_FAULT(r, table, "secret_files", "a mount or volume has %s: secrets are there", spec->volumes[i]->target);
+}
+
 void spec_finish_service(struct spec_reader *r, const struct toml_value *table, void *target) {
   Model__ServiceSpec *spec = target;
   const struct toml_value *shorthand = toml_get(table, "health");
@@ -296,6 +314,7 @@ void spec_finish_service(struct spec_reader *r, const struct toml_value *table, 
       if (strcmp(spec->domains[i], spec->domains[j]) == 0)
         KEY_FAULT(r, table, "domains", "%s is named twice", spec->domains[i]);
   one_target(r, table, spec);
+  secret_files(r, table, spec);
   one_host_port(r, table, spec);
   if (!r->partial)
     without_effect(r, table, spec);
@@ -318,12 +337,21 @@ void spec_finish_service(struct spec_reader *r, const struct toml_value *table, 
     KEY_FAULT(r, table, "liveness", "needs a `port`, its own or the service's");
 }
 
-/* ---- [[service]] into the set ---- */
+void spec_finish_job(struct spec_reader *r, const struct toml_value *table, void *target) {
+  Model__ServiceSpec *spec = target;
+  if (!spec->job && !(spec->job = (Model__JobRules *)spec_message_new(&model__job_rules__descriptor)))
+    r->memory = true; /* what makes it a job is that they are there */
+  one_target(r, table, spec);
+  if (!r->partial && toml_get(table, "tz") && !toml_get(table, "schedule"))
+    KEY_FAULT(r, table, "tz", "has no effect without a `schedule`");
+}
+
+/* ---- [[service]] and [[job]] into the set ---- */
 
 void spec_read_services(struct spec_reader *r, const struct spec_key *key, const struct toml_value *value, void *target) {
   struct spec_set *set = target;
   if (value->type != TOML_ARRAY) {
-    spec_fault(r, value, "expected an array of tables: write [[service]]");
+    spec_fault(r, value, "expected an array of tables: write [[%s]]", key->table == &spec_job_table ? "job" : "service");
     return;
   }
   for (size_t i = 0; i < value->array.count; i++) {
@@ -339,26 +367,10 @@ void spec_read_services(struct spec_reader *r, const struct spec_key *key, const
 
 /* ---- cluster.toml ---- */
 
-void spec_read_api_tls(struct spec_reader *r, const struct spec_key *key, const struct toml_value *value, void *target) {
-  Model__ClusterSpec *cluster = target;
-  (void)key;
-  if (value->type != TOML_BOOL) {
-    spec_fault(r, value, "expected true or false");
-  } else if (value->boolean) {
-    spec_fault(r, value, "not supported yet: tls = true");
-  } else {
-    cluster->has_api_tls = 1;
-    cluster->api_tls = 0;
-  }
-}
-
 void spec_finish_api(struct spec_reader *r, const struct toml_value *table, void *target) {
   const Model__ClusterSpec *cluster = target;
-  const struct toml_value *tls = toml_get(table, "tls");
-  if (tls && tls->type == TOML_BOOL && tls->boolean)
-    return; /* that fault says enough */
-  for (size_t i = 0; i < cluster->n_api_listen; i++)
-    if (strncmp(cluster->api_listen[i], "127.", 4) != 0 && strncmp(cluster->api_listen[i], "[::1]:", 6) != 0)
+  for (size_t i = 0; !PB_GET(cluster, api_tls, false) && i < cluster->n_api_listen; i++)
+    if (!spec_listen_is_loopback(cluster->api_listen[i]))
       KEY_FAULT(r, table, "listen", "%s is not loopback: it needs `tls = true`", cluster->api_listen[i]);
 }
 

@@ -6,6 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/cron/cron.h"
+#include "common/cron/zone.h"
+#include "common/spec/ids.h"
 #include "common/spec/spec_units.h"
 
 #define LOWER "abcdefghijklmnopqrstuvwxyz"
@@ -140,6 +143,31 @@ const char *spec_check_cidr(const char *s) {
   return ok ? NULL : "must be an address or a network like \"10.0.0.0/8\"";
 }
 
+static bool is_wildcard(const char *host) {
+  struct in_addr v4;
+  struct in6_addr v6;
+  return (inet_pton(AF_INET, host, &v4) == 1 && v4.s_addr == INADDR_ANY) || (inet_pton(AF_INET6, host, &v6) == 1 && IN6_IS_ADDR_UNSPECIFIED(&v6));
+}
+
+bool spec_listen_host(const char *listen, char *out, size_t size) {
+  const char *colon = strrchr(listen, ':');
+  size_t len = colon ? (size_t)(colon - listen) : 0, brackets = len > 2 && listen[0] == '[' && listen[len - 1] == ']';
+  if (!len || len - 2 * brackets >= size)
+    return false;
+  memcpy(out, listen + brackets, len - 2 * brackets);
+  out[len - 2 * brackets] = 0;
+  return address(out);
+}
+
+bool spec_listen_is_loopback(const char *listen) {
+  char host[64];
+  struct in_addr v4;
+  struct in6_addr v6;
+  if (!spec_listen_host(listen, host, sizeof host))
+    return false;
+  return inet_pton(AF_INET, host, &v4) == 1 ? ntohl(v4.s_addr) >> 24 == 127 : inet_pton(AF_INET6, host, &v6) == 1 && IN6_IS_ADDR_LOOPBACK(&v6);
+}
+
 const char *spec_check_listen(const char *s) {
   char host[64];
   const char *colon = strrchr(s, ':');
@@ -151,6 +179,8 @@ const char *spec_check_listen(const char *s) {
   host[v6 ? len - 2 : len] = 0;
   if (!address(host) || (strchr(host, ':') && !v6))
     return "must be ADDRESS:PORT, an IPv6 address in [ ]";
+  if (is_wildcard(host))
+    return "must name an address of a node: each node listens on those of the list that are its own";
   size_t n = strlen(colon + 1);
   return n && n <= 5 && only(colon + 1, DIGITS) && atoi(colon + 1) > 0 && atoi(colon + 1) < 65536 ? NULL : "must end in a port between 1 and 65535";
 }
@@ -207,6 +237,10 @@ const char *spec_check_sha256(const char *s) {
   return strlen(s) == 64 && only(s, "0123456789abcdef") ? NULL : "must be 64 hexadecimal digits in small letters";
 }
 
+const char *spec_check_secret_name(const char *s) {
+  return spec_secret_name_valid(s, strlen(s)) ? NULL : "must be a name of a secret: a letter or _, then letters, digits, _ . -";
+}
+
 const char *spec_check_mount_source(const char *s) {
   if (!*s)
     return "must not be empty";
@@ -220,6 +254,21 @@ const char *spec_check_mount_source(const char *s) {
     s += n;
   }
   return NULL;
+}
+
+const char *spec_check_schedule(const char *s) {
+  struct cron cron;
+  struct err err;
+  int64_t next;
+  if (cron_parse(s, &cron, &err) < 0)
+    return "must be cron: six fields (second minute hour day month weekday) or five (without seconds), like \"0 30 2 * * *\", or @daily and such";
+  return cron_next(&cron, 0, NULL, NULL, &next) ? NULL : "never happens: no month has that day";
+}
+
+const char *spec_check_zone(const char *s) {
+  if (!zone_name_valid(s))
+    return "must be a time zone's name, like \"Europe/Berlin\"";
+  return zone_exists(s) ? NULL : "is not a time zone that this machine's tzdata knows, like \"Europe/Berlin\"";
 }
 
 const char *spec_check_alias(const char *s) {

@@ -54,7 +54,15 @@ static const struct sample services[] = {
     {OK "internal = true", "f:4:1: service[0].internal: not supported yet: internal"},
     {OK "tls_cert = \"x\"\ntls_key = \"y\"",
      "f:4:1: service[0].tls_cert: not supported yet: tls_cert\nf:5:1: service[0].tls_key: not supported yet: tls_key"},
-    {OK "secret_files = []", "f:4:1: service[0].secret_files: not supported yet: secret_files"},
+    {OK "secret_files = [\"DB\", \"1X\", \"a/b\", \"DB\"]",
+     "f:4:16: service[0].secret_files: DB is named twice\n"
+     "f:4:23: service[0].secret_files[1]: must be a name of a secret: a letter or _, then letters, digits, _ . -\n"
+     "f:4:29: service[0].secret_files[2]: must be a name of a secret: a letter or _, then letters, digits, _ . -"},
+    {OK "secret_files = [\"DB\"]\nmounts = [\"./a:/run/secrets/x\"]",
+     "f:4:16: service[0].secret_files: a mount or volume has /run/secrets/x: secrets are there"},
+    {OK "user = \"${secrets.U}\"\nlabels = { a = \"${secrets.A}\" }",
+     "f:4:8: service[0].user: ${secrets.U} is not for here: a secret is a value of `env`, or named in `secret_files`\n"
+     "f:5:16: service[0].labels.a: ${secrets.A} is not for here: a secret is a value of `env`, or named in `secret_files`"},
     {OK "module = \"x\"\ntriggers = []",
      "f:4:1: service[0].module: not supported yet: module\nf:5:1: service[0].triggers: not supported yet: triggers"},
     {OK "[service.scale]\nmin = 1", "f:4:10: service[0].scale: not supported yet: scale"},
@@ -129,8 +137,8 @@ static const struct sample services[] = {
      "f:5:1: service[0].env.1X: the name must be letters, digits and _, not beginning with a digit\n"
      "f:6:5: service[0].env.Y: expected a string (in quotes), found an integer\n"
      "f:7:1: service[0].env.A-B: the name must be letters, digits and _, not beginning with a digit"},
-    {OK "[service.env]\nA = \"${secrets.DB}\"\nB = \"$${x}\"\nC = \"${env.HOME}\"\nD = \"${foo}\"\nE = \"${\"",
-     "f:5:5: service[0].env.A: not supported yet: ${secrets.DB}\n"
+    {OK "[service.env]\nA = \"${secrets.D B}\"\nB = \"$${x}\"\nC = \"${env.HOME}\"\nD = \"${foo}\"\nE = \"${\"",
+     "f:5:5: service[0].env.A: `${secrets.D B}` is neither ${env.NAME} nor ${secrets.NAME}; a literal ${ is written $${\n"
      "f:8:5: service[0].env.D: `${foo}` is neither ${env.NAME} nor ${secrets.NAME}; a literal ${ is written $${\n"
      "f:9:5: service[0].env.E: `${` is neither ${env.NAME} nor ${secrets.NAME}; a literal ${ is written $${"},
     {OK "user = \"a\\u0000b\"", "f:4:8: service[0].user: must not contain U+0000"},
@@ -191,8 +199,9 @@ static const struct sample clusters[] = {
     {"[cluster]\nlog_level = \"warning\"\nnode_ttl = \"1\"",
      "f:2:13: cluster.log_level: must be one of \"trace\", \"debug\", \"info\", \"warn\", \"error\": did you mean \"warn\"?\n"
      "f:3:12: cluster.node_ttl: a duration is written like \"500ms\", \"30s\", \"5m\", \"2h\""},
-    {"[api]\nlisten = [\"0.0.0.0:6880\"]", "f:2:10: api.listen: 0.0.0.0:6880 is not loopback: it needs `tls = true`"},
-    {"[api]\nlisten = [\"0.0.0.0:6880\"]\ntls = true", "f:3:7: api.tls: not supported yet: tls = true"},
+    {"[api]\nlisten = [\"10.0.0.1:6880\"]", "f:2:10: api.listen: 10.0.0.1:6880 is not loopback: it needs `tls = true`"},
+    {"[api]\nlisten = [\"0.0.0.0:6880\"]\ntls = true",
+     "f:2:11: api.listen[0]: must name an address of a node: each node listens on those of the list that are its own"},
     {"[api]\nlisten = [\"localhost:1\", \"127.0.0.1\", \"::1:5\", \"[::1]:70000\"]",
      "f:2:11: api.listen[0]: must be ADDRESS:PORT, an IPv6 address in [ ]\nf:2:26: api.listen[1]: must be ADDRESS:PORT\n"
      "f:2:39: api.listen[2]: must be ADDRESS:PORT, an IPv6 address in [ ]\nf:2:48: api.listen[3]: must end in a port between 1 and 65535"},
