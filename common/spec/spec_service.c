@@ -369,7 +369,7 @@ void spec_read_services(struct spec_reader *r, const struct spec_key *key, const
 
 void spec_finish_api(struct spec_reader *r, const struct toml_value *table, void *target) {
   const Model__ClusterSpec *cluster = target;
-  for (size_t i = 0; !PB_GET(cluster, api_tls, false) && i < cluster->n_api_listen; i++)
+  for (size_t i = 0; !(cluster->has_api_tls && cluster->api_tls) && i < cluster->n_api_listen; i++)
     if (!spec_listen_is_loopback(cluster->api_listen[i]))
       KEY_FAULT(r, table, "listen", "%s is not loopback: it needs `tls = true`", cluster->api_listen[i]);
 }

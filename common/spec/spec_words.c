@@ -9,6 +9,7 @@
 #include "common/cron/cron.h"
 #include "common/cron/zone.h"
 #include "common/spec/ids.h"
+#include "common/spec/spec.h"
 #include "common/spec/spec_units.h"
 
 #define LOWER "abcdefghijklmnopqrstuvwxyz"
