@@ -3,6 +3,7 @@
 
 #include "common/bus/pb.h"
 #include "orca-apiserver/api.h"
+#include "orca-apiserver/explain_view.h"
 #include "orca-apiserver/gateway.h"
 #include "orca-apiserver/listeners.h"
 #include "orca-apiserver/routes.h"
@@ -57,6 +58,6 @@ void api_get_explain(struct api_request *r) {
   if (!s)
     return;
   struct api_json json = api_reply_json(r, 200);
-  api_view_explain_json(&r->api->cache, s, &json);
+  api_explain_json(&r->api->cache, &r->api->figures, r->api->gateway ? gateway_routes(r->api->gateway) : NULL, s, &json);
   api_reply_end(r);
 }

@@ -967,6 +967,10 @@ void gateway_close(struct gateway *g) {
   free(g);
 }
 
+const struct api_route_table *gateway_routes(const struct gateway *g) {
+  return &g->table;
+}
+
 void gateway_problems(const struct gateway *g, struct api_json *json) {
   for (size_t i = 0; i < g->table.proxies.count; i++) {
     const struct api_proxy *p = g->table.proxies.list[i].value;

@@ -13,6 +13,7 @@
 #include "orca-apiserver/json_out.h"
 
 struct api;
+struct api_route_table;
 struct gateway;
 
 /* Call it once the cache is whole: what it tells is the truth from then on. endpoint: "tcp://10.0.0.1:6881". */
@@ -27,6 +28,9 @@ void gateway_changed(struct gateway *g, enum api_kind kind, const char *key, con
  * loop's next callback: bus_call keeps what it needs. */
 struct bus_conn *gateway_agent(const struct gateway *g, const char *node);
 struct bus_conn *gateway_scheduler(const struct gateway *g);
+
+/* The route table, to look at. */
+const struct api_route_table *gateway_routes(const struct gateway *g);
 
 /* What a proxy could not do of what it was told: one string each. */
 void gateway_problems(const struct gateway *g, struct api_json *json);

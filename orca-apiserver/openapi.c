@@ -50,8 +50,14 @@ static const struct { const char *name, *json; } schemas[] = {
       F("instances", LIST(REF("Instance"))) ","
       F("rollout", "{\"type\":[\"object\",\"null\"],\"properties\":{" F("state", STR) "," F("revision", INT) "," F("stable_revision", INT) "," F("phase", STR) ","
         F("reason", STR) "," F("started", TIME) "," F("updated", TIME) "}}"))},
-  {"Explanation", OBJECT(F("service", STR) "," F("instances", LIST(OBJECT(F("id", STR) "," F("node", STR) "," F("state", STR) "," F("reason", STR) ","
-      F("verdicts", LIST(OBJECT(F("node", STR) "," F("chosen", BOOL) "," F("fits", BOOL) "," F("reason", STR))))))))},
+  {"Explanation", OBJECT(F("service", STR) "," F("status", STR) "," F("replicas", INT) "," F("ready_replicas", INT) "," F("last_error", STR) ","
+      F("rollout", "{\"type\":[\"object\",\"null\"]}") "," F("depends_on", LIST(OBJECT(F("service", STR) "," F("satisfied", BOOL) "," F("reason", STR)))) ","
+      F("route", "{\"type\":[\"object\",\"null\"],\"properties\":{" F("domains", LIST(STR)) "," F("paths", LIST(STR)) "," F("endpoints", INT) "," F("version", INT) ","
+        F("proxies", LIST(OBJECT(F("node", STR) "," F("connected", BOOL) "," F("up_to_date", BOOL) "," F("fault", STR)))) "}}") "," F("no_route", STR) ","
+      F("instances", LIST(OBJECT(F("id", STR) "," F("node", STR) "," F("state", STR) "," F("ready", BOOL) "," F("reason", STR) "," F("receives", BOOL) ","
+        F("receives_not", STR) "," F("revision", INT) "," F("restarts", INT) "," F("since", TIME) "," F("next_try", TIME) "," F("progress", STR) ","
+        F("last_end", "{\"type\":[\"object\",\"null\"],\"properties\":{" F("by", STR) "," F("time", TIME) "," F("exit_code", "{\"type\":[\"integer\",\"null\"]}") ","
+          F("oom_killed", BOOL) "," F("lines", LIST(STR)) "}}") "," F("verdicts", LIST(REF("Verdict")))))))},
   {"Scale", "{\"type\":\"object\",\"required\":[\"replicas\"],\"additionalProperties\":false,\"properties\":{\"replicas\":{\"type\":\"integer\",\"minimum\":0,\"maximum\":10000}}}"},
   {"Done", OBJECT(F("service", STR) "," F("changed", BOOL) "," F("revision", INT) "," F("replicas", INT))},
   {"Stopped", OBJECT(F("stopped", LIST(STR)) "," F("removed", LIST(STR)))},

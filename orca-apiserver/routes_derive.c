@@ -233,6 +233,16 @@ bool api_routes_update(struct api_route_table *t, const struct api_cache *cache,
   return true;
 }
 
+const Node__Route *api_routes_of(const struct api_route_table *t, const char *service) {
+  const struct held *h = api_smap_get(&t->routes, service);
+  return h ? h->route : NULL;
+}
+
+uint64_t api_routes_changed(const struct api_route_table *t, const char *service) {
+  const struct held *h = api_smap_get(&t->routes, service);
+  return h ? h->changed : 0;
+}
+
 void api_routes_settings_changed(struct api_route_table *t) {
   t->settings_version = ++t->version;
 }
@@ -341,7 +351,7 @@ void api_routes_proxy_down(struct api_route_table *t, const char *node, int64_t 
   p->lost_at = now;
 }
 
-static bool is_draining(const struct api_proxy *p, const char *id) {
+bool api_routes_is_draining(const struct api_proxy *p, const char *id) {
   size_t at = api_smap_lower(&p->draining, id);
   return at < p->draining.count && strcmp(p->draining.list[at].key, id) == 0;
 }
@@ -371,7 +381,7 @@ bool api_routes_drained(const struct api_route_table *t, const struct api_cache 
       continue;
     if (!p->connected && now - p->lost_at >= API_PROXY_GRACE)
       continue;
-    if (p->acked_any && p->acked >= needed && !is_draining(p, id))
+    if (p->acked_any && p->acked >= needed && !api_routes_is_draining(p, id))
       continue;
     all = false;
     if (!p->connected && p->lost_at + API_PROXY_GRACE < *again)

@@ -43,6 +43,10 @@ void api_routes_fini(struct api_route_table *t);
 
 /* Looks at one service again; true when the table changed. */
 bool api_routes_update(struct api_route_table *t, const struct api_cache *cache, const char *project, const char *name);
+/* To look at: the route of PROJECT/NAME (NULL: none) and the version it last changed at; whether a proxy still finishes requests of an instance. */
+const Node__Route *api_routes_of(const struct api_route_table *t, const char *service);
+uint64_t api_routes_changed(const struct api_route_table *t, const char *service);
+bool api_routes_is_draining(const struct api_proxy *proxy, const char *instance);
 void api_routes_settings_changed(struct api_route_table *t);
 
 /* What a proxy that was sent `since` has to hear: NULL when nothing (or when memory ends). since 0: everything. Borrows from the table and the cache.

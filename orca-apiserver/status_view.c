@@ -7,6 +7,7 @@
 
 #include "common/bus/pb.h"
 #include "common/spec/spec.h"
+#include "orca-apiserver/secrets.h"
 
 const char *api_rollout_state_text(Model__RolloutState state) {
   switch (state) {
@@ -59,6 +60,8 @@ const char *api_phase_text(const Model__Instance *instance, const Model__Instanc
     return "stopping";
   if (instance->desired == MODEL__DESIRED__DESIRED_DRAIN)
     return "draining";
+  if (status && status->phase == MODEL__PHASE__PHASE_WAITING && secrets_is_waiting(status))
+    return "pending";
   return status ? phase_text(status->phase) : "assigned";
 }
 
@@ -73,6 +76,7 @@ static const char *complaint(const Model__Instance *instance, const Model__Insta
   if (!status)
     return "";
   switch (status->phase) {
+  case MODEL__PHASE__PHASE_WAITING:
   case MODEL__PHASE__PHASE_BACKOFF:
   case MODEL__PHASE__PHASE_EXITED:
   case MODEL__PHASE__PHASE_FAILED:
@@ -134,7 +138,8 @@ void api_view(const struct api_cache *cache, const struct api_figures *figures, 
     v->restarts += status ? status->restarts : 0;
     if (instance->desired != MODEL__DESIRED__DESIRED_RUN)
       continue;
-    pending = pending || !*PB_STR(instance->node);
+    pending = pending || !*PB_STR(instance->node) || (status && secrets_is_waiting(status));
+    v->secrets_newer = v->secrets_newer || (status && secrets_are_newer(cache, project, status));
     if (status && status->phase == MODEL__PHASE__PHASE_RUNNING) {
       v->running++;
       v->ready += status->ready ? 1 : 0;
@@ -206,6 +211,7 @@ static void service_fields(const struct api_cache *cache, const struct api_view 
   api_json_milli(json, "cpu", v->cpu_milli);
   api_json_u64(json, "memory", v->memory);
   api_json_str(json, "last_error", v->last_error);
+  api_json_bool(json, "secrets_newer", v->secrets_newer);
 }
 
 void api_view_status_json(const struct api_cache *cache, const struct api_figures *figures, const Model__Service *service, struct api_json *json) {
@@ -314,37 +320,4 @@ void api_view_detail_json(const struct api_cache *cache, const struct api_figure
   api_json_time(json, "started", v.rollout->started_ms);
   api_json_time(json, "updated", v.rollout->updated_ms);
   api_json_object_end(json);
-}
-
-void api_view_explain_json(const struct api_cache *cache, const Model__Service *service, struct api_json *json) {
-  const char *project = PB_STR(service->project), *name = PB_STR(service->name);
-  char id[INSTANCE_ID_MAX];
-  snprintf(id, sizeof id, "%s/%s", project, name);
-  api_json_str(json, "service", id);
-  size_t count;
-  const struct api_smap_entry *list = api_cache_of_service(cache, API_INSTANCES, project, name, &count);
-  api_json_array(json, "instances");
-  for (size_t i = 0; i < count; i++) {
-    const Model__Instance *instance = API_MSG(&list[i], Model__Instance);
-    const Model__InstanceStatus *status = api_cache_instance_status(cache, instance);
-    instance_id(id, project, name, instance->number);
-    api_json_object(json, NULL);
-    api_json_str(json, "id", id);
-    api_json_str(json, "node", PB_STR(instance->node));
-    api_json_str(json, "state", api_phase_text(instance, status));
-    api_json_str(json, "reason", *PB_STR(instance->reason) ? instance->reason : status ? PB_STR(status->reason) : "");
-    api_json_array(json, "verdicts");
-    for (size_t k = 0; k < instance->n_verdicts; k++) {
-      const Model__NodeVerdict *verdict = instance->verdicts[k];
-      api_json_object(json, NULL);
-      api_json_str(json, "node", PB_STR(verdict->node));
-      api_json_bool(json, "chosen", verdict->chosen);
-      api_json_bool(json, "fits", verdict->fits);
-      api_json_str(json, "reason", PB_STR(verdict->reason));
-      api_json_object_end(json);
-    }
-    api_json_array_end(json);
-    api_json_object_end(json);
-  }
-  api_json_array_end(json);
 }

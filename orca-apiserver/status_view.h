@@ -5,7 +5,7 @@
  *   rolling_back           the wanted revision failed, the last good one is being brought back
  *   rolled_back            it is back; last_error says what was wrong with the other
  *   failed                 the wanted revision failed and there was nothing to go back to (or auto_rollback = false)
- *   pending                an instance fits on no node, or waits for another service, and too few are ready
+ *   pending                an instance fits on no node, or waits for another service or a secret, and too few are ready
  *   deploying              on its way to the wanted revision, or to more replicas
  *   crashing               too few are ready, and one is in its crash loop
  *   degraded               too few are ready
@@ -30,6 +30,7 @@ struct api_view {
   uint32_t target_ready; /* ready ones of the wanted revision and generation */
   uint64_t cpu_milli, memory, restarts;
   const char *last_error; /* "" when there is none */
+  bool secrets_newer;     /* than what an instance was made with: `redeploy` takes them up */
 };
 
 void api_view(const struct api_cache *cache, const struct api_figures *figures, const Model__Service *service, struct api_view *ret);
@@ -41,6 +42,5 @@ const char *api_phase_text(const Model__Instance *instance, const Model__Instanc
 void api_view_status_json(const struct api_cache *cache, const struct api_figures *figures, const Model__Service *service, struct api_json *json);
 void api_view_detail_json(const struct api_cache *cache, const struct api_figures *figures, const Model__Service *service, struct api_json *json);
 void api_view_revisions_json(const struct api_cache *cache, const Model__Service *service, struct api_json *json);
-void api_view_explain_json(const struct api_cache *cache, const Model__Service *service, struct api_json *json);
 
 #endif

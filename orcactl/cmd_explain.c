@@ -1,9 +1,47 @@
+#include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "orcactl/api.h"
 #include "orcactl/text.h"
 #include "orcactl/view.h"
+
+static void colored(const struct ctl *ctl, struct buf *b, enum table_color color, const char *text) {
+  if (ctl->color)
+    buf_add_str(b, table_color_code(color));
+  text_clean(text, b);
+  if (ctl->color && color != TABLE_PLAIN)
+    buf_add_str(b, "\033[0m");
+}
+
+static void after_colon(struct buf *b, const char *text) {
+  if (!*text)
+    return;
+  buf_add_str(b, ": ");
+  text_clean(text, b);
+}
+
+static void print(struct buf *b) {
+  puts(buf_str(b));
+  buf_free(b);
+}
+
+/* "in 12 s", "3m ago" */
+static void when(const char *rfc3339, char out[32]) {
+  int64_t at = text_time(rfc3339), now = (int64_t)time(NULL);
+  char age[16];
+  if (at < 0) {
+    out[0] = 0;
+  } else if (at > now) {
+    text_age(at - now, age);
+    snprintf(out, 32, "in %s", age);
+  } else {
+    text_age(now - at, age);
+    snprintf(out, 32, "%s ago", age);
+  }
+}
 
 static void verdicts(struct ctl *ctl, const json_t *list) {
   size_t i;
@@ -22,28 +60,130 @@ static void verdicts(struct ctl *ctl, const json_t *list) {
   table_free(&t);
 }
 
-static void instance(struct ctl *ctl, const json_t *in) {
+static void last_end(const json_t *in) {
+  const json_t *end = json_object_get(in, "last_end");
+  char at[32];
+  size_t i;
+  json_t *line;
+  if (!json_is_object(end))
+    return;
+  struct buf b = BUF_INIT((size_t)1 << 20);
+  when(api_str(end, "time"), at);
+  buf_add_str(&b, "  last ended");
+  if (*at)
+    buf_printf(&b, " %s", at);
+  after_colon(&b, api_str(end, "by"));
+  buf_printf(&b, " (%lld restart%s)", api_int(in, "restarts"), api_int(in, "restarts") == 1 ? "" : "s");
+  print(&b);
+  json_array_foreach(json_object_get(end, "lines"), i, line) {
+    struct buf l = BUF_INIT((size_t)1 << 20);
+    buf_add_str(&l, "    | ");
+    text_clean(json_is_string(line) ? json_string_value(line) : "", &l);
+    print(&l);
+  }
+  when(api_str(in, "next_try"), at);
+  if (strncmp(at, "in ", 3) == 0)
+    printf("  next try %s\n", at);
+}
+
+static void instance(struct ctl *ctl, const json_t *in, bool routed) {
   struct buf b = BUF_INIT((size_t)1 << 20);
   const char *node = api_str(in, "node"), *state = api_str(in, "state");
   text_clean(api_str(in, "id"), &b);
   buf_add_str(&b, ": ");
-  if (ctl->color)
-    buf_add_str(&b, table_color_code(view_status_color(state)));
-  text_clean(state, &b);
-  if (ctl->color)
-    buf_add_str(&b, "\033[0m");
+  colored(ctl, &b, view_status_color(state), state);
   if (*node) {
     buf_add_str(&b, " on ");
     text_clean(node, &b);
   }
-  if (*api_str(in, "reason")) {
-    buf_add_str(&b, ": ");
-    text_clean(api_str(in, "reason"), &b);
+  buf_printf(&b, ", revision %lld", api_int(in, "revision"));
+  after_colon(&b, *api_str(in, "progress") ? api_str(in, "progress") : api_str(in, "reason"));
+  print(&b);
+  if (routed && json_is_true(json_object_get(in, "receives"))) {
+    printf("  receives requests\n");
+  } else if (routed) {
+    struct buf not = BUF_INIT((size_t)1 << 20);
+    buf_add_str(&not, "  receives no requests");
+    after_colon(&not, api_str(in, "receives_not"));
+    print(&not );
   }
-  puts(buf_str(&b));
-  buf_free(&b);
+  last_end(in);
   if (json_array_size(json_object_get(in, "verdicts")))
     verdicts(ctl, json_object_get(in, "verdicts"));
+}
+
+static void head(struct ctl *ctl, const json_t *reply) {
+  struct buf b = BUF_INIT((size_t)1 << 20);
+  const char *status = api_str(reply, "status");
+  text_clean(api_str(reply, "service"), &b);
+  buf_add_str(&b, ": ");
+  colored(ctl, &b, view_status_color(status), status);
+  buf_printf(&b, ", %lld of %lld ready", api_int(reply, "ready_replicas"), api_int(reply, "replicas"));
+  after_colon(&b, api_str(reply, "last_error"));
+  print(&b);
+  const json_t *rollout = json_object_get(reply, "rollout");
+  if (json_is_object(rollout) && strcmp(api_str(rollout, "state"), "complete") != 0) {
+    struct buf r = BUF_INIT((size_t)1 << 20);
+    buf_printf(&r, "rollout of revision %lld: ", api_int(rollout, "revision"));
+    text_clean(api_str(rollout, "state"), &r);
+    after_colon(&r, *api_str(rollout, "reason") ? api_str(rollout, "reason") : api_str(rollout, "phase"));
+    if (api_int(rollout, "stable_revision") && api_int(rollout, "stable_revision") != api_int(rollout, "revision"))
+      buf_printf(&r, "; the last good one is %lld", api_int(rollout, "stable_revision"));
+    print(&r);
+  }
+}
+
+static void depends(const json_t *list) {
+  size_t i;
+  json_t *d;
+  json_array_foreach(list, i, d) {
+    struct buf b = BUF_INIT((size_t)1 << 20);
+    buf_add_str(&b, json_is_true(json_object_get(d, "satisfied")) ? "depends on " : "waits for ");
+    text_clean(api_str(d, "service"), &b);
+    after_colon(&b, json_is_true(json_object_get(d, "satisfied")) ? "ready" : api_str(d, "reason"));
+    print(&b);
+  }
+}
+
+static void join(const json_t *strings, struct buf *b) {
+  size_t i;
+  json_t *s;
+  json_array_foreach(strings, i, s) {
+    buf_add_str(b, i ? ", " : "");
+    text_clean(json_is_string(s) ? json_string_value(s) : "", b);
+  }
+}
+
+static void route(const json_t *reply) {
+  const json_t *r = json_object_get(reply, "route");
+  struct buf b = BUF_INIT((size_t)1 << 20);
+  size_t i, all = json_array_size(json_object_get(reply, "instances"));
+  json_t *p;
+  if (!json_is_object(r)) {
+    buf_add_str(&b, "no route");
+    after_colon(&b, api_str(reply, "no_route"));
+    print(&b);
+    return;
+  }
+  buf_add_str(&b, "route ");
+  join(json_object_get(r, "domains"), &b);
+  buf_add_byte(&b, ' ');
+  join(json_object_get(r, "paths"), &b);
+  buf_printf(&b, " -> %lld of %zu instance%s", api_int(r, "endpoints"), all, all == 1 ? "" : "s");
+  if (!api_int(r, "endpoints"))
+    buf_add_str(&b, ": requests are answered with 503");
+  print(&b);
+  json_array_foreach(json_object_get(r, "proxies"), i, p) {
+    bool connected = json_is_true(json_object_get(p, "connected")), current = json_is_true(json_object_get(p, "up_to_date"));
+    if (connected && current && !*api_str(p, "fault"))
+      continue;
+    struct buf l = BUF_INIT((size_t)1 << 20);
+    buf_add_str(&l, "  the proxy on ");
+    text_clean(api_str(p, "node"), &l);
+    buf_add_str(&l, !connected ? " is not connected: it goes on with the last table it had" : !current ? " has not taken the newest table yet" : "");
+    after_colon(&l, api_str(p, "fault"));
+    print(&l);
+  }
 }
 
 int cmd_explain(struct ctl *ctl) {
@@ -53,16 +193,19 @@ int cmd_explain(struct ctl *ctl) {
   size_t i;
   if (api_service_path(ctl->argv[0], "/explain", "", path, &err) < 0 || api_call(ctl, "GET", path, NULL, &reply, &err) < 0)
     return ctl_fail(ctl, &err);
-  const json_t *list = json_object_get(reply, "instances");
   if (ctl->output == CTL_JSON) {
     ctl_print_json(ctl, reply);
-  } else if (!json_array_size(list)) {
-    printf("It has no instances: it is stopped, scaled to 0, or the scheduler has not come to it yet.\n");
   } else {
+    const json_t *list = json_object_get(reply, "instances");
+    bool routed = json_is_object(json_object_get(reply, "route"));
+    head(ctl, reply);
+    depends(json_object_get(reply, "depends_on"));
+    route(reply);
+    if (!json_array_size(list))
+      printf("\nIt has no instances: it is stopped, scaled to 0, or the scheduler has not come to it yet.\n");
     json_array_foreach(list, i, one) {
-      if (i)
-        putchar('\n');
-      instance(ctl, one);
+      putchar('\n');
+      instance(ctl, one, routed);
     }
   }
   json_decref(reply);
