@@ -232,7 +232,9 @@ help:
 	  'make lint         clang-tidy, shellcheck, the rules of the house, the reference beside the table of keys' \
 	  'make docs         docs/reference.md from the table of keys' \
 	  'make fmt          clang-format' \
-	  'make install DESTDIR=…   the programs' \
+	  'make install DESTDIR=… PREFIX=…   programs, units, manual, completion, documents' \
+	  'make deb          packages for Debian, in build/deb' \
+	  'make test-cluster machines with systemd, as containers: the packages installed, restarted and upgraded under load' \
 	  'make clean        remove build/'
 
 deps-build:
@@ -246,11 +248,50 @@ up: deps-build
 down:
 	@deploy/local/down
 
+# What lies where once it is installed; packages say otherwise where Debian does.
 PREFIX ?= /usr
-install: all
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/libexec/orca
+UNITDIR ?= $(PREFIX)/lib/systemd/system
+ZSHDIR ?= $(PREFIX)/share/zsh/site-functions
+DOCDIR ?= $(PREFIX)/share/doc/orca
+UNITS := $(wildcard deploy/systemd/*.service deploy/systemd/*.target)
+MANUALS := $(wildcard deploy/man/*.[1-8])
+VERSION := $(shell sed -n 's/^\#define ORCA_VERSION "\(.*\)"/\1/p' common/daemon/daemon.h)
+
+$(B)/orcactl/units.o: $(wildcard deploy/systemd/orca*)
+
+$(B)/share/orcactl.1 $(B)/share/orcactl.bash $(B)/share/orcactl.zsh $(B)/share/orcactl.fish &: $(B)/bin/orcactl
+	@mkdir -p $(B)/share
+	$(call say,MAN)
+	$(Q)$< --man >$(B)/share/orcactl.1
+	$(Q)for shell in bash zsh fish; do $< completion $$shell >$(B)/share/orcactl.$$shell || exit; done
+
+.PHONY: manuals
+manuals: $(B)/share/orcactl.1
+
+install: all manuals
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/libexec/orca $(DESTDIR)$(UNITDIR) $(DESTDIR)$(PREFIX)/lib/sysusers.d $(DESTDIR)$(PREFIX)/lib/tmpfiles.d \
+	  $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(ZSHDIR) $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d $(DESTDIR)$(DOCDIR)
 	install -m 0755 -s $(B)/bin/orcactl $(B)/bin/orca-storectl $(DESTDIR)$(PREFIX)/bin
 	install -m 0755 -s $(DAEMONS:%=$(B)/bin/%) $(DESTDIR)$(PREFIX)/libexec/orca
+	@for unit in $(UNITS); do sed 's#/usr/libexec/orca/#$(PREFIX)/libexec/orca/#' $$unit >$(B)/share/unit && install -m 0644 $(B)/share/unit $(DESTDIR)$(UNITDIR)/$${unit##*/} || exit; done
+	install -m 0644 deploy/systemd/orca.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/orca.conf
+	install -m 0644 deploy/systemd/orca.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/orca.conf
+	@for page in $(MANUALS) $(B)/share/orcactl.1; do install -d $(DESTDIR)$(PREFIX)/share/man/man$${page##*.} && \
+	  gzip -9nc $$page >$(B)/share/page && install -m 0644 $(B)/share/page $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/}.gz || exit; done
+	install -m 0644 $(B)/share/orcactl.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/orcactl
+	install -m 0644 $(B)/share/orcactl.zsh $(DESTDIR)$(ZSHDIR)/_orcactl
+	install -m 0644 $(B)/share/orcactl.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/orcactl.fish
+	cp -r --no-preserve=mode,ownership README.md docs examples $(DESTDIR)$(DOCDIR)/
+
+# Packages for Debian in build/deb: orca-common, orca-master, orca-worker, orcactl.
+DEB_REVISION ?= 1
+.PHONY: deb
+deb: all manuals
+	@deploy/local/deps deb
+	@rm -rf $(B)/deb && mkdir -p $(B)/deb
+	@$(MAKE) --no-print-directory install B=$(B) DESTDIR=$(abspath $(B))/deb/stage PREFIX=/usr UNITDIR=/lib/systemd/system ZSHDIR=/usr/share/zsh/vendor-completions DOCDIR=/usr/share/doc/orca-common >/dev/null
+	@deploy/debian/build $(B)/deb/stage $(B)/deb $(VERSION) $(DEB_REVISION)
+	@rm -rf $(B)/deb/stage
 
 clean:
 	rm -rf build

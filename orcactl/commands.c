@@ -44,6 +44,14 @@ const struct ctl_command ctl_commands[] = {
     {"https-port", 0, "PORT", "of the proxy; else 443"},
     {"use", 0, NULL, "make the new context the current one"},
     {"free-ports", 0, NULL, "where a port is taken, take a free one"}}},
+  {"install-service", "", 0, 0, cmd_install_service, "write and enable systemd's units, where orca is not a package",
+   "Makes the users and folders of the daemons, writes their units for the programs beside this orcactl, and enables the target. As root, after `orcactl init`.",
+   {{"role", 0, "ROLE", "master or worker; else as node.toml says"},
+    {"print", 0, NULL, "only print what would be written"},
+    {"start", 0, NULL, "start it too"}}},
+  {"completion", "SHELL", 1, 1, cmd_completion, "completion for bash, zsh or fish, as a script",
+   "Packages install it. Else, for bash: `orcactl completion bash >/etc/bash_completion.d/orcactl`; zsh: into a file _orcactl in a folder of $fpath;\n"
+   "fish: `orcactl completion fish >~/.config/fish/completions/orcactl.fish`.", {{0}}},
   {"help", "[VERB]", 0, 2, cmd_help, "this, or what a verb does", NULL, {{0}}},
 };
 /* clang-format on */

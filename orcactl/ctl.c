@@ -10,17 +10,20 @@
 
 #include "common/spec/spec.h"
 #include "orcactl/api.h"
+#include "orcactl/complete.h"
+#include "orcactl/manual.h"
 #include "orcactl/text.h"
 
 /* Good before and after the verb. */
-static const struct ctl_option globals[] = {
+const struct ctl_option ctl_globals[] = {
     {"context", 0, "NAME", "the cluster to talk to; else $ORCA_CONTEXT, else the current one"},
     {"directory", 'C', "DIR", "the infra directory; else $ORCA_DIR, else the nearest parent with a cluster.toml"},
     {"output", 'o', "FORMAT", "table, wide or json"},
     {"yes", 'y', NULL, "don't ask before destroying something"},
     {"help", 'h', NULL, "what a verb does"},
 };
-#define GLOBAL_COUNT (sizeof globals / sizeof *globals)
+#define GLOBAL_COUNT (sizeof ctl_globals / sizeof *ctl_globals)
+const size_t ctl_global_count = GLOBAL_COUNT;
 
 /* ---- help ---- */
 
@@ -34,7 +37,7 @@ static void print_option(const struct ctl_option *o) {
 static void print_globals(void) {
   printf("\nEverywhere:\n");
   for (size_t i = 0; i < GLOBAL_COUNT; i++)
-    print_option(&globals[i]);
+    print_option(&ctl_globals[i]);
 }
 
 /* What follows the group's word in a verb of two words; NULL: not one of the group's. */
@@ -244,7 +247,7 @@ static const struct ctl_option *option_at(const struct ctl *ctl, size_t i) {
     own++;
   if (i < own)
     return &ctl->command->options[i];
-  return i - own < GLOBAL_COUNT ? &globals[i - own] : NULL;
+  return i - own < GLOBAL_COUNT ? &ctl_globals[i - own] : NULL;
 }
 
 static const char *option_name(const void *list, size_t i) {
@@ -269,7 +272,7 @@ static int set_option(struct ctl *ctl, const struct ctl_option *o, const char *v
     ctl->values[o - ctl->command->options] = value;
     return CTL_OK;
   }
-  switch (o - globals) {
+  switch (o - ctl_globals) {
   case 0:
     ctl->context_name = value;
     break;
@@ -485,6 +488,10 @@ int ctl_main(int argc, char **argv) {
   struct winsize size;
   signal(SIGPIPE, SIG_IGN); /* `orcactl events -f | head` ends by a failed write */
   text_init();
+  if (argc == 2 && strcmp(argv[1], "--man") == 0)
+    return manual_print();
+  if (argc > 1 && strcmp(argv[1], "--complete") == 0)
+    return complete_print(argc - 2, argv + 2);
   ctl.tty = isatty(STDOUT_FILENO);
   ctl.live = ctl.tty && !dumb;
   ctl.color = ctl.tty && may_color;

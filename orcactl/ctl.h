@@ -37,6 +37,8 @@ struct ctl_command {
 };
 extern const struct ctl_command ctl_commands[];
 extern const size_t ctl_command_count;
+extern const struct ctl_option ctl_globals[]; /* good with every command */
+extern const size_t ctl_global_count;
 
 struct ctl {
   const struct ctl_command *command;
@@ -94,6 +96,8 @@ int cmd_nodes(struct ctl *ctl);
 int cmd_events(struct ctl *ctl);
 int cmd_version(struct ctl *ctl);
 int cmd_init(struct ctl *ctl);
+int cmd_completion(struct ctl *ctl);
+int cmd_install_service(struct ctl *ctl);
 int cmd_help(struct ctl *ctl);
 
 #endif
