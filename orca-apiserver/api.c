@@ -42,6 +42,7 @@ void api_fini(struct api *api) {
   api_end_waits(api);
   api_audit_fini(&api->audit);
   api_token_uses_fini(&api->uses);
+  keyring_wipe(&api->keyring);
   api_cache_fini(&api->cache);
   api_figures_fini(&api->figures);
 }

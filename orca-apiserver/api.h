@@ -15,6 +15,7 @@
 #include "orca-apiserver/audit.h"
 #include "orca-apiserver/cache.h"
 #include "orca-apiserver/figures.h"
+#include "orca-apiserver/keyring.h"
 #include "orca-apiserver/request.h"
 #include "orca-apiserver/throttle.h"
 #include "orca-apiserver/token_use.h"
@@ -22,6 +23,7 @@
 #define API_COMMIT_TIMEOUT (10 * NS_PER_SEC)
 
 struct gateway;
+struct exec_relay;
 
 /* Where transactions go: the store, or a test's model of it. Takes txn. */
 typedef void api_commit_fn(void *arg, struct storec_txn *txn, storec_txn_fn *done, void *done_arg);
@@ -48,12 +50,14 @@ struct api {
   struct loop_timer waiters_timer;
   struct api_request *streams;
   size_t stream_count;
+  struct exec_relay *execs;
   struct api_figures figures;      /* what nodes report and nobody stores */
   struct gateway *gateway;         /* NULL until it is open */
   struct api_listeners *listeners; /* NULL in tests */
   struct bus *bus;                 /* NULL in tests */
   struct api_audit audit;
   struct api_throttle throttle;
+  struct keyring keyring;
   struct api_token_uses uses;
   uint32_t event_seq;
   int64_t started_ms;

@@ -78,7 +78,7 @@ bool api_auth_check(const struct api_cache *cache, const char *authorization, in
   return true;
 }
 
-static const Model__Token *token_of(const struct api_cache *cache, const struct api_principal *who) {
+const Model__Token *api_auth_token(const struct api_cache *cache, const struct api_principal *who) {
   char key[KEY_MAX];
   key_named(key, KEY_TOKENS, who->token_id);
   const struct api_object *object = api_cache_object(cache, API_TOKENS, key);
@@ -89,7 +89,7 @@ static const Model__Token *token_of(const struct api_cache *cache, const struct 
 bool api_auth_sees(const struct api_cache *cache, const struct api_principal *who, const char *project) {
   if (!who->token_id[0])
     return who->local; /* metrics on loopback: the only thing that is read without a token */
-  const Model__Token *token = token_of(cache, who);
+  const Model__Token *token = api_auth_token(cache, who);
   if (!token)
     return false;
   for (size_t i = 0; i < token->n_projects; i++)
@@ -101,11 +101,11 @@ bool api_auth_sees(const struct api_cache *cache, const struct api_principal *wh
 bool api_auth_is_limited(const struct api_cache *cache, const struct api_principal *who) {
   if (!who->token_id[0])
     return !who->local;
-  const Model__Token *token = token_of(cache, who);
+  const Model__Token *token = api_auth_token(cache, who);
   return !token || token->n_projects > 0;
 }
 
 bool api_auth_is_known(const struct api_cache *cache, const struct api_principal *who, int64_t now_ms) {
-  const Model__Token *token = token_of(cache, who);
+  const Model__Token *token = api_auth_token(cache, who);
   return !who->token_id[0] || (token && (!token->expires_ms || token->expires_ms > now_ms));
 }

@@ -30,6 +30,7 @@ enum api_role api_role_from_text(const char *role);
 bool api_role_allows(enum api_role role, enum api_permission permission);
 /* `authorization` is the header's value, NULL when there is none. False: nobody we know. */
 bool api_auth_check(const struct api_cache *cache, const char *authorization, int64_t now_ms, struct api_principal *ret);
+const Model__Token *api_auth_token(const struct api_cache *cache, const struct api_principal *who); /* NULL: nobody, or revoked since */
 bool api_auth_allows(const struct api_principal *who, enum api_permission permission);
 bool api_auth_sees(const struct api_cache *cache, const struct api_principal *who, const char *project);
 bool api_auth_is_limited(const struct api_cache *cache, const struct api_principal *who); /* to some projects, or revoked */

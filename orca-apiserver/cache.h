@@ -27,6 +27,7 @@
   X(API_NODES, KEY_NODES, model__node__descriptor, API_KEEP_MESSAGE)                                                                                 \
   X(API_NODE_STATUS, KEY_NODE_STATUS, model__node_status__descriptor, API_KEEP_MESSAGE)                                                              \
   X(API_TOKENS, KEY_TOKENS, model__token__descriptor, API_KEEP_MESSAGE)                                                                              \
+  X(API_SECRETS, KEY_SECRETS, model__secret__descriptor, API_KEEP_MESSAGE)                                                                           \
   X(API_AUDIT, KEY_AUDIT, model__audit_entry__descriptor, API_KEEP_BYTES)                                                                            \
   X(API_LEADER, KEY_SCHEDULER_LEADER, model__leader__descriptor, API_KEEP_MESSAGE)                                                                   \
   X(API_HISTORY_APISERVER, KEY_HISTORY_APISERVER, model__event__descriptor, API_KEEP_BYTES)                                                          \

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/bus/pb.h"
+#include "orca-apiserver/secrets.h"
 
 /* Unpacked messages have no const; what is borrowed here is only packed. */
 #define BORROW(type, p) ((type *)(uintptr_t)(const void *)(p))
@@ -41,6 +42,10 @@ static int add_assignment(Node__DesiredState *state, const struct api_cache *cac
   a->instance = BORROW(Model__Instance, instance);
   a->revision = BORROW(Model__Revision, revision);
   a->image = resolved ? resolved->image : NULL;
+  if (revision && revision->spec && secrets_versions(cache, revision->spec, &a->secrets, &a->n_secrets) < 0) {
+    free(a);
+    return -1;
+  }
   state->assigned[state->n_assigned++] = a;
   return 0;
 }
@@ -92,8 +97,10 @@ Node__DesiredState *api_desired_build(const struct api_desired *d, const struct 
 }
 
 void api_desired_free(Node__DesiredState *state) {
-  for (size_t i = 0; state->assigned && i < state->n_assigned; i++)
+  for (size_t i = 0; state->assigned && i < state->n_assigned; i++) {
+    secrets_versions_free(state->assigned[i]->secrets, state->assigned[i]->n_secrets);
     free(state->assigned[i]);
+  }
   free(state->assigned);
   free(state->removed);
   free(state);

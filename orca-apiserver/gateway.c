@@ -15,6 +15,7 @@
 #include "orca-apiserver/desired.h"
 #include "orca-apiserver/round.h"
 #include "orca-apiserver/routes_derive.h"
+#include "orca-apiserver/secrets.h"
 
 #define NODE_TTL_MS 1000u             /* unless cluster.toml says otherwise */
 #define START_GRACE (10 * NS_PER_SEC) /* after this process's start: it is itself that was silent */
@@ -718,6 +719,8 @@ static void dispatch(struct gw_peer *p, struct bus_call *call, const Node__Call 
     open_stream(p, call);
     return;
   case NODE__CALL__BODY_GET_SECRETS:
+    secrets_answer(p->g->api, p->node, call, said->get_secrets);
+    return;
   case NODE__CALL__BODY_READ_LOGS:
   case NODE__CALL__BODY_START_EXEC:
   case NODE__CALL__BODY_EXEC_INPUT:
@@ -851,6 +854,27 @@ static void revision_changed(struct gateway *g, const char *key, const char *pre
   }
 }
 
+/* Its consumers are told of the new version; they go on as they are. Sealed anew it is the same. */
+static void secret_changed(struct gateway *g, const Model__Secret *old, const Model__Secret *now) {
+  const Model__Secret *any = now ? now : old;
+  if (!*PB_STR(any->name) || (old && now && old->version == now->version))
+    return;
+  size_t count;
+  const struct api_smap_entry *all = api_cache_all(&g->api->cache, API_INSTANCES, &count);
+  for (size_t i = 0; i < count; i++) {
+    const Model__Instance *instance = API_MSG(&all[i], Model__Instance);
+    if (*PB_STR(any->project) && strcmp(any->project, PB_STR(instance->project)) != 0)
+      continue;
+    const Model__Revision *revision =
+        api_cache_revision(&g->api->cache, PB_STR(instance->project), PB_STR(instance->service), instance->revision);
+    if (!revision || !revision->spec || !secrets_uses(revision->spec, any->name))
+      continue;
+    char id[INSTANCE_ID_MAX];
+    instance_id(id, PB_STR(instance->project), PB_STR(instance->service), instance->number);
+    mark_instance(g, instance, id);
+  }
+}
+
 void gateway_changed(struct gateway *g, enum api_kind kind, const char *key, const ProtobufCMessage *old, const ProtobufCMessage *now) {
   const ProtobufCMessage *any = now ? now : old;
   switch (kind) {
@@ -886,6 +910,9 @@ void gateway_changed(struct gateway *g, enum api_kind kind, const char *key, con
   case API_NODES:
     if (g->listener)
       bus_listener_recheck(g->listener);
+    break;
+  case API_SECRETS:
+    secret_changed(g, (const Model__Secret *)(const void *)old, (const Model__Secret *)(const void *)now);
     break;
   case API_NODE_STATUS:
   case API_TOKENS:

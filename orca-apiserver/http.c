@@ -13,6 +13,7 @@
 #include "common/log.h"
 #include "orca-apiserver/api.h"
 #include "orca-apiserver/listeners.h"
+#include "orca-apiserver/routes.h"
 
 #define CONNECTIONS_MAX 1024u
 #define HEAD_MAX ((size_t)32 << 10)
@@ -31,6 +32,14 @@ struct exchange { /* one request on one connection */
   struct exchange *next, *prev;
 };
 
+struct api_socket {
+  struct api_http *http;
+  struct MHD_UpgradeResponseHandle *handle;
+  const struct api_upgrade_ops *ops;
+  void *arg;
+  struct api_socket *next, *prev;
+};
+
 struct api_http {
   struct api *api;
   struct MHD_Daemon *mhd;
@@ -39,6 +48,7 @@ struct api_http {
   struct loop_timer timer, ping;
   struct loop_hook hook;
   struct exchange *exchanges;
+  struct api_socket *sockets;
   uint16_t port;
   bool closing;
 };
@@ -49,8 +59,12 @@ static void add_headers(struct MHD_Response *response, const struct api_request 
   MHD_add_response_header(response, "Content-Type", r->content_type);
   MHD_add_response_header(response, "Cache-Control", "no-store");
   MHD_add_response_header(response, "X-Content-Type-Options", "nosniff");
+  if (r->route && strncmp(r->route->path, "/api/v1/secrets", 15) == 0) /* libmicrohttpd keeps what it read as long as the connection */
+    MHD_add_response_header(response, "Connection", "close");
   if (r->status == 401)
     MHD_add_response_header(response, "WWW-Authenticate", "Bearer realm=\"orca\"");
+  if (r->status == 426)
+    MHD_add_response_header(response, "Upgrade", "websocket");
   if (r->allow[0])
     MHD_add_response_header(response, "Allow", r->allow);
   if (r->retry_after) {
@@ -120,6 +134,66 @@ static bool has_too_many(const struct api *api, const struct api_principal *who)
   return api->stream_count >= STREAMS_MAX || same >= STREAMS_PER_TOKEN;
 }
 
+/* ---- connections that are no longer HTTP ---- */
+
+static void run_soon(struct api_http *h) {
+  /* Without a thread of its own MHD has nothing to wake itself with: it is run in the loop's next round. */
+  struct err err;
+  if (loop_timer_in(h->api->loop, &h->timer, 0, &err) < 0)
+    log_error("no timer for HTTP", "error", err.msg);
+}
+
+void api_socket_close(struct api_socket *s) {
+  struct api_http *h = s->http;
+  if (s->prev)
+    s->prev->next = s->next;
+  else
+    h->sockets = s->next;
+  if (s->next)
+    s->next->prev = s->prev;
+  MHD_upgrade_action(s->handle, MHD_UPGRADE_ACTION_CLOSE);
+  free(s);
+  run_soon(h);
+}
+
+static void drop_upgrade(struct api_request *r) {
+  const struct api_upgrade_ops *ops = r->upgrade;
+  r->upgrade = NULL;
+  if (ops)
+    ops->drop(r->upgrade_arg);
+}
+
+static void on_upgrade(void *cls, struct MHD_Connection *c, void *con_cls, const char *early, size_t early_len, MHD_socket fd,
+                       struct MHD_UpgradeResponseHandle *handle) {
+  (void)c;
+  (void)con_cls;
+  struct exchange *x = cls;
+  struct api_request *r = x->request;
+  struct api_socket *s = calloc(1, sizeof *s);
+  if (!s) {
+    MHD_upgrade_action(handle, MHD_UPGRADE_ACTION_CLOSE);
+    drop_upgrade(r);
+    run_soon(x->http);
+    return;
+  }
+  *s = (struct api_socket){.http = x->http, .handle = handle, .ops = r->upgrade, .arg = r->upgrade_arg, .next = x->http->sockets};
+  if (s->next)
+    s->next->prev = s;
+  x->http->sockets = s;
+  r->upgrade = NULL;
+  s->ops->open(s->arg, s, fd, early, early_len);
+}
+
+static struct MHD_Response *upgrade_response(struct exchange *x) {
+  struct MHD_Response *response = MHD_create_response_for_upgrade(on_upgrade, x);
+  if (!response)
+    return NULL;
+  MHD_add_response_header(response, "Upgrade", "websocket");
+  MHD_add_response_header(response, "Sec-WebSocket-Accept", x->request->accept);
+  MHD_add_response_header(response, "Sec-WebSocket-Protocol", x->request->upgrade_protocol);
+  return response;
+}
+
 static enum MHD_Result queue_answer(struct exchange *x) {
   struct api_request *r = x->request;
   struct api *api = x->http->api;
@@ -129,7 +203,9 @@ static enum MHD_Result queue_answer(struct exchange *x) {
     api_fail_with(r, ERR_BUSY, "too many streams are open");
   }
   struct MHD_Response *response;
-  if (r->stream) {
+  if (r->upgrade) {
+    response = upgrade_response(x);
+  } else if (r->stream) {
     response = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, STREAM_CHUNK, next_piece, x, NULL);
   } else {
     size_t len;
@@ -140,7 +216,8 @@ static enum MHD_Result queue_answer(struct exchange *x) {
   }
   if (!response)
     return MHD_NO;
-  add_headers(response, r);
+  if (!r->upgrade)
+    add_headers(response, r);
   enum MHD_Result rc = MHD_queue_response(x->connection, (unsigned)r->status, response);
   MHD_destroy_response(response);
   x->queued = true;
@@ -159,10 +236,7 @@ static void wake(struct api_request *r) {
     return;
   x->suspended = false;
   MHD_resume_connection(x->connection);
-  /* Without a thread of its own MHD has nothing to wake itself with: it is run in the loop's next round. */
-  struct err err;
-  if (loop_timer_in(x->http->api->loop, &x->http->timer, 0, &err) < 0)
-    log_error("no timer for HTTP", "error", err.msg);
+  run_soon(x->http);
 }
 
 /* Streams that have nothing to say say so now and then: that is how a client that is gone is found out. */
@@ -201,6 +275,10 @@ static void set_from(struct api_request *r, struct MHD_Connection *c) {
   r->who.local = r->from.local;
 }
 
+static const char *header(struct api_request *r, const char *name) {
+  return MHD_lookup_connection_value(((struct exchange *)r->transport)->connection, MHD_HEADER_KIND, name);
+}
+
 static struct exchange *exchange_new(struct api_http *h, struct MHD_Connection *c, const char *method, const char *url) {
   struct exchange *x = calloc(1, sizeof *x);
   if (!x)
@@ -214,6 +292,7 @@ static struct exchange *exchange_new(struct api_http *h, struct MHD_Connection *
   x->connection = c;
   x->request->transport = x;
   x->request->wake = wake;
+  x->request->header = header;
   set_from(x->request, c);
   x->next = h->exchanges;
   if (x->next)
@@ -232,8 +311,10 @@ static void completed(void *cls, struct MHD_Connection *c, void **con_cls, enum 
   *con_cls = NULL;
   if (x->request->stream)
     stream_unlink(h->api, x->request);
+  drop_upgrade(x->request);
   x->request->transport = NULL;
   x->request->wake = NULL;
+  x->request->header = NULL;
   api_request_unref(x->request);
   if (x->prev)
     x->prev->next = x->next;
@@ -357,8 +438,8 @@ struct api_http *api_http_open(struct api *api, const char *address, uint16_t po
     free(h);
     return NULL;
   }
-  h->mhd = MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL, on_request, h, MHD_OPTION_EXTERNAL_LOGGER,
-                            on_log, NULL, MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT, CONNECTIONS_MAX,
+  h->mhd = MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_ALLOW_UPGRADE | MHD_USE_ERROR_LOG, 0, NULL, NULL, on_request, h,
+                            MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL, MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT, CONNECTIONS_MAX,
                             MHD_OPTION_CONNECTION_MEMORY_LIMIT, HEAD_MAX, MHD_OPTION_CONNECTION_TIMEOUT, IDLE_SECS, MHD_OPTION_NOTIFY_COMPLETED,
                             completed, h, MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, MHD_OPTION_END);
   if (!h->mhd) {
@@ -397,8 +478,10 @@ void api_http_close(struct api_http *h) {
   h->closing = true;
   loop_hook_remove(h->api->loop, &h->hook);
   loop_io_remove(h->api->loop, &h->io);
-  loop_timer_cancel(h->api->loop, &h->timer);
   loop_timer_cancel(h->api->loop, &h->ping);
+  while (h->sockets)
+    h->sockets->ops->shutdown(h->sockets->arg);
+  loop_timer_cancel(h->api->loop, &h->timer);
   for (struct exchange *x = h->exchanges; x; x = x->next) /* MHD ends the process when it is stopped with some suspended */
     if (x->suspended) {
       x->suspended = false;

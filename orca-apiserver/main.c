@@ -57,7 +57,7 @@ static int run(struct daemon *d) {
   struct store_link *link = NULL;
   char own[80];
   api_init(&api, d->loop, &d->config);
-  api.bus = daemon_hold(d, &err) < 0 ? NULL : daemon_bus(d, &err);
+  api.bus = daemon_hold(d, &err) < 0 || keyring_open(&api.keyring, d->config.key_dir, &err) < 0 ? NULL : daemon_bus(d, &err);
   snprintf(own, sizeof own, "%s:%u", api_address(&d->config), d->config.port_api);
   if (!api.bus || stores_of(&d->config, &stores, &err) < 0 || !(http = api_http_open(&api, api_address(&d->config), d->config.port_api, &err)) ||
       !(api.listeners = api_listeners_new(&api, own, api_http_accepted, http, &err)) ||

@@ -37,7 +37,7 @@ static const struct { const char *name, *json; } schemas[] = {
   {"Service", OBJECT(F("project", STR) "," F("name", STR) ","
       F("status", "{\"type\":\"string\",\"enum\":[\"running\",\"deploying\",\"pending\",\"degraded\",\"crashing\",\"failed\",\"rolling_back\",\"rolled_back\",\"stopping\",\"stopped\"]}") ","
       F("replicas", INT) "," F("running_replicas", INT) "," F("ready_replicas", INT) "," F("image", STR) "," F("domain", STR) "," F("revision", INT) ","
-      F("nodes", LIST(STR)) "," F("cpu", NUM) "," F("memory", INT) "," F("last_error", STR))},
+      F("nodes", LIST(STR)) "," F("cpu", NUM) "," F("memory", INT) "," F("last_error", STR) "," F("secrets_newer", BOOL))},
   {"Status", OBJECT(F("services", LIST(REF("Service"))) "," F("problems", LIST(STR)))},
   {"Revision", OBJECT(F("number", INT) "," F("created", TIME) "," F("created_by", STR) "," F("image", STR) "," F("resolved", STR) "," F("current", BOOL) ","
       F("stable", BOOL))},
@@ -72,6 +72,13 @@ static const struct { const char *name, *json; } schemas[] = {
       F("labels", "{\"type\":\"object\",\"additionalProperties\":" STR "}") "," F("capacity", OBJECT(F("cpu", NUM) "," F("memory", INT) "," F("pids", INT))) ","
       F("used", OBJECT(F("cpu", NUM) "," F("memory", INT))) "," F("instances", INT) "," F("version", STR) "," F("docker_version", STR) "," F("kernel", STR) ","
       F("arch", STR))},
+  {"Secret", OBJECT(F("name", STR) "," F("project", "{\"type\":[\"string\",\"null\"]}") "," F("version", INT) "," F("updated", TIME) "," F("updated_by", STR) ","
+      F("used_by", LIST(STR)))},
+  {"Secrets", OBJECT(F("secrets", LIST(REF("Secret"))))},
+  {"SecretValue", "{\"type\":\"object\",\"additionalProperties\":false,\"properties\":{\"value\":" STR ",\"value_base64\":{\"type\":\"string\",\"contentEncoding\":\"base64\"}}}"},
+  {"SecretImport", "{\"type\":\"object\",\"additionalProperties\":false,\"required\":[\"secrets\"],\"properties\":{\"secrets\":{\"type\":\"object\",\"additionalProperties\":" STR "}}}"},
+  {"SecretChange", OBJECT(F("changed", LIST(STR)) "," F("unchanged", LIST(STR)) "," F("project", "{\"type\":[\"string\",\"null\"]}"))},
+  {"SecretRotation", OBJECT(F("resealed", INT) "," F("key_id", STR))},
   {"Nodes", OBJECT(F("nodes", LIST(REF("Node"))))},
 };
 /* clang-format on */

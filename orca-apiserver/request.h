@@ -21,7 +21,7 @@
 
 #define API_BODY_MAX ((size_t)12 << 20) /* SPEC_FILES_MAX in base64, and the services */
 #define API_BODY_DEPTH 64
-#define API_PARAM_MAX 64
+#define API_PARAM_MAX 132 /* the name of a secret, and its NUL */
 #define API_QUERY_MAX 16
 
 struct api;
@@ -34,6 +34,14 @@ enum api_piece { API_PIECE_NONE, API_PIECE_SOME, API_PIECE_LAST };
 struct api_stream_ops {
   enum api_piece (*fill)(void *arg, struct buf *out); /* appends at most some 64 KiB */
   void (*free)(void *arg);
+};
+
+struct api_socket; /* http.c's: a connection that is no longer HTTP */
+/* What becomes of a connection after 101. Exactly one of open and drop is called. */
+struct api_upgrade_ops {
+  void (*open)(void *arg, struct api_socket *socket, int fd, const void *early, size_t len); /* early: bytes that came behind the head, borrowed */
+  void (*shutdown)(void *arg); /* the process ends: api_socket_close() before it returns */
+  void (*drop)(void *arg);     /* the client did not wait for it */
 };
 
 struct api_request {
@@ -63,11 +71,16 @@ struct api_request {
   const struct api_stream_ops *stream;
   void *stream_arg;
   bool stream_over;
+  const struct api_upgrade_ops *upgrade;
+  void *upgrade_arg;
+  char accept[32];                               /* Sec-WebSocket-Accept */
+  const char *upgrade_protocol;                  /* Sec-WebSocket-Protocol, static text */
   struct api_request *next_stream, *prev_stream; /* in the api's list */
 
   unsigned refs;
-  void *transport;                           /* http.c's; NULL once the client is gone */
-  void (*wake)(struct api_request *request); /* http.c's: there is an answer, or more of a stream */
+  void *transport;                                                      /* http.c's; NULL once the client is gone */
+  void (*wake)(struct api_request *request);                            /* http.c's: there is an answer, or more of a stream */
+  const char *(*header)(struct api_request *request, const char *name); /* http.c's, for a handler before it returns; NULL in tests */
 };
 
 struct api_request *api_request_new(struct api *api, const char *method, const char *path);
@@ -83,6 +96,9 @@ void api_reply_end(struct api_request *request);
 void api_reply_text(struct api_request *request, int status, const char *content_type);          /* body: request->out, already written */
 void api_reply_stream(struct api_request *request, const struct api_stream_ops *ops, void *arg); /* takes arg */
 void api_stream_wake(struct api_request *request);
+/* 101: the connection becomes a WebSocket. Takes arg. */
+void api_reply_upgrade(struct api_request *request, const char *accept, const char *protocol, const struct api_upgrade_ops *ops, void *arg);
+void api_socket_close(struct api_socket *socket); /* flushes nothing; the descriptor is gone after */
 void api_fail(struct api_request *request, const struct err *err);
 void api_fail_with(struct api_request *request, enum err_code code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 void api_fail_faults(struct api_request *request, enum err_code code, const struct spec_faults *faults);

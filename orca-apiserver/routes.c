@@ -26,6 +26,7 @@ const struct api_route api_routes[] = {
   ROUTE("DELETE", "/api/v1/services/{name}", API_PERM_OPERATE, api_delete_service, ONE " purge:boolean", NULL, "Done", "Stop a service; with purge, forget its spec too")
   ROUTE("GET", "/api/v1/services/{name}/explain", API_PERM_VIEW, api_get_explain, ONE, NULL, "Explanation", "Why each instance is where it is, or why it is pending")
   ROUTE("GET", "/api/v1/services/{name}/history", API_PERM_VIEW, api_get_history, ONE, NULL, "History", "The revisions of a service, newest first")
+  ROUTE("GET", "/api/v1/services/{name}/exec", API_PERM_OPERATE, api_get_exec, ONE " instance:string cmd:string env:string tty:boolean stdin:boolean rows:integer cols:integer user:string workdir:string", NULL, "WebSocket", "A command in a container, over WebSocket (orca.exec.v1): docs/exec-protocol.md")
   ROUTE("POST", "/api/v1/services/{name}/scale", API_PERM_OPERATE, api_post_scale, ONE, "Scale", "Done", "Set the number of replicas")
   ROUTE("POST", "/api/v1/services/{name}/stop", API_PERM_OPERATE, api_post_stop, ONE, NULL, "Done", "Keep the spec, run nothing")
   ROUTE("POST", "/api/v1/services/{name}/start", API_PERM_OPERATE, api_post_start, ONE, NULL, "Done", "Run a stopped service again")
@@ -36,6 +37,12 @@ const struct api_route api_routes[] = {
   ROUTE("POST", "/api/v1/stop", API_PERM_ADMIN, api_post_stop_all, "", NULL, "Stopped", "Stop everything")
   ROUTE("GET", "/api/v1/events", API_PERM_VIEW, api_get_events, "since:string project:string follow:boolean limit:integer", NULL, "Events", "The cluster's history, replayable")
   ROUTE("GET", "/api/v1/cluster/info", API_PERM_VIEW, api_get_cluster, "", NULL, "Cluster", "Masters, scheduler, store, figures")
+  ROUTE("GET", "/api/v1/secrets", API_PERM_ADMIN, api_get_secrets, ONE, NULL, "Secrets", "The names of secrets, and who uses them")
+  ROUTE("POST", "/api/v1/secrets", API_PERM_ADMIN, api_post_secrets, ONE, "SecretImport", "SecretChange", "Keep several values, all or none")
+  ROUTE("POST", "/api/v1/secrets/rotate-key", API_PERM_ADMIN, api_post_rotate_key, "", NULL, "SecretRotation", "Seal all secrets again, under a new key")
+  ROUTE("GET", "/api/v1/secrets/{name}", API_PERM_ADMIN, api_get_secret, ONE, NULL, "Secret", "One secret, without its value")
+  ROUTE("PUT", "/api/v1/secrets/{name}", API_PERM_ADMIN, api_put_secret, ONE, "SecretValue", "SecretChange", "Keep a value")
+  ROUTE("DELETE", "/api/v1/secrets/{name}", API_PERM_ADMIN, api_delete_secret, ONE, NULL, "SecretChange", "Forget a value")
   ROUTE("GET", "/api/v1/nodes", API_PERM_VIEW, api_get_nodes, "", NULL, "Nodes", "Nodes with capacity, use, labels, versions")
 };
 /* clang-format on */

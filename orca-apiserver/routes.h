@@ -45,6 +45,14 @@ void api_post_rollback(struct api_request *request);
 void api_delete_service(struct api_request *request);
 void api_delete_project(struct api_request *request);
 void api_post_stop_all(struct api_request *request);
+void api_get_secrets(struct api_request *request); /* api_secrets.c */
+void api_post_secrets(struct api_request *request);
+void api_get_secret(struct api_request *request);
+void api_put_secret(struct api_request *request);
+void api_delete_secret(struct api_request *request);
+void api_post_rotate_key(struct api_request *request);
 void api_get_events(struct api_request *request); /* api_events.c */
+
+void api_get_exec(struct api_request *request); /* api_exec.c */
 
 #endif

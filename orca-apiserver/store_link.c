@@ -13,6 +13,7 @@
 #include "orca-apiserver/api.h"
 #include "orca-apiserver/gateway.h"
 #include "orca-apiserver/listeners.h"
+#include "orca-apiserver/secrets.h"
 #include "orca-apiserver/upkeep.h"
 
 #define AGAIN (NS_PER_SEC)
@@ -293,8 +294,12 @@ static void on_lost(void *arg, const struct err *why) {
 
 static void on_changed(void *arg, enum api_kind kind, const char *key, const ProtobufCMessage *old, const ProtobufCMessage *now) {
   struct api *api = arg;
+  struct err err;
   if (kind == API_CLUSTER && api->in_touch) /* else with `synced` */
     follow_cluster(api);
+  if (kind == API_SECRETS && now && strcmp(key, KEY_SECRETS_CURRENT) == 0 &&
+      keyring_settle(&api->keyring, PB_STR(((const Model__Secret *)(const void *)now)->key_id), &err) < 0)
+    log_error("the new master.key is in use, and still named master.key.next", "error", err.msg);
   if (api->gateway)
     gateway_changed(api->gateway, kind, key, old, now);
 }

@@ -24,7 +24,7 @@
 #define KV_FORMAT 1u                      /* of the records; a higher one is refused by name */
 #define KV_MAX_KEY ((size_t)480)          /* bytes: LMDB's 511 less what our tables put in front */
 #define KV_MAX_VALUE ((size_t)1536 << 10) /* bytes */
-#define KV_MAX_OPS ((size_t)1000)         /* compares and operations of one branch of a txn, each */
+#define KV_MAX_OPS ((size_t)10000)        /* compares and operations of one branch of a txn, each */
 #define KV_MAX_TXN ((size_t)4 << 20)      /* bytes of one txn, packed */
 #define KV_MAX_EVENTS ((size_t)10000)     /* changes in one revision: it is told to watchers in one message */
 #define KV_MAX_CHANGES ((size_t)64 << 20) /* bytes that one revision may put into history */

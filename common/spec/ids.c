@@ -46,3 +46,22 @@ bool instance_id_parse(const char *id, char project[64], char service[64], uint6
   *number = n;
   return true;
 }
+
+/* ---- secrets ---- */
+
+static bool first_letter(char c) {
+  return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || c == '_';
+}
+
+bool spec_secret_name_valid(const char *name, size_t len) {
+  if (!len || len > SPEC_SECRET_NAME_MAX || !first_letter(name[0]))
+    return false;
+  for (size_t i = 1; i < len; i++)
+    if (!first_letter(name[i]) && !(name[i] >= '0' && name[i] <= '9') && name[i] != '.' && name[i] != '-')
+      return false;
+  return true;
+}
+
+void key_secret(char out[KEY_MAX], const char *project, const char *name) {
+  snprintf(out, KEY_MAX, KEY_SECRETS "%s/%s", *project ? project : "_", name);
+}

@@ -5,6 +5,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #define KEY_CLUSTER "/cluster"
@@ -39,6 +40,12 @@ void key_numbered(char out[KEY_MAX], const char *prefix, const char *project, co
 void key_named(char out[KEY_MAX], const char *prefix, const char *name);
 /* PREFIX TIME-SEQ, in byte order by time */
 void key_event(char out[KEY_MAX], const char *prefix, int64_t ms, uint32_t seq);
+
+#define SPEC_SECRET_NAME_MAX 128
+/* A letter or _, then letters, digits, _ . - */
+bool spec_secret_name_valid(const char *name, size_t len);
+/* project "": the global scope, which no project can be named like. */
+void key_secret(char out[KEY_MAX], const char *project, const char *name);
 
 /* "shop/api.3" */
 void instance_id(char out[INSTANCE_ID_MAX], const char *project, const char *service, uint64_t number);

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "common/bus/pb.h"
+#include "common/spec/ids.h"
 #include "common/spec/spec_units.h"
 
 #define STRING_MAX 65536
@@ -65,6 +66,10 @@ static size_t push_key(struct spec_reader *r, const char *key, size_t len) {
 
 void *spec_field(const ProtobufCMessage *msg, const ProtobufCFieldDescriptor *fd) {
   return (char *)(uintptr_t)msg + fd->offset;
+}
+
+ProtobufCMessage **spec_within(const ProtobufCMessage *msg, const char *field) {
+  return spec_field(msg, protobuf_c_message_descriptor_get_field_by_name(msg->descriptor, field));
 }
 
 static size_t *count_of(const ProtobufCMessage *msg, const ProtobufCFieldDescriptor *fd) {
@@ -169,22 +174,22 @@ bool spec_has_refs(const char *text) {
   return false;
 }
 
-/* Every ${…} is one that means something, and one that means something already. */
-static bool refs_ok(struct spec_reader *r, const struct toml_value *value, const char *text) {
+/* Every ${…} is one that means something, and means it here. */
+static bool refs_ok(struct spec_reader *r, const struct spec_key *key, const struct toml_value *value, const char *text) {
   for (const char *p = text; (p = strstr(p, "${")); p += 2) {
     if (p > text && p[-1] == '$')
       continue;
     const char *name = p + 2, *end = strchr(name, '}');
     size_t len = end ? (size_t)(end - name) : 0;
     bool secret = len > 8 && strncmp(name, "secrets.", 8) == 0, env = len > 4 && strncmp(name, "env.", 4) == 0;
-    size_t prefix = secret ? 8 : 4;
-    bool word = (secret || env) && strspn(name + prefix, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_") == len - prefix;
+    bool word = secret ? spec_secret_name_valid(name + 8, len - 8)
+                       : env && strspn(name + 4, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_") == len - 4;
     if (!word) {
       spec_fault(r, value, "`%.*s` is neither ${env.NAME} nor ${secrets.NAME}; a literal ${ is written $${", end && len < 60 ? (int)len + 3 : 12, p);
       return false;
     }
-    if (secret) {
-      spec_fault(r, value, "not supported yet: %.*s", (int)(len < 100 ? len + 3 : 100), p);
+    if (secret && !(key->flags & SPEC_SECRETS)) {
+      spec_fault(r, value, "%.*s is not for here: a secret is a value of `env`, or named in `secret_files`", (int)(len < 100 ? len + 3 : 100), p);
       return false;
     }
   }
@@ -210,7 +215,7 @@ const char *spec_read_string(struct spec_reader *r, const struct spec_key *key, 
     return NULL;
   }
   if (!(key->flags & SPEC_NO_REFS) && spec_has_refs(text))
-    return refs_ok(r, value, text) ? text : NULL; /* what it stands for is checked once it is known */
+    return refs_ok(r, key, value, text) ? text : NULL; /* what it stands for is checked once it is known */
   const char *wrong = key->check ? key->check(text) : NULL;
   if (wrong) {
     spec_fault(r, value, "%s", wrong);
@@ -402,7 +407,25 @@ static void read_sub_tables(struct spec_reader *r, const struct spec_key *key, c
   }
 }
 
+static void read_within(struct spec_reader *r, const struct spec_key *key, const struct toml_value *value, const struct spec_table *table,
+                        ProtobufCMessage *msg) {
+  const ProtobufCFieldDescriptor *fd = protobuf_c_message_descriptor_get_field_by_name(table->desc, key->within);
+  ProtobufCMessage **at = spec_within(msg, key->within);
+  if (!*at && !(*at = spec_message_new(fd->descriptor))) {
+    r->memory = true;
+    return;
+  }
+  struct spec_key plain = *key;
+  const struct spec_table inner = {.desc = fd->descriptor};
+  plain.within = NULL;
+  spec_read_key(r, &plain, value, &inner, *at);
+}
+
 void spec_read_key(struct spec_reader *r, const struct spec_key *key, const struct toml_value *value, const struct spec_table *table, void *target) {
+  if (key->within) {
+    read_within(r, key, value, table, target);
+    return;
+  }
   if (key->read) {
     key->read(r, key, value, target);
     return;
@@ -450,7 +473,7 @@ const struct spec_key *spec_find_key(const struct spec_table *table, const char 
 
 static const char *key_name(const void *list, size_t i) {
   const struct spec_table *table = list;
-  while (i < table->count && table->keys[i].flags & SPEC_SHORT)
+  while (i < table->count && table->keys[i].flags & (SPEC_SHORT | spec_without(table)))
     i++; /* names repeat then, which does no harm */
   return i < table->count ? table->keys[i].name : NULL;
 }
@@ -480,6 +503,10 @@ void spec_read_table(struct spec_reader *r, const struct spec_table *table, cons
     push_key(r, e->key, e->key_len);
     if (!key)
       unknown_key(r, table, e);
+    else if (key->flags & spec_without(table))
+      key_fault(r, e, "%s",
+                key->flags & SPEC_OF_JOB ? "is of a [[job]], which runs to its end; this is a [[service]]"
+                                         : "is of a [[service]], which goes on running; this is a [[job]]");
     else if (key->flags & SPEC_LATER)
       key_fault(r, e, "not supported yet: %s", key->name);
     else
@@ -487,7 +514,7 @@ void spec_read_table(struct spec_reader *r, const struct spec_table *table, cons
     spec_path_pop(r, in_table);
   }
   for (size_t i = 0; i < table->count && !r->partial; i++)
-    if (table->keys[i].flags & SPEC_REQUIRED && !toml_get(value, table->keys[i].name))
+    if (table->keys[i].flags & SPEC_REQUIRED && !(table->keys[i].flags & spec_without(table)) && !toml_get(value, table->keys[i].name))
       spec_fault(r, value, "`%s` is missing", table->keys[i].name);
   if (table->finish)
     table->finish(r, value, target);

@@ -14,6 +14,8 @@
 #include "common/spec/faults.h"
 #include "common/toml/toml.h"
 
+struct Model__ServiceSpec;
+
 enum spec_kind {
   SPEC_STRING,
   SPEC_INTEGER,
@@ -36,10 +38,13 @@ struct spec_choice {
 
 enum {
   SPEC_REQUIRED = 1,
-  SPEC_LATER = 2,    /* known, its feature isn't there yet: "not supported yet: KEY" */
-  SPEC_SHORT = 4,    /* a shorthand or older spelling: read, never printed */
-  SPEC_ALWAYS = 8,   /* spec_fill_defaults makes this table even when it is absent */
-  SPEC_NO_REFS = 16, /* ${…} means nothing here */
+  SPEC_LATER = 2,       /* known, its feature isn't there yet: "not supported yet: KEY" */
+  SPEC_SHORT = 4,       /* a shorthand or older spelling: read, never printed */
+  SPEC_ALWAYS = 8,      /* spec_fill_defaults makes this table even when it is absent */
+  SPEC_NO_REFS = 16,    /* ${…} means nothing here */
+  SPEC_OF_SERVICE = 32, /* of [[service]] alone: what ends has no use for it */
+  SPEC_OF_JOB = 64,     /* of [[job]] alone */
+  SPEC_SECRETS = 128,   /* ${secrets.X} is filled in here; elsewhere it is refused */
 };
 
 struct spec_reader;
@@ -57,6 +62,7 @@ struct spec_key {
   enum spec_kind kind;
   unsigned flags;
   const char *field;     /* of the table's message; NULL: none */
+  const char *within;    /* the message in the table's message that has the field; NULL: the table's itself */
   size_t offset;         /* of the table's struct, where it has no message */
   int64_t min, max;      /* integers and sizes as they are, durations in ms, cpu in thousandths; max 0: no bounds */
   const char *otherwise; /* the default, as TOML text; in words (not filled in) when it begins with ( */
@@ -108,6 +114,7 @@ const struct spec_key *spec_find_key(const struct spec_table *table, const char 
 /* ---- protobuf messages through their descriptors ---- */
 
 void *spec_field(const ProtobufCMessage *msg, const ProtobufCFieldDescriptor *fd);
+ProtobufCMessage **spec_within(const ProtobufCMessage *msg, const char *field); /* where that message is, or is to be */
 bool spec_field_present(const ProtobufCMessage *msg, const ProtobufCFieldDescriptor *fd);
 ProtobufCMessage *spec_message_new(const ProtobufCMessageDescriptor *desc);
 /* Appends to a repeated field of pointers; takes item, frees it on failure (strings by free, messages as unpacked ones). */
@@ -119,10 +126,16 @@ int spec_pairs_add(ProtobufCMessage *msg, const char *field, const char *key, co
 spec_check_fn spec_check_name, spec_check_env_name, spec_check_domain, spec_check_host, spec_check_route, spec_check_absolute, spec_check_nonempty,
     spec_check_label_name, spec_check_service_ref, spec_check_signal, spec_check_cidr, spec_check_listen, spec_check_curve_key, spec_check_cap,
     spec_check_device, spec_check_image, spec_check_cluster_id, spec_check_volume_name, spec_check_alias, spec_check_http_path, spec_check_target,
-    spec_check_below, spec_check_sha256, spec_check_mount_source;
+    spec_check_below, spec_check_sha256, spec_check_secret_name, spec_check_mount_source, spec_check_schedule, spec_check_zone;
 /* The nearest of the names, near enough to be meant; NULL when none is. */
 const char *spec_nearest(const char *text, const char *(*name)(const void *list, size_t i), const void *list);
 
-extern const struct spec_table spec_node_file, spec_service_file, spec_cluster_file, spec_service_table;
+extern const struct spec_table spec_node_file, spec_service_file, spec_cluster_file, spec_service_table, spec_job_table;
+/* The two share their rows: those with this flag are of the other one. */
+static inline unsigned spec_without(const struct spec_table *table) {
+  return table == &spec_job_table ? SPEC_OF_SERVICE : SPEC_OF_JOB;
+}
+/* Which of the two a spec is of. */
+const struct spec_table *spec_table_of(const struct Model__ServiceSpec *spec);
 
 #endif
