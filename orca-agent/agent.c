@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "common/log.h"
+#include "orca-agent/exec_session.h"
 #include "orca-agent/gateway_rpc.h"
 #include "orca-agent/keeper_rpc.h"
 #include "orca-agent/usage.h"
@@ -122,7 +123,7 @@ int agent_open(struct agent *a, struct daemon *d, struct err *err) {
   agent_node_status_init(a);
   if (!(a->files = files_open(config->state_dir, err)) || !(a->verdicts = verdicts_open(a, err)) || !(a->bus = daemon_bus(d, err)) ||
       !(a->http = http_client_new(a->loop, err)) || !(a->docker = docker_new(a->loop, a->http, config->docker, err)) ||
-      !(a->usage = usage_open(a, err)) || !(a->keeper = keeper_open(a, err)) || !(a->gateway = gateway_open(a, err)) ||
+      !(a->usage = usage_open(a, err)) || !(a->keeper = keeper_open(a, err)) || !(a->execs = exec_sessions_open(a, err)) || !(a->gateway = gateway_open(a, err)) ||
       agent_docker_start(a, err) < 0)
     return -1;
   loop_hook_add(a->loop, &a->hook);
@@ -133,6 +134,7 @@ void agent_close(struct agent *a) {
   if (a->gateway)
     loop_hook_remove(a->loop, &a->hook);
   loop_timer_cancel(a->loop, &a->tick);
+  exec_sessions_close(a->execs);
   docker_free(a->docker);
   gateway_close(a->gateway);
   keeper_close(a->keeper);

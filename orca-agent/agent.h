@@ -16,6 +16,7 @@ struct gateway;
 struct keeper_link;
 struct usage;
 struct verdicts;
+struct exec_sessions;
 
 struct agent {
   struct daemon *daemon;
@@ -33,6 +34,7 @@ struct agent {
   struct keeper_link *keeper;
   struct usage *usage;
   struct verdicts *verdicts;
+  struct exec_sessions *execs;
   Model__NodeStatus node; /* its strings are the agent's */
   char docker_version[64], docker_error[256];
   struct report report;

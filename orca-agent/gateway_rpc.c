@@ -6,6 +6,7 @@
 
 #include "common/bus/pb.h"
 #include "common/log.h"
+#include "orca-agent/exec_session.h"
 #include "orca-agent/keeper_rpc.h"
 #include "orca-agent/usage.h"
 
@@ -237,7 +238,7 @@ static void on_down(void *arg, struct bus_conn *conn, const struct err *why) {
 /* ---- what a master asks ---- */
 
 static void on_call(void *arg, struct bus_conn *conn, struct bus_call *call, const uint8_t *body, size_t len) {
-  (void)arg;
+  struct gateway *g = arg;
   struct err err;
   Node__Call *said = (Node__Call *)pb_unpack(&node__call__descriptor, body, len, &err);
   if (!said) {
@@ -246,9 +247,13 @@ static void on_call(void *arg, struct bus_conn *conn, struct bus_call *call, con
     return;
   }
   switch (said->body_case) {
-  case NODE__CALL__BODY_READ_LOGS:
   case NODE__CALL__BODY_START_EXEC:
+    exec_sessions_start(g->a->execs, call, said->start_exec);
+    break;
   case NODE__CALL__BODY_EXEC_INPUT:
+    exec_sessions_input(g->a->execs, call, said->exec_input);
+    break;
+  case NODE__CALL__BODY_READ_LOGS:
   case NODE__CALL__BODY_DIAGNOSE:
   case NODE__CALL__BODY_AGENT_HELLO: /* what daemons say to the gateway */
   case NODE__CALL__BODY_STATUS:

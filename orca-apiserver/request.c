@@ -119,6 +119,15 @@ void api_reply_stream(struct api_request *r, const struct api_stream_ops *ops, v
   answered(r);
 }
 
+void api_reply_upgrade(struct api_request *r, const char *accept, const char *protocol, const struct api_upgrade_ops *ops, void *arg) {
+  r->status = 101;
+  snprintf(r->accept, sizeof r->accept, "%s", accept);
+  r->upgrade_protocol = protocol;
+  r->upgrade = ops;
+  r->upgrade_arg = arg;
+  answered(r);
+}
+
 void api_stream_wake(struct api_request *r) {
   if (r->wake)
     r->wake(r);
