@@ -35,7 +35,7 @@ static json_t *number_text(uint64_t number) {
 }
 
 static const char *restart_text(const Model__ServiceSpec *spec) {
-  switch (PB_GET(spec, restart, MODEL__RESTART_POLICY__RESTART_ALWAYS)) {
+  switch (spec_restart(spec)) {
   case MODEL__RESTART_POLICY__RESTART_NEVER:
     return "never";
   case MODEL__RESTART_POLICY__RESTART_ON_FAILURE:

@@ -11,6 +11,7 @@
  *   CREATED             start (remove when it is not the wanted epoch)       remove
  *   RUNNING             leave (stop when not the wanted epoch, not live)     stop; kill when that hangs
  *   EXITED              start as the restart policy and the backoff say      remove
+ *                       (a job's is kept as it is: its end is its result)
  *   BROKEN              remove                                               remove
  *
  * Ownership: events are borrowed for the step; actions hold copies. */
@@ -75,6 +76,7 @@ struct agent_instance {
   uint64_t queued_at;
 
   bool prepared, recreate, gone;
+  bool ran;                /* of a job: its container has been started, and never is again */
   int64_t exit_handled_ns; /* Docker's time of the last exit that was acted upon */
   uint64_t seen_seq;       /* step of the last list or full desired state that had it */
   bool restart_wanted;     /* its liveness probe or the loss of its network asks for it */

@@ -366,9 +366,14 @@ static void start(struct agent_step *s, struct agent_instance *i) {
   begin(s, i, AGENT_OP_START);
 }
 
+static bool is_job(const struct agent_instance *i) {
+  return i->assigned &&
+         (PB_GET(i->assigned->instance, job, 0) || (i->assigned->revision && i->assigned->revision->spec && i->assigned->revision->spec->job));
+}
+
 static void start_again(struct agent_step *s, struct agent_instance *i) {
   const Model__ServiceSpec *spec = agent_instance_spec(i);
-  Model__RestartPolicy policy = spec ? PB_GET(spec, restart, MODEL__RESTART_POLICY__RESTART_ALWAYS) : (Model__RestartPolicy)i->c.restart;
+  Model__RestartPolicy policy = is_job(i) ? MODEL__RESTART_POLICY__RESTART_NEVER : spec ? spec_restart(spec) : (Model__RestartPolicy)i->c.restart;
   const char *oom = i->c.oom_killed ? ", out of memory" : "";
   bool ended = policy == MODEL__RESTART_POLICY__RESTART_NEVER ||
                (policy == MODEL__RESTART_POLICY__RESTART_ON_FAILURE && i->c.exit_code == 0 && !i->forced_restart);
@@ -393,13 +398,17 @@ static void keep_running(struct agent_step *s, struct agent_instance *i) {
     replace(s, i);
     return;
   }
+  if (is_job(i) && (i->c.state == AGENT_C_RUNNING || i->c.state == AGENT_C_EXITED))
+    i->ran = true;
   switch (i->c.state) {
   case AGENT_C_UNKNOWN:
     if (!waiting(s, i))
       begin(s, i, AGENT_OP_INSPECT);
     return;
   case AGENT_C_NONE:
-    if (i->want == AGENT_WANT_RUN)
+    if (i->ran) /* once is once, whoever took it away */
+      set_phase(s, i, MODEL__PHASE__PHASE_EXITED, "its container is gone");
+    else if (i->want == AGENT_WANT_RUN)
       create(s, i);
     return;
   case AGENT_C_BROKEN:
@@ -472,7 +481,7 @@ void agent_instance_assign(struct agent_step *s, struct agent_instance *i, const
   if (want == AGENT_WANT_STOP && i->gone) /* said again: whoever asks has not heard */
     i->gone = false;
   if (other) {
-    i->prepared = false;
+    i->prepared = i->ran = false;
     i->failure.failures = 0;
     if (!same_container) {
       i->restarts = 0;

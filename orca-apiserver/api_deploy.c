@@ -7,10 +7,12 @@
 
 #include "common/bus/pb.h"
 #include "orca-apiserver/api.h"
+#include "orca-apiserver/deploy_jobs.h"
 #include "orca-apiserver/deploy_plan.h"
 #include "orca-apiserver/plan_steps.h"
 #include "orca-apiserver/routes.h"
 #include "orca-apiserver/status_view.h"
+#include "orca-apiserver/tokens.h"
 #include "orca-apiserver/upkeep.h"
 
 #define DEFAULT_TIMEOUT_MS 300000u
@@ -37,7 +39,12 @@ static bool sees(void *arg, const char *project) {
 
 static int make_plan(struct api_request *r, const struct deploy *d, bool diffs, struct api_plan *plan, struct spec_faults *faults, struct err *err) {
   struct api_plan_options options = {.prune = d->prune, .diffs = diffs, .actor = r->who.name, .now_ms = api_now_ms(r->api), .sees = sees, .arg = r};
-  return api_plan_make(&r->api->cache, &d->set, &options, plan, faults, err);
+  if (api_plan_make(&r->api->cache, &d->set, &options, plan, faults, err) < 0)
+    return -1;
+  if (!plan->cluster_changes || api_tokens_declare(&r->api->cache, d->set.cluster, r->who.name, options.now_ms, NULL, err) == 0)
+    return 0;
+  api_plan_free(plan);
+  return -1;
 }
 
 static void names(struct api_json *json, const char *key, const struct api_plan *plan, bool (*which)(enum api_change change)) {
@@ -79,7 +86,10 @@ static void plan_json(const struct api_plan *plan, bool dry_run, struct api_json
     snprintf(id, sizeof id, "%s/%s", item->project, item->name);
     api_json_object(json, NULL);
     api_json_str(json, "service", id);
+    api_json_bool(json, "job", item->is_job);
     api_json_str(json, "action", api_change_text(item->change));
+    if (item->job)
+      api_json_u64(json, "revision", item->job->revision);
     if (item->service) {
       api_json_u64(json, "revision", item->service->revision);
       api_json_u64(json, "replicas", item->service->replicas);
@@ -94,12 +104,32 @@ static void plan_json(const struct api_plan *plan, bool dry_run, struct api_json
 
 /* ---- the transaction ---- */
 
+static void put_job(struct api_write *w, const struct api_plan_item *item, struct storec_txn *txn) {
+  api_plan_put_job(&w->api->cache, item, txn);
+  if (item->change == API_CHANGE_REMOVE)
+    api_service_event(w->api, txn, w->request, "job.removed", item->project, item->name, "no longer in the infra directory");
+  else if (!item->revision)
+    api_service_event(w->api, txn, w->request, "job.resumed", item->project, item->name, "runs by its schedule again");
+  else
+    api_service_event(w->api, txn, w->request, "job.deployed", item->project, item->name, "revision %" PRIu64 ": %s", item->job->revision,
+                      PB_STR(item->revision->spec->image));
+}
+
 static void put_item(struct api_write *w, const struct api_plan_item *item, struct storec_txn *txn) {
   char key[KEY_MAX];
   key_service(key, KEY_SERVICES, item->project, item->name);
   if (item->change == API_CHANGE_NONE)
     return;
+  if (item->is_job) {
+    put_job(w, item, txn);
+    return;
+  }
   storec_if_mod_revision(txn, key, item->service_mod);
+  if (item->change == API_CHANGE_CREATE) { /* nor has a job come of that name */
+    char job_key[KEY_MAX];
+    key_service(job_key, KEY_JOBS, item->project, item->name);
+    storec_if_mod_revision(txn, job_key, 0);
+  }
   if (item->change == API_CHANGE_REMOVE) {
     api_upkeep_purge(&w->api->cache, item->project, item->name, txn);
     api_service_event(w->api, txn, w->request, "service.removed", item->project, item->name, "no longer in the infra directory");
@@ -171,7 +201,7 @@ static bool stage_files(struct api_write *w, const struct spec_set *set, struct 
   return false;
 }
 
-static void put_cluster(struct api_write *w, const struct api_plan *plan, const Model__ClusterSpec *cluster, struct storec_txn *txn) {
+static int put_cluster(struct api_write *w, const struct api_plan *plan, const Model__ClusterSpec *cluster, struct storec_txn *txn, struct err *err) {
   storec_if_mod_revision(txn, KEY_CLUSTER, plan->cluster_mod);
   storec_put_message(txn, KEY_CLUSTER, &cluster->base, 0);
   api_service_event(w->api, txn, w->request, "cluster.changed", "", "", "cluster.toml has changed");
@@ -185,6 +215,7 @@ static void put_cluster(struct api_write *w, const struct api_plan *plan, const 
     storec_put_message(txn, nodes[i].key, &changed->base, 0);
     model__node__free_unpacked(changed, NULL);
   }
+  return api_tokens_declare(&w->api->cache, cluster, w->request->who.name, api_now_ms(w->api), txn, err);
 }
 
 static bool is_removed(void *arg, const char *project, const char *name) {
@@ -222,8 +253,10 @@ static int build(struct api_write *w, struct storec_txn *txn, struct err *err) {
   if (changes) {
     for (size_t i = 0; i < plan.count; i++)
       put_item(w, &plan.items[i], txn);
-    if (plan.cluster_changes)
-      put_cluster(w, &plan, d->set.cluster, txn);
+    if (plan.cluster_changes && put_cluster(w, &plan, d->set.cluster, txn, err) < 0) {
+      api_plan_free(&plan);
+      return -1;
+    }
     put_files(w, &d->set, txn);
     if (removals)
       api_upkeep_files(&w->api->cache, is_removed, &plan, &d->set, txn);
@@ -367,6 +400,8 @@ static void follow(struct api_request *r, struct deploy *d) {
   uint64_t longest = DEFAULT_TIMEOUT_MS;
   for (size_t i = 0; i < d->set.service_count; i++) {
     const Model__ServiceSpec *spec = d->set.services[i];
+    if (spec->job) /* it may run for days: `job run` waits for one */
+      continue;
     struct followed *one = &f->list[f->count++];
     snprintf(one->project, sizeof one->project, "%s", spec->project);
     snprintf(one->name, sizeof one->name, "%s", spec->name);
@@ -397,7 +432,21 @@ static void answer_plan(struct api_request *r, const struct api_plan *plan) {
   api_plan_steps(r, json, plan);
 }
 
+/* "shop/api", "3 services of shop", "cluster.toml and 3 services". */
+static void say_target(struct api_request *r, const struct spec_set *set) {
+  const char *project = set->service_count ? set->services[0]->project : "";
+  for (size_t i = 1; i < set->service_count; i++)
+    if (strcmp(set->services[i]->project, project) != 0)
+      project = "";
+  if (set->service_count == 1)
+    api_audit_target(r, project, "%s%s/%s", set->cluster ? "cluster.toml and " : "", project, set->services[0]->name);
+  else
+    api_audit_target(r, set->cluster ? "" : project, "%s%zu services%s%s", set->cluster ? "cluster.toml and " : "", set->service_count,
+                     *project ? " of " : "", project);
+}
+
 static bool may_touch(struct api_request *r, const struct spec_set *set) {
+  say_target(r, set);
   for (size_t i = 0; i < set->service_count; i++)
     if (!api_auth_sees(&r->api->cache, &r->who, set->services[i]->project)) {
       api_fail_with(r, ERR_DENIED, "token %s is not for project %s", r->who.name, set->services[i]->project);
@@ -415,6 +464,8 @@ void api_post_deploy(struct api_request *r) {
   d->plan = BUF_INIT(PLAN_MAX);
   d->prune = api_request_flag(r, "prune");
   d->wait = api_request_flag(r, "wait");
+  if (api_request_flag(r, "dry_run"))
+    api_audit_nothing(r);
   struct spec_faults faults = {0};
   struct api_plan plan = {0};
   struct err err;

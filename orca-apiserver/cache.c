@@ -126,6 +126,18 @@ const Model__Service *api_cache_service(const struct api_cache *cache, const cha
   return message_at(cache, API_SERVICES, key, mod);
 }
 
+const Model__Job *api_cache_job(const struct api_cache *cache, const char *project, const char *name, uint64_t *mod) {
+  char key[KEY_MAX];
+  key_service(key, KEY_JOBS, project, name);
+  return message_at(cache, API_JOBS, key, mod);
+}
+
+const Model__JobState *api_cache_job_state(const struct api_cache *cache, const char *project, const char *name) {
+  char key[KEY_MAX];
+  key_service(key, KEY_JOB_STATE, project, name);
+  return message_at(cache, API_JOB_STATE, key, NULL);
+}
+
 const Model__Revision *api_cache_revision(const struct api_cache *cache, const char *project, const char *name, uint64_t number) {
   char key[KEY_MAX];
   key_numbered(key, KEY_REVISIONS, project, name, number);

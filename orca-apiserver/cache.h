@@ -24,6 +24,9 @@
   X(API_INSTANCES, KEY_INSTANCES, model__instance__descriptor, API_KEEP_MESSAGE)                                                                     \
   X(API_INSTANCE_STATUS, KEY_INSTANCE_STATUS, model__instance_status__descriptor, API_KEEP_MESSAGE)                                                  \
   X(API_ROLLOUTS, KEY_ROLLOUTS, model__rollout__descriptor, API_KEEP_MESSAGE)                                                                        \
+  X(API_JOBS, KEY_JOBS, model__job__descriptor, API_KEEP_MESSAGE)                                                                                    \
+  X(API_JOB_STATE, KEY_JOB_STATE, model__job_state__descriptor, API_KEEP_MESSAGE)                                                                    \
+  X(API_JOB_RUNS, KEY_JOB_RUNS, model__job_run__descriptor, API_KEEP_MESSAGE)                                                                        \
   X(API_NODES, KEY_NODES, model__node__descriptor, API_KEEP_MESSAGE)                                                                                 \
   X(API_NODE_STATUS, KEY_NODE_STATUS, model__node_status__descriptor, API_KEEP_MESSAGE)                                                              \
   X(API_TOKENS, KEY_TOKENS, model__token__descriptor, API_KEEP_MESSAGE)                                                                              \
@@ -71,6 +74,8 @@ int api_cache_put_message(struct api_cache *cache, const char *key, const Protob
 const struct api_object *api_cache_object(const struct api_cache *cache, enum api_kind kind, const char *key);
 const Model__ClusterSpec *api_cache_cluster(const struct api_cache *cache, uint64_t *mod);
 const Model__Service *api_cache_service(const struct api_cache *cache, const char *project, const char *name, uint64_t *mod);
+const Model__Job *api_cache_job(const struct api_cache *cache, const char *project, const char *name, uint64_t *mod);
+const Model__JobState *api_cache_job_state(const struct api_cache *cache, const char *project, const char *name);
 const Model__Revision *api_cache_revision(const struct api_cache *cache, const char *project, const char *name, uint64_t number);
 const Model__RevisionStatus *api_cache_revision_status(const struct api_cache *cache, const char *project, const char *name, uint64_t number);
 const Model__Rollout *api_cache_rollout(const struct api_cache *cache, const char *project, const char *name);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/bus/pb.h"
+#include "orca-apiserver/deploy_jobs.h"
 
 #define DIFF_MAX ((size_t)1 << 20)
 
@@ -33,6 +34,8 @@ void api_plan_free(struct api_plan *plan) {
     struct api_plan_item *item = &plan->items[i];
     if (item->service)
       model__service__free_unpacked(item->service, NULL);
+    if (item->job)
+      model__job__free_unpacked(item->job, NULL);
     if (item->revision)
       model__revision__free_unpacked(item->revision, NULL);
     free(item->diff);
@@ -174,9 +177,21 @@ static int plan_service(const struct api_cache *cache, const Model__ServiceSpec 
   return 0;
 }
 
-static bool in_set(const struct spec_set *set, const Model__Service *service) {
+static int plan_job(const struct api_cache *cache, const Model__ServiceSpec *spec, const struct api_plan_options *o, struct api_plan *plan) {
+  struct api_plan_item *item = add_item(plan, spec->project, spec->name);
+  if (!item || api_plan_job(cache, spec, o, item) < 0)
+    return -1;
+  if (o->diffs && item->revision) {
+    const Model__Job *old = api_cache_job(cache, spec->project, spec->name, NULL);
+    const Model__Revision *current = old ? api_cache_revision(cache, spec->project, spec->name, old->revision) : NULL;
+    fill_diff(item, current ? current->spec : NULL, spec);
+  }
+  return 0;
+}
+
+static bool in_set(const struct spec_set *set, const char *project, const char *name, bool is_job) {
   for (size_t i = 0; i < set->service_count; i++)
-    if (strcmp(set->services[i]->name, service->name) == 0 && strcmp(set->services[i]->project, service->project) == 0)
+    if (!set->services[i]->job != is_job && strcmp(set->services[i]->name, name) == 0 && strcmp(set->services[i]->project, project) == 0)
       return true;
   return false;
 }
@@ -188,22 +203,32 @@ static bool names_project(const struct spec_set *set, const char *project) {
   return false;
 }
 
-static bool pruned(const struct spec_set *set, const struct api_plan_options *o, const Model__Service *service) {
-  return o->prune && !in_set(set, service) && (set->cluster || names_project(set, service->project)) &&
-         (!o->sees || o->sees(o->arg, service->project));
+static bool pruned(const struct spec_set *set, const struct api_plan_options *o, const char *project, const char *name, bool is_job) {
+  return o->prune && !in_set(set, project, name, is_job) && (set->cluster || names_project(set, project)) && (!o->sees || o->sees(o->arg, project));
+}
+
+/* Tasks are not of the infra directory. */
+static bool job_pruned(const struct spec_set *set, const struct api_plan_options *o, const Model__Job *job) {
+  return !job->task && pruned(set, o, job->project, job->name, true);
 }
 
 /* Faults between services and with the policy, beside those that are deployed and stay. */
 static int check(const struct api_cache *cache, const struct spec_set *set, const struct api_plan_options *o, struct spec_faults *faults) {
-  size_t count, others = 0;
-  const struct api_smap_entry *all = api_cache_all(cache, API_SERVICES, &count);
-  Model__ServiceSpec **list = calloc(count + 1, sizeof(Model__ServiceSpec *));
+  size_t count, job_count, others = 0;
+  const struct api_smap_entry *all = api_cache_all(cache, API_SERVICES, &count), *jobs = api_cache_all(cache, API_JOBS, &job_count);
+  Model__ServiceSpec **list = calloc(count + job_count + 1, sizeof(Model__ServiceSpec *));
   if (!list)
     return -1;
   for (size_t i = 0; i < count; i++) {
     const Model__Service *s = API_MSG(&all[i], Model__Service);
     const Model__Revision *r = api_cache_revision(cache, s->project, s->name, s->revision);
-    if (r && r->spec && !in_set(set, s) && !pruned(set, o, s))
+    if (r && r->spec && !in_set(set, s->project, s->name, false) && !pruned(set, o, s->project, s->name, false))
+      list[others++] = r->spec;
+  }
+  for (size_t i = 0; i < job_count; i++) {
+    const Model__Job *j = API_MSG(&jobs[i], Model__Job);
+    const Model__Revision *r = api_cache_revision(cache, j->project, j->name, j->revision);
+    if (r && r->spec && !in_set(set, j->project, j->name, true) && !job_pruned(set, o, j))
       list[others++] = r->spec;
   }
   spec_check_set(set, list, others, set->cluster ? set->cluster : api_cache_cluster(cache, NULL), faults);
@@ -238,18 +263,30 @@ int api_plan_make(const struct api_cache *cache, const struct spec_set *set, con
   if (faults->count)
     return err_set(err, ERR_UNPROCESSABLE, "%zu faults", faults->count);
   for (size_t i = 0; i < set->service_count; i++)
-    if (plan_service(cache, set->services[i], o, plan) < 0)
+    if ((set->services[i]->job ? plan_job(cache, set->services[i], o, plan) : plan_service(cache, set->services[i], o, plan)) < 0)
       goto no_memory;
   size_t count;
   const struct api_smap_entry *all = api_cache_all(cache, API_SERVICES, &count);
   for (size_t i = 0; i < count; i++) {
     const Model__Service *s = API_MSG(&all[i], Model__Service);
-    if (!pruned(set, o, s))
+    if (!pruned(set, o, s->project, s->name, false))
       continue;
     struct api_plan_item *item = add_item(plan, s->project, s->name);
     if (!item)
       goto no_memory;
     item->change = API_CHANGE_REMOVE;
+    item->service_mod = ((const struct api_object *)all[i].value)->mod;
+  }
+  all = api_cache_all(cache, API_JOBS, &count);
+  for (size_t i = 0; i < count; i++) {
+    const Model__Job *j = API_MSG(&all[i], Model__Job);
+    if (!job_pruned(set, o, j))
+      continue;
+    struct api_plan_item *item = add_item(plan, j->project, j->name);
+    if (!item)
+      goto no_memory;
+    item->change = API_CHANGE_REMOVE;
+    item->is_job = true;
     item->service_mod = ((const struct api_object *)all[i].value)->mod;
   }
   if (set->cluster) {

@@ -25,7 +25,9 @@ const char *api_change_text(enum api_change change);
 struct api_plan_item {
   enum api_change change;
   char project[64], name[64];
-  Model__Service *service;   /* as it shall be; NULL for NONE and REMOVE */
+  bool is_job;
+  Model__Service *service;   /* as it shall be; NULL for NONE and REMOVE, and of a job */
+  Model__Job *job;           /* the same of a job */
   Model__Revision *revision; /* to be created, or NULL */
   uint64_t service_mod;      /* mod_revision it was planned on: 0 = there was none */
   bool stop_first;           /* binds a host port or a volume: the old one goes before the new one comes */

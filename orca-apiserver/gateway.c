@@ -921,6 +921,9 @@ void gateway_changed(struct gateway *g, enum api_kind kind, const char *key, con
   case API_HISTORY_APISERVER:
   case API_HISTORY_SCHEDULER:
   case API_FILES:
+  case API_JOBS: /* their instances are what agents hear of */
+  case API_JOB_STATE:
+  case API_JOB_RUNS:
   case API_KIND_COUNT:
     return;
   }

@@ -10,6 +10,8 @@
 #include "orca-scheduler/needs.h"
 #include "orca-scheduler/rollout.h"
 #include "orca-scheduler/sched_copy.h"
+#include "orca-scheduler/sched_jobs.h"
+#include "orca-scheduler/sched_run.h"
 #include "orca-scheduler/sched_where.h"
 
 struct sched_core {
@@ -20,13 +22,6 @@ struct sched_core {
   int64_t last_event_ms;
   uint32_t last_event_seq;
   bool patient; /* a copy to plan with: no rollout runs out of time */
-};
-
-/* One RUN. */
-struct run {
-  struct sched_core *core;
-  struct sched_actions *actions;
-  int64_t now;
 };
 
 struct sched_core *sched_core_new(void) {
@@ -57,6 +52,10 @@ struct sched_core *sched_core_copy(const struct sched_core *core, int64_t now_ms
   }
   copy->patient = true;
   return copy;
+}
+
+void sched_core_zones(struct sched_core *core, struct zone *(*load)(const char *name, struct err *err)) {
+  core->state.load_zone = load;
 }
 
 const struct sched_state *sched_core_state(const struct sched_core *core) {
@@ -267,7 +266,7 @@ static void describe(const struct sched_core *core, int64_t now, struct sched_in
 static size_t describe_all(struct sched_core *core, const struct sched_service *service, int64_t now) {
   size_t count = 0;
   for (size_t i = 0; i < service->instance_count; i++)
-    if (service->instances[i]->record) {
+    if (service->instances[i]->record && !PB_GET(service->instances[i]->record, job, 0)) {
       core->scratch_of[count] = service->instances[i];
       describe(core, now, service->instances[i], &core->scratch[count++]);
     }
@@ -571,7 +570,7 @@ static int forget_rollout(struct run *run, struct sched_service *service) {
 static size_t records(const struct sched_service *service) {
   size_t count = 0;
   for (size_t i = 0; i < service->instance_count; i++)
-    count += service->instances[i]->record != NULL;
+    count += service->instances[i]->record && !PB_GET(service->instances[i]->record, job, 0);
   return count;
 }
 
@@ -593,6 +592,53 @@ static int advance(struct run *run, struct sched_service *service, struct rollou
     if (tell_rollout(run, service, rollout, out->events[i]) < 0)
       return -1;
   return 0;
+}
+
+/* ---- for sched_jobs.c ---- */
+
+int run_put(struct run *run, const char *key, const ProtobufCMessage *message) {
+  struct sched_action *action = add(run, SCHED_ACTION_PUT);
+  if (!action)
+    return -1;
+  snprintf(action->key, sizeof action->key, "%s", key);
+  return pack_into(action, message);
+}
+
+int run_delete(struct run *run, const char *key) {
+  struct sched_action *action = add(run, SCHED_ACTION_DELETE);
+  if (!action)
+    return -1;
+  snprintf(action->key, sizeof action->key, "%s", key);
+  return 0;
+}
+
+int run_put_instance(struct run *run, const struct sched_instance *instance) {
+  return put_instance(run, instance);
+}
+
+int run_set_text(char **field, const char *text) {
+  return set_text(field, text);
+}
+
+int run_tell(struct run *run, const struct sched_service *service, uint64_t number, const char *severity, const char *kind, const char *fmt, ...) {
+  char message[2 * ROLLOUT_TEXT];
+  va_list ap;
+  va_start(ap, fmt);
+  vsnprintf(message, sizeof message, fmt, ap);
+  va_end(ap);
+  return tell(run, service, number, severity, kind, "%s", message);
+}
+
+struct sched_instance *run_create_instance(struct run *run, struct sched_service *service, uint64_t number, uint64_t revision, uint64_t generation) {
+  return create(run, service, number, revision, generation) < 0 ? NULL : sched_service_instance(service, number);
+}
+
+int run_place_pending(struct run *run, struct sched_service *service, uint64_t fresh_from) {
+  return place_pending(run, service, fresh_from);
+}
+
+struct sched_state *run_state(struct run *run) {
+  return &run->core->state;
 }
 
 static int step_service(struct run *run, struct sched_service *service) {
@@ -629,7 +675,7 @@ static int run_all(struct run *run) {
   struct sched_state *state = &run->core->state;
   for (size_t i = 0; i < state->count; i++) {
     struct sched_service *service = state->list[i];
-    if (service->wake_ms <= run->now || (state->retry && service->pending))
+    if (service->wake_ms <= run->now || sched_jobs_due(service, run->now, run->wall) || (state->retry && service->pending))
       sched_state_touch(state, service);
   }
   state->retry = false;
@@ -639,14 +685,20 @@ static int run_all(struct run *run) {
       break;
     if (step_service(run, service) < 0)
       return -1;
+    /* In a copy to plan with, jobs stay as they are. */
+    if (!run->core->patient && !run->actions->more && sched_jobs_step(run, service) < 0)
+      return -1;
     sched_state_tidy(state, service);
   }
   /* Room that this very step has made: those that wait for it are asked again. */
   if (state->dirty || state->retry)
     run->actions->more = true;
-  for (size_t i = 0; i < state->count; i++)
-    if (state->list[i]->wake_ms < run->actions->next_ms)
-      run->actions->next_ms = state->list[i]->wake_ms;
+  for (size_t i = 0; i < state->count; i++) {
+    int64_t of_job = sched_jobs_next(state->list[i], run->now, run->wall);
+    int64_t next = state->list[i]->wake_ms < of_job ? state->list[i]->wake_ms : of_job;
+    if (next < run->actions->next_ms)
+      run->actions->next_ms = next;
+  }
   return 0;
 }
 
@@ -661,7 +713,7 @@ int sched_core_step(struct sched_core *core, const struct sched_event *event, in
     core->state.synced = true;
     return 0;
   case SCHED_EVENT_RUN: {
-    struct run run = {core, actions, now_ms};
+    struct run run = {core, actions, now_ms, event->wall_ms ? event->wall_ms : now_ms};
     return run_all(&run) < 0 ? err_set(err, ERR_MEMORY, "no memory to decide with") : 0;
   }
   }

@@ -31,6 +31,7 @@ struct sched_event {
   const char *key;      /* PUT, DELETE */
   const uint8_t *value; /* PUT */
   size_t len;
+  int64_t wall_ms; /* RUN: the clock on the wall, for schedules; 0: the same as now */
 };
 
 enum sched_action_kind { SCHED_ACTION_PUT, SCHED_ACTION_DELETE };
@@ -53,6 +54,8 @@ void sched_actions_fini(struct sched_actions *actions);
 struct sched_core;
 struct sched_core *sched_core_new(void);
 void sched_core_free(struct sched_core *core);
+/* Where time zones come from: without it only UTC is known. */
+void sched_core_zones(struct sched_core *core, struct zone *(*load)(const char *name, struct err *err));
 /* A core of its own with the same state, to plan with (plan.h): no rollout in it runs out of time. NULL: no memory. */
 struct sched_core *sched_core_copy(const struct sched_core *core, int64_t now_ms, struct err *err);
 const struct sched_state *sched_core_state(const struct sched_core *core); /* to look at */

@@ -8,6 +8,7 @@
 #include "common/bus/pb.h"
 #include "common/spec/ids.h"
 #include "common/spec/spec.h"
+#include "orca-scheduler/sched_jobs.h"
 
 #define DRAIN_EXTRA_MS 5000u /* beyond the proxy's own time limit for a request */
 
@@ -115,6 +116,7 @@ static void free_service(struct sched_state *state, struct sched_service *servic
     free_revision(state, service->revisions[i]);
   free_message(service->record);
   free_message(service->rollout);
+  sched_jobs_free(service->job);
   free(service->instances);
   free(service->revisions);
   free(service->id);
@@ -154,10 +156,11 @@ void sched_state_tidy(struct sched_state *state, struct sched_service *service) 
       i++;
       continue;
     }
+    sched_jobs_revision_gone(service, revision->record);
     free_revision(state, revision);
     memmove(service->revisions + i, service->revisions + i + 1, (--service->revision_count - i) * sizeof(struct sched_revision *));
   }
-  if (service->record || service->rollout || service->instance_count || service->revision_count)
+  if (service->record || service->rollout || service->instance_count || service->revision_count || !sched_jobs_is_empty(service))
     return;
   sched_map_remove(&state->services, service->id);
   for (size_t i = 0; i < state->count; i++)
@@ -232,6 +235,7 @@ static int put_revision(struct sched_state *state, struct sched_service *service
       if (service->instances[i]->counted_as == old)
         uncount(state, service->instances[i]);
     service->revisions[at] = revision;
+    sched_jobs_revision_gone(service, old->record);
     free_revision(state, old);
   } else {
     if (service->revision_count == service->revision_size) {
@@ -432,6 +436,13 @@ static int recount(struct sched_state *state, struct place_node *node) {
   return 0;
 }
 
+/* What runs on a node that comes or goes is theirs to judge. */
+static void touch_jobs(struct sched_state *state) {
+  for (size_t i = 0; i < state->count; i++)
+    if (state->list[i]->job)
+      sched_state_touch(state, state->list[i]);
+}
+
 /* Takes record; NULL: it is gone. */
 static int set_node(struct sched_state *state, const char *name, Model__Node *record) {
   struct place_node *node = record ? want_node(state, name) : place_node_find(&state->nodes, name);
@@ -445,6 +456,7 @@ static int set_node(struct sched_state *state, const char *name, Model__Node *re
   int rc = gpus_changed ? recount(state, node) : 0;
   free_message(old);
   state->retry = true;
+  touch_jobs(state);
   drop_node_if_unused(state, node);
   return rc;
 }
@@ -475,6 +487,8 @@ static int set_node_status(struct sched_state *state, const char *name, Model__N
   Model__NodeStatus *old = (Model__NodeStatus *)(uintptr_t)node->status;
   if (room_changed(old, status))
     state->retry = true;
+  if (!old || !status || PB_GET(old, state, 0) != PB_GET(status, state, 0))
+    touch_jobs(state);
   node->status = status;
   free_message(old);
   drop_node_if_unused(state, node);
@@ -534,6 +548,9 @@ enum key_kind {
   KEY_IS_ROLLOUT,
   KEY_IS_INSTANCE,
   KEY_IS_STATUS,
+  KEY_IS_JOB,
+  KEY_IS_JOB_STATE,
+  KEY_IS_JOB_RUN,
   KEY_IS_NODE,
   KEY_IS_NODE_STATUS,
   KEY_IS_EVENT
@@ -570,7 +587,8 @@ static bool parse_key(const char *key, struct parsed_key *ret) {
     enum key_kind kind;
   } kinds[] = {{KEY_SERVICES, KEY_IS_SERVICE},        {KEY_REVISIONS, KEY_IS_REVISION},     {KEY_ROLLOUTS, KEY_IS_ROLLOUT},
                {KEY_INSTANCES, KEY_IS_INSTANCE},      {KEY_INSTANCE_STATUS, KEY_IS_STATUS}, {KEY_NODES, KEY_IS_NODE},
-               {KEY_NODE_STATUS, KEY_IS_NODE_STATUS}, {KEY_HISTORY_SCHEDULER, KEY_IS_EVENT}};
+               {KEY_NODE_STATUS, KEY_IS_NODE_STATUS}, {KEY_HISTORY_SCHEDULER, KEY_IS_EVENT},
+               {KEY_JOBS, KEY_IS_JOB},                {KEY_JOB_STATE, KEY_IS_JOB_STATE},    {KEY_JOB_RUNS, KEY_IS_JOB_RUN}};
   *ret = (struct parsed_key){0};
   const char *at = NULL;
   for (size_t i = 0; i < sizeof kinds / sizeof *kinds && !at; i++)
@@ -589,10 +607,13 @@ static bool parse_key(const char *key, struct parsed_key *ret) {
     return copy_part(&at, ret->name, 0);
   case KEY_IS_SERVICE:
   case KEY_IS_ROLLOUT:
+  case KEY_IS_JOB:
+  case KEY_IS_JOB_STATE:
     return copy_part(&at, ret->project, '/') && copy_part(&at, ret->name, 0);
   case KEY_IS_REVISION:
   case KEY_IS_INSTANCE:
   case KEY_IS_STATUS:
+  case KEY_IS_JOB_RUN:
     return copy_part(&at, ret->project, '/') && copy_part(&at, ret->name, '/') && parse_number(at, &ret->number);
   }
   return false;
@@ -610,6 +631,12 @@ static const ProtobufCMessageDescriptor *message_of(enum key_kind kind) {
     return &model__instance__descriptor;
   case KEY_IS_STATUS:
     return &model__instance_status__descriptor;
+  case KEY_IS_JOB:
+    return &model__job__descriptor;
+  case KEY_IS_JOB_STATE:
+    return &model__job_state__descriptor;
+  case KEY_IS_JOB_RUN:
+    return &model__job_run__descriptor;
   case KEY_IS_NODE:
     return &model__node__descriptor;
   case KEY_IS_NODE_STATUS:
@@ -649,6 +676,12 @@ static int put_parsed(struct sched_state *state, const struct parsed_key *key, P
     return put_instance(state, service, key->number, (Model__Instance *)message);
   case KEY_IS_STATUS:
     return put_status(state, service, key->number, (Model__InstanceStatus *)message, now);
+  case KEY_IS_JOB:
+  case KEY_IS_JOB_STATE:
+  case KEY_IS_JOB_RUN:
+    if (key->kind == KEY_IS_JOB_RUN)
+      PB_SET((Model__JobRun *)message, number, key->number); /* the key's is the one that counts */
+    return sched_jobs_put(service, message);
   case KEY_IS_NODE:
   case KEY_IS_NODE_STATUS:
   case KEY_IS_EVENT:
@@ -720,6 +753,11 @@ int sched_state_delete(struct sched_state *state, const char *key, struct err *e
   }
   case KEY_IS_STATUS:
     delete_status(state, service, parsed.number);
+    break;
+  case KEY_IS_JOB:
+  case KEY_IS_JOB_STATE:
+  case KEY_IS_JOB_RUN:
+    sched_jobs_delete(service, message_of(parsed.kind), parsed.number);
     break;
   case KEY_IS_NODE:
   case KEY_IS_NODE_STATUS:

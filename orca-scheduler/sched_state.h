@@ -17,6 +17,9 @@
 #include "orca-scheduler/sched_map.h"
 #include "proto/model.pb-c.h"
 
+struct sched_job;
+struct zone;
+
 struct sched_revision {
   uint64_t number;
   Model__Revision *record;  /* the spec as written */
@@ -45,6 +48,7 @@ struct sched_service {
   char project[64], name[64];
   Model__Service *record; /* NULL: there is none (any more) */
   Model__Rollout *rollout;
+  struct sched_job *job;             /* what there is of a job of this name (sched_jobs.h); NULL: nothing */
   struct sched_revision **revisions; /* sorted by number */
   size_t revision_count, revision_size;
   struct sched_instance **instances; /* sorted by number */
@@ -67,10 +71,11 @@ struct sched_state {
   size_t count, size;
   struct place_table nodes;
   struct sched_service *dirty, **dirty_end;
-  bool retry;                      /* something that pending instances may have waited for has changed */
-  bool synced;                     /* the first state is complete: changes from here on are seen as they happen */
-  size_t avoiding;                 /* revisions with placement.avoid */
-  struct sched_event_key *history; /* a ring */
+  bool retry;                                                   /* something that pending instances may have waited for has changed */
+  bool synced;                                                  /* the first state is complete: changes from here on are seen as they happen */
+  size_t avoiding;                                              /* revisions with placement.avoid */
+  struct zone *(*load_zone)(const char *name, struct err *err); /* NULL: only UTC is known */
+  struct sched_event_key *history;                              /* a ring */
   size_t history_first, history_count, history_size;
 };
 

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/bus/pb.h"
+#include "common/cron/zone.h"
 #include "common/log.h"
 #include "common/spec/ids.h"
 #include "common/storec/storec.h"
@@ -15,7 +16,8 @@
 #define AGAIN_NS (250 * NS_PER_MS)
 
 static const char *const mirrored[] = {KEY_CLUSTER,     "/leader/",    KEY_SERVICES,        KEY_REVISIONS, KEY_NODES,
-                                       KEY_NODE_STATUS, KEY_INSTANCES, KEY_INSTANCE_STATUS, KEY_ROLLOUTS,  KEY_HISTORY_SCHEDULER};
+                                       KEY_NODE_STATUS, KEY_INSTANCES, KEY_INSTANCE_STATUS, KEY_ROLLOUTS,  KEY_HISTORY_SCHEDULER,
+                                       KEY_JOBS,        KEY_JOB_STATE, KEY_JOB_RUNS};
 
 struct sched_store {
   struct loop *loop;
@@ -117,7 +119,7 @@ static void on_put(void *arg, const char *key, const uint8_t *value, size_t len,
     follow_level(value, len);
     return;
   }
-  const struct sched_event event = {SCHED_EVENT_PUT, key, value, len};
+  const struct sched_event event = {.kind = SCHED_EVENT_PUT, .key = key, .value = value, .len = len};
   feed(s, &event);
 }
 
@@ -168,6 +170,7 @@ static int begin_anew(struct sched_store *s, struct err *err) {
   s->core = sched_core_new();
   if (!s->core)
     return err_set(err, ERR_MEMORY, "no memory for the core");
+  sched_core_zones(s->core, zone_load);
   s->mirror = storec_mirror_new(s->storec, mirrored, sizeof mirrored / sizeof *mirrored, &ops, s, err);
   return s->mirror ? 0 : -1;
 }
@@ -267,7 +270,7 @@ static void log_actions(const struct sched_store *s) {
 }
 
 static void decide(struct sched_store *s) {
-  const struct sched_event event = {.kind = SCHED_EVENT_RUN};
+  const struct sched_event event = {.kind = SCHED_EVENT_RUN, .wall_ms = loop_wall(s->loop) / NS_PER_MS};
   struct err err;
   if (sched_core_step(s->core, &event, now_ms(s), &s->actions, &err) < 0) {
     log_error("no decision", "error", err.msg);

@@ -184,6 +184,14 @@ static const Model__ServiceSpec *service(const struct checker *c, size_t i) {
   return i < c->set->service_count ? c->set->services[i] : c->others[i - c->set->service_count];
 }
 
+/* Services and jobs are two lists there. */
+static size_t place_in_body(const struct checker *c) {
+  size_t n = 0;
+  for (size_t i = 0; i < c->at; i++)
+    n += !c->set->services[i]->job == !c->set->services[c->at]->job;
+  return n;
+}
+
 static void set_fault(void *arg, const char *key, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 static void set_fault(void *arg, const char *key, const char *fmt, ...) {
   struct checker *c = arg;
@@ -199,7 +207,7 @@ static void set_fault(void *arg, const char *key, const char *fmt, ...) {
   if (*place->file)
     snprintf(path, sizeof path, "%s/%s.%s", s->project, s->name, key);
   else
-    snprintf(path, sizeof path, "services[%zu].%s", c->at, key);
+    snprintf(path, sizeof path, "%s[%zu].%s", s->job ? "jobs" : "services", place_in_body(c), key);
   spec_fault_add(c->faults, place->file, place->line, place->column, path, "%s", message);
 }
 
@@ -222,12 +230,27 @@ static void check_names(struct checker *c) {
   const Model__ServiceSpec *s = service(c, c->at);
   for (size_t i = 0; i < c->at; i++)
     if (same_service(service(c, i), s->project, strlen(s->project), s->name)) {
-      set_fault(c, "name", "%s/%s is there twice", s->project, s->name);
+      char where[160] = "";
+      if (c->set->place_count == c->set->service_count && *c->set->places[i].file)
+        snprintf(where, sizeof where, ", first at %.100s:%u:%u", c->set->places[i].file, c->set->places[i].line, c->set->places[i].column);
+      set_fault(c, "name", "%s/%s is there twice%s%s", s->project, s->name, !service(c, i)->job == !s->job ? "" : ", as a service and as a job",
+                where);
       return;
     }
-  for (size_t i = 0; i < s->n_depends_on; i++)
-    if (find(c, s, s->depends_on[i]) == SIZE_MAX)
+  /* What is deployed already and does not go with this: its kind cannot change under it. */
+  for (size_t i = c->set->service_count; i < c->count; i++)
+    if (!service(c, i)->job != !s->job && same_service(service(c, i), s->project, strlen(s->project), s->name)) {
+      set_fault(c, "name", "%s/%s is deployed as a %s: remove that first, or take another name", s->project, s->name,
+                service(c, i)->job ? "job" : "service");
+      return;
+    }
+  for (size_t i = 0; i < s->n_depends_on; i++) {
+    size_t to = find(c, s, s->depends_on[i]);
+    if (to == SIZE_MAX)
       set_fault(c, "depends_on", "there is no service %s", s->depends_on[i]);
+    else if (service(c, to)->job)
+      set_fault(c, "depends_on", "%s is a job, which is never ready: only services can be waited for", s->depends_on[i]);
+  }
 }
 
 /* Circles: depth first, by hand, since a chain may be as long as there are services. state: 0 unseen, 1 on the way, 2 done. */

@@ -104,7 +104,7 @@ static json_t *message_to_json(const struct spec_table *table, const ProtobufCMe
 }
 
 json_t *spec_service_to_json(const Model__ServiceSpec *spec) {
-  return message_to_json(&spec_service_table, &spec->base);
+  return message_to_json(spec_table_of(spec), &spec->base);
 }
 
 json_t *spec_cluster_to_json(const Model__ClusterSpec *cluster) {
@@ -123,10 +123,11 @@ static json_t *base64(const uint8_t *data, size_t len) {
 }
 
 json_t *spec_set_to_json(const struct spec_set *set) {
-  json_t *root = json_object(), *services = json_array(), *files = json_object();
+  json_t *root = json_object(), *services = json_array(), *jobs = json_array(), *files = json_object();
   int rc = json_object_set_new(root, "services", services);
+  rc = json_object_set_new(root, "jobs", jobs) < 0 ? -1 : rc;
   for (size_t i = 0; rc == 0 && i < set->service_count; i++)
-    rc = json_array_append_new(services, spec_service_to_json(set->services[i]));
+    rc = json_array_append_new(set->services[i]->job ? jobs : services, spec_service_to_json(set->services[i]));
   if (rc == 0 && set->cluster)
     rc = json_object_set_new(root, "cluster", spec_cluster_to_json(set->cluster));
   if (rc == 0)
@@ -189,19 +190,18 @@ static void read_files(struct spec_reader *r, const struct toml_value *files, st
 
 static void read_root(struct spec_reader *r, const struct toml_value *root, struct spec_set *set) {
   static const struct spec_key services = {.name = "services", .kind = SPEC_TABLES, .table = &spec_service_table};
+  static const struct spec_key jobs = {.name = "jobs", .kind = SPEC_TABLES, .table = &spec_job_table};
   for (size_t i = 0; i < root->table.count; i++) {
     const struct toml_entry *e = &root->table.entries[i];
     size_t mark = spec_path_push(r, "%.64s", e->key);
-    if (strcmp(e->key, "services") == 0) {
+    bool of_jobs = strcmp(e->key, "jobs") == 0;
+    if (of_jobs || strcmp(e->key, "services") == 0) {
       if (e->value->type != TOML_ARRAY)
         spec_fault(r, e->value, "expected an array");
       else if (e->value->array.count > SERVICES_MAX)
-        spec_fault(r, e->value, "more than %d services", SERVICES_MAX);
+        spec_fault(r, e->value, "more than %d %s", SERVICES_MAX, e->key);
       else
-        spec_read_services(r, &services, e->value, set);
-    } else if (strcmp(e->key, "jobs") == 0) {
-      if (e->value->type != TOML_ARRAY || e->value->array.count)
-        spec_fault(r, e->value, "not supported yet: jobs");
+        spec_read_services(r, of_jobs ? &jobs : &services, e->value, set);
     } else if (strcmp(e->key, "cluster") == 0) {
       if (e->value->type != TOML_TABLE)
         spec_fault(r, e->value, "expected an object");
@@ -223,7 +223,7 @@ int spec_set_from_json(const json_t *json, struct spec_set *ret, struct spec_fau
   struct spec_reader r = {.faults = faults, .file = "", .path = BUF_INIT(1024)};
   size_t first = faults->count;
   if (!json_is_object(json)) {
-    spec_fault_add(faults, "", 0, 0, "", "expected an object with `services`");
+    spec_fault_add(faults, "", 0, 0, "", "expected an object with `services` or `jobs`");
     return -1;
   }
   struct toml_doc *doc = toml_doc_new();

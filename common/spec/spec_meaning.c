@@ -43,8 +43,17 @@ static void fill_key(const struct spec_table *table, const struct spec_key *key,
 static void fill(const struct spec_table *table, ProtobufCMessage *msg) {
   for (size_t i = 0; i < table->count; i++) {
     const struct spec_key *key = &table->keys[i];
-    if (key->flags & (SPEC_LATER | SPEC_SHORT))
+    if (key->flags & (SPEC_LATER | SPEC_SHORT | spec_without(table)))
       continue;
+    if (key->within) {
+      ProtobufCMessage *inner = *spec_within(msg, key->within);
+      struct spec_key plain = *key;
+      plain.within = NULL;
+      const struct spec_table one = {.desc = inner ? inner->descriptor : NULL, .keys = &plain, .count = 1};
+      if (inner)
+        fill(&one, inner);
+      continue;
+    }
     if (!key->field) {
       if (key->kind == SPEC_TABLE && key->table->desc == table->desc && table->desc)
         fill(key->table, msg);
@@ -69,6 +78,14 @@ static void fill(const struct spec_table *table, ProtobufCMessage *msg) {
   }
 }
 
+const struct spec_table *spec_table_of(const struct Model__ServiceSpec *spec) {
+  return spec->job ? &spec_job_table : &spec_service_table;
+}
+
+Model__RestartPolicy spec_restart(const Model__ServiceSpec *spec) {
+  return spec->job ? MODEL__RESTART_POLICY__RESTART_NEVER : PB_GET(spec, restart, MODEL__RESTART_POLICY__RESTART_ALWAYS);
+}
+
 static Model__PullPolicy pull_by_tag(const char *image) {
   const char *slash = strrchr(image, '/'), *name = slash ? slash + 1 : image, *tag = strchr(name, ':');
   if (strchr(name, '@'))
@@ -84,7 +101,7 @@ void spec_fill_probe(Model__Probe *probe, uint32_t port) {
 }
 
 void spec_fill_defaults(Model__ServiceSpec *spec) {
-  fill(&spec_service_table, &spec->base);
+  fill(spec_table_of(spec), &spec->base);
   Model__Probe *const probes[] = {spec->readiness, spec->startup, spec->liveness};
   for (int i = 0; i < 3; i++)
     if (probes[i] && !probes[i]->n_exec && !probes[i]->has_port && spec->has_port)

@@ -123,7 +123,7 @@ int spec_resolve_env(struct spec_set *set, const char *(*lookup)(const char *nam
       spec_path_push(&r, "%s/%s", set->services[i]->project, set->services[i]->name);
     size_t before = faults->count;
     ProtobufCMessage **at = cluster ? (ProtobufCMessage **)&set->cluster : (ProtobufCMessage **)&set->services[i];
-    ProtobufCMessage *copy = resolved(&r, cluster ? &spec_cluster_file : &spec_service_table, *at, lookup);
+    ProtobufCMessage *copy = resolved(&r, cluster ? &spec_cluster_file : spec_table_of(set->services[i]), *at, lookup);
     if (!copy || r.memory) {
       spec_fault_add(faults, r.file, 0, 0, "", "out of memory");
     } else if (faults->count == before) {

@@ -83,7 +83,7 @@ static json_t *table_schema(const struct spec_table *table) {
   json_t *s = json_object(), *properties = json_object(), *required = json_array();
   for (size_t i = 0; i < table->count; i++) {
     const struct spec_key *key = &table->keys[i];
-    if (key->flags & SPEC_LATER)
+    if (key->flags & (SPEC_LATER | spec_without(table)))
       continue;
     json_object_set_new(properties, key->name, key_schema(key));
     if (key->flags & SPEC_REQUIRED)
@@ -101,6 +101,10 @@ static json_t *table_schema(const struct spec_table *table) {
 
 json_t *spec_json_schema_service(void) {
   return table_schema(&spec_service_table);
+}
+
+json_t *spec_json_schema_job(void) {
+  return table_schema(&spec_job_table);
 }
 
 json_t *spec_json_schema_cluster(void) {
@@ -162,10 +166,14 @@ static void print_range(const struct spec_key *key, struct buf *to) {
   }
 }
 
+/* A job's tables are those of a service, and stand there. */
 static void print_keys(const struct spec_table *table, struct buf *to) {
+  bool is_job = table == &spec_job_table;
   buf_printf(to, "\n### `%s`\n\n%s\n\n| key | type | default | |\n|---|---|---|---|\n", table->heading, table->help);
   for (size_t i = 0; i < table->count; i++) {
     const struct spec_key *key = &table->keys[i];
+    if (key->flags & spec_without(table) || (is_job && key->flags & SPEC_LATER))
+      continue;
     buf_printf(to, "| `%s` | %s", key->name, type_text(key));
     print_range(key, to);
     const char *d = key->otherwise;
@@ -179,8 +187,8 @@ static void print_keys(const struct spec_table *table, struct buf *to) {
       buf_printf(to, " | `%s` | ", d);
     buf_printf(to, "%s%s |\n", key->help ? key->help : "", key->flags & SPEC_LATER ? " *Not supported yet.*" : "");
   }
-  for (size_t i = 0; i < table->count; i++)
-    if (table->keys[i].table && !(table->keys[i].flags & SPEC_SHORT))
+  for (size_t i = 0; i < table->count && !is_job; i++)
+    if (table->keys[i].table && !(table->keys[i].flags & (SPEC_SHORT | spec_without(table))))
       print_keys(table->keys[i].table, to);
 }
 

@@ -66,6 +66,13 @@ static struct toml_value *write_tables(struct toml_doc *doc, const struct spec_k
 static struct toml_value *write_key(struct toml_doc *doc, const struct spec_key *key, const ProtobufCMessage *msg, bool *absent) {
   char text[32];
   *absent = false;
+  if (key->within) {
+    const ProtobufCMessage *inner = *spec_within(msg, key->within);
+    struct spec_key plain = *key;
+    plain.within = NULL;
+    *absent = !inner;
+    return inner ? write_key(doc, &plain, inner, absent) : NULL;
+  }
   if (key->write)
     return key->write(doc, key, msg, absent);
   if (!key->field) {
@@ -121,7 +128,7 @@ struct toml_value *spec_write_table(struct toml_doc *doc, const struct spec_tabl
   struct toml_value *tree = toml_new(doc, TOML_TABLE);
   for (size_t i = 0; tree && i < table->count; i++) {
     const struct spec_key *key = &table->keys[i];
-    if (key->flags & (SPEC_LATER | SPEC_SHORT))
+    if (key->flags & (SPEC_LATER | SPEC_SHORT | spec_without(table)))
       continue;
     bool absent;
     struct toml_value *v = write_key(doc, key, msg, &absent);
@@ -135,8 +142,9 @@ int spec_service_to_toml(const Model__ServiceSpec *spec, struct buf *to) {
   struct toml_doc *doc = toml_doc_new();
   struct toml_value *array = doc ? toml_new(doc, TOML_ARRAY) : NULL;
   int rc = -1;
-  if (array && toml_array_add(doc, array, spec_write_table(doc, &spec_service_table, &spec->base)) == 0 &&
-      toml_table_add(doc, toml_root(doc), "service", strlen("service"), array))
+  const char *kind = spec->job ? "job" : "service";
+  if (array && toml_array_add(doc, array, spec_write_table(doc, spec_table_of(spec), &spec->base)) == 0 &&
+      toml_table_add(doc, toml_root(doc), kind, strlen(kind), array))
     rc = toml_print(toml_root(doc), to);
   toml_free(doc);
   return rc;

@@ -58,7 +58,7 @@ static void check(const char *text, const char *others, const char *cluster_text
 static void test_set(void **state) {
   (void)state;
   check(SERVICE("a") SERVICE("b") "depends_on = [\"a\", \"shop/a\"]\n", "", "", "");
-  check(SERVICE("a") SERVICE("a"), "", "", "f:5:1: shop/a.name: shop/a is there twice");
+  check(SERVICE("a") SERVICE("a"), "", "", "f:5:1: shop/a.name: shop/a is there twice, first at f:1:1");
   check(SERVICE("a") "depends_on = [\"db\"]\n", "", "", "f:1:1: shop/a.depends_on: there is no service db");
   check(SERVICE("a") "depends_on = [\"db\"]\n", SERVICE("db"), "", "");
   check(SERVICE("a") "depends_on = [\"a\"]\n", "", "", "f:1:1: shop/a.depends_on: a circle: shop/a → shop/a");
