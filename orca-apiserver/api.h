@@ -101,6 +101,10 @@ void api_event(struct api *api, struct storec_txn *txn, const Model__Event *even
 void api_service_event(struct api *api, struct storec_txn *txn, const struct api_request *by, const char *kind, const char *project,
                        const char *service, const char *fmt, ...) __attribute__((format(printf, 7, 8)));
 
+/* ?since= (a time, an age, or a revision of the store) and ?limit=, of everything that is told in the order of its happening. */
+int api_parse_since(struct api_request *request, uint64_t *after, int64_t *from_ms, struct err *err);
+int api_parse_limit(struct api_request *request, size_t *ret, struct err *err);
+
 /* The service a request names: 404, or 409 with the projects that have one; NULL when the request is answered. */
 const Model__Service *api_find_service(struct api_request *request, uint64_t *mod);
 const Model__Service *api_find_service_err(struct api_request *request, uint64_t *mod, struct err *err);

@@ -326,6 +326,7 @@ static void start_many(struct api_request *r, const char *project, bool purge) {
   }
   api_text_copy(m->project, sizeof m->project, project);
   m->purge = purge;
+  api_audit_target(r, project, "%s", *project ? project : "everything");
   api_write_start(&(struct api_write){.api = r->api, .request = r, .build = build_many, .answer = answer_many, .free_ctx = free_many, .ctx = m});
 }
 

@@ -81,7 +81,7 @@ static void event_json(const Model__Event *e, uint64_t revision, struct api_json
 }
 
 /* ?since=: a time (RFC 3339), an age ("10m"), or a revision of the store. */
-static int parse_since(struct api_request *r, uint64_t *after, int64_t *from_ms, struct err *err) {
+int api_parse_since(struct api_request *r, uint64_t *after, int64_t *from_ms, struct err *err) {
   const char *since = api_request_query(r, "since");
   *after = 0;
   *from_ms = 0;
@@ -103,7 +103,7 @@ static int parse_since(struct api_request *r, uint64_t *after, int64_t *from_ms,
   return err_set(err, ERR_INVALID, "since: a time (2026-01-02T03:04:05Z), an age (10m) or a revision of the store");
 }
 
-static int parse_limit(struct api_request *r, size_t *ret, struct err *err) {
+int api_parse_limit(struct api_request *r, size_t *ret, struct err *err) {
   const char *limit = api_request_query(r, "limit");
   *ret = LIMIT_DEFAULT;
   if (!limit)
@@ -191,7 +191,7 @@ void api_get_events(struct api_request *r) {
   int64_t from_ms;
   size_t limit;
   struct err err;
-  if (parse_since(r, &after, &from_ms, &err) < 0 || parse_limit(r, &limit, &err) < 0) {
+  if (api_parse_since(r, &after, &from_ms, &err) < 0 || api_parse_limit(r, &limit, &err) < 0) {
     api_fail(r, &err);
     return;
   }

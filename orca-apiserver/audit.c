@@ -219,10 +219,7 @@ void api_audit_answered(struct api_request *r) {
   bool reads = strcmp(r->method, "GET") == 0 || strcmp(r->method, "HEAD") == 0;
   bool refused = r->status == 401 || r->status == 403 || r->status == 429 ||
                  (r->status == 404 && r->route && r->param[0] && api_auth_is_limited(&r->api->cache, &r->who));
-  if (r->audit.done || !r->api->synced || (reads && !refused))
+  if (!r->api->synced || (reads && !refused) || (r->status < 400 && r->audit.done))
     return;
-  if (r->status < 400)
-    api_audit_note(r, r->status, "ok");
-  else
-    api_audit_note(r, r->status, r->audit.result);
+  api_audit_note(r, r->status, r->status < 400 ? "ok" : r->audit.result);
 }

@@ -79,6 +79,19 @@ static const struct { const char *name, *json; } schemas[] = {
   {"SecretImport", "{\"type\":\"object\",\"additionalProperties\":false,\"required\":[\"secrets\"],\"properties\":{\"secrets\":{\"type\":\"object\",\"additionalProperties\":" STR "}}}"},
   {"SecretChange", OBJECT(F("changed", LIST(STR)) "," F("unchanged", LIST(STR)) "," F("project", "{\"type\":[\"string\",\"null\"]}"))},
   {"SecretRotation", OBJECT(F("resealed", INT) "," F("key_id", STR))},
+  {"NewToken", "{\"type\":\"object\",\"required\":[\"name\",\"role\"],\"additionalProperties\":false,\"properties\":{\"name\":{\"type\":\"string\"},"
+      "\"role\":{\"type\":\"string\",\"enum\":[\"admin\",\"deployer\",\"viewer\"]},\"projects\":{\"type\":\"array\",\"maxItems\":64,\"items\":" STR "},"
+      "\"expires\":{\"type\":[\"string\",\"null\"]}}}"},
+  {"Token", OBJECT(F("name", STR) "," F("role", "{\"type\":\"string\",\"enum\":[\"admin\",\"deployer\",\"viewer\"]}") "," F("projects", LIST(STR)) ","
+      F("created", TIME) "," F("created_by", STR) "," F("expires", TIME) "," F("expired", BOOL) "," F("last_used", TIME) "," F("declared", BOOL) ","
+      F("yours", BOOL))},
+  {"Tokens", OBJECT(F("tokens", LIST(REF("Token"))))},
+  {"OneToken", OBJECT(F("token", REF("Token")))},
+  {"CreatedToken", OBJECT(F("value", STR) "," F("token", REF("Token")))},
+  {"Removed", OBJECT(F("removed", STR))},
+  {"AuditEntry", OBJECT(F("id", STR) "," F("revision", INT) "," F("time", TIME) "," F("actor", STR) "," F("from", STR) "," F("method", STR) "," F("path", STR) ","
+      F("target", STR) "," F("project", STR) "," F("status", INT) "," F("result", STR) "," F("count", INT))},
+  {"Audit", OBJECT(F("entries", LIST(REF("AuditEntry"))) "," F("revision", INT))},
   {"Nodes", OBJECT(F("nodes", LIST(REF("Node"))))},
 };
 /* clang-format on */

@@ -36,6 +36,12 @@ const struct api_route api_routes[] = {
   ROUTE("DELETE", "/api/v1/projects/{name}", API_PERM_OPERATE, api_delete_project, "purge:boolean", NULL, "Stopped", "Stop all services of a project; with purge, forget them")
   ROUTE("POST", "/api/v1/stop", API_PERM_ADMIN, api_post_stop_all, "", NULL, "Stopped", "Stop everything")
   ROUTE("GET", "/api/v1/events", API_PERM_VIEW, api_get_events, "since:string project:string follow:boolean limit:integer", NULL, "Events", "The cluster's history, replayable")
+  ROUTE("GET", "/api/v1/tokens", API_PERM_ADMIN, api_get_tokens, "", NULL, "Tokens", "Tokens: names, roles, projects, last use; never their text")
+  ROUTE("POST", "/api/v1/tokens", API_PERM_ADMIN, api_post_token, "", "NewToken", "CreatedToken", "Make a token; its text is in this answer only")
+  ROUTE("GET", "/api/v1/tokens/{name}", API_PERM_ADMIN, api_get_token, "", NULL, "OneToken", "One token")
+  ROUTE("DELETE", "/api/v1/tokens/{name}", API_PERM_ADMIN, api_delete_token, "", NULL, "Removed", "Remove a token: it ends at once")
+  ROUTE("GET", "/api/v1/audit", API_PERM_ADMIN, api_get_audit, "since:string limit:integer project:string actor:string follow:boolean", NULL, "Audit",
+        "Who did what, from where, on what, and how it ended")
   ROUTE("GET", "/api/v1/cluster/info", API_PERM_VIEW, api_get_cluster, "", NULL, "Cluster", "Masters, scheduler, store, figures")
   ROUTE("GET", "/api/v1/secrets", API_PERM_ADMIN, api_get_secrets, ONE, NULL, "Secrets", "The names of secrets, and who uses them")
   ROUTE("POST", "/api/v1/secrets", API_PERM_ADMIN, api_post_secrets, ONE, "SecretImport", "SecretChange", "Keep several values, all or none")

@@ -52,6 +52,11 @@ void api_put_secret(struct api_request *request);
 void api_delete_secret(struct api_request *request);
 void api_post_rotate_key(struct api_request *request);
 void api_get_events(struct api_request *request); /* api_events.c */
+void api_get_tokens(struct api_request *request); /* api_tokens.c */
+void api_get_token(struct api_request *request);
+void api_post_token(struct api_request *request);
+void api_delete_token(struct api_request *request);
+void api_get_audit(struct api_request *request); /* api_audit.c */
 
 void api_get_exec(struct api_request *request); /* api_exec.c */
 
