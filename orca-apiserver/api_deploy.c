@@ -7,6 +7,7 @@
 
 #include "common/bus/pb.h"
 #include "orca-apiserver/api.h"
+#include "orca-apiserver/deploy_jobs.h"
 #include "orca-apiserver/deploy_plan.h"
 #include "orca-apiserver/plan_steps.h"
 #include "orca-apiserver/routes.h"
@@ -85,7 +86,10 @@ static void plan_json(const struct api_plan *plan, bool dry_run, struct api_json
     snprintf(id, sizeof id, "%s/%s", item->project, item->name);
     api_json_object(json, NULL);
     api_json_str(json, "service", id);
+    api_json_bool(json, "job", item->is_job);
     api_json_str(json, "action", api_change_text(item->change));
+    if (item->job)
+      api_json_u64(json, "revision", item->job->revision);
     if (item->service) {
       api_json_u64(json, "revision", item->service->revision);
       api_json_u64(json, "replicas", item->service->replicas);
@@ -100,12 +104,32 @@ static void plan_json(const struct api_plan *plan, bool dry_run, struct api_json
 
 /* ---- the transaction ---- */
 
+static void put_job(struct api_write *w, const struct api_plan_item *item, struct storec_txn *txn) {
+  api_plan_put_job(&w->api->cache, item, txn);
+  if (item->change == API_CHANGE_REMOVE)
+    api_service_event(w->api, txn, w->request, "job.removed", item->project, item->name, "no longer in the infra directory");
+  else if (!item->revision)
+    api_service_event(w->api, txn, w->request, "job.resumed", item->project, item->name, "runs by its schedule again");
+  else
+    api_service_event(w->api, txn, w->request, "job.deployed", item->project, item->name, "revision %" PRIu64 ": %s", item->job->revision,
+                      PB_STR(item->revision->spec->image));
+}
+
 static void put_item(struct api_write *w, const struct api_plan_item *item, struct storec_txn *txn) {
   char key[KEY_MAX];
   key_service(key, KEY_SERVICES, item->project, item->name);
   if (item->change == API_CHANGE_NONE)
     return;
+  if (item->is_job) {
+    put_job(w, item, txn);
+    return;
+  }
   storec_if_mod_revision(txn, key, item->service_mod);
+  if (item->change == API_CHANGE_CREATE) { /* nor has a job come of that name */
+    char job_key[KEY_MAX];
+    key_service(job_key, KEY_JOBS, item->project, item->name);
+    storec_if_mod_revision(txn, job_key, 0);
+  }
   if (item->change == API_CHANGE_REMOVE) {
     api_upkeep_purge(&w->api->cache, item->project, item->name, txn);
     api_service_event(w->api, txn, w->request, "service.removed", item->project, item->name, "no longer in the infra directory");
@@ -376,6 +400,8 @@ static void follow(struct api_request *r, struct deploy *d) {
   uint64_t longest = DEFAULT_TIMEOUT_MS;
   for (size_t i = 0; i < d->set.service_count; i++) {
     const Model__ServiceSpec *spec = d->set.services[i];
+    if (spec->job) /* it may run for days: `job run` waits for one */
+      continue;
     struct followed *one = &f->list[f->count++];
     snprintf(one->project, sizeof one->project, "%s", spec->project);
     snprintf(one->name, sizeof one->name, "%s", spec->name);
