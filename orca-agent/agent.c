@@ -9,6 +9,7 @@
 #include "orca-agent/exec_session.h"
 #include "orca-agent/gateway_rpc.h"
 #include "orca-agent/keeper_rpc.h"
+#include "orca-agent/log_stream.h"
 #include "orca-agent/usage.h"
 #include "orca-agent/verdicts.h"
 
@@ -38,7 +39,7 @@ static void carry_out(struct agent *a, const struct agent_action *act) {
   case AGENT_ACT_INSTANCE:
     if (act->op_kind == AGENT_OP_PREPARE)
       agent_prepare(a, act);
-    else
+    else if (act->op_kind != AGENT_OP_REMOVE || !log_streams_hold(a->logs, act))
       agent_docker_do(a, act);
     break;
   case AGENT_ACT_LIST:
@@ -98,6 +99,7 @@ void agent_settle(struct agent *a) {
     verdicts_restore(a->verdicts);
     keeper_flush(a->keeper);
     usage_changed(a->usage);
+    log_streams_changed(a->logs);
   }
   gateway_flush(a->gateway);
 }
@@ -123,7 +125,7 @@ int agent_open(struct agent *a, struct daemon *d, struct err *err) {
   agent_node_status_init(a);
   if (!(a->files = files_open(config->state_dir, err)) || !(a->verdicts = verdicts_open(a, err)) || !(a->bus = daemon_bus(d, err)) ||
       !(a->http = http_client_new(a->loop, err)) || !(a->docker = docker_new(a->loop, a->http, config->docker, err)) ||
-      !(a->usage = usage_open(a, err)) || !(a->keeper = keeper_open(a, err)) || !(a->execs = exec_sessions_open(a, err)) || !(a->gateway = gateway_open(a, err)) ||
+      !(a->usage = usage_open(a, err)) || !(a->logs = log_streams_open(a, err)) || !(a->keeper = keeper_open(a, err)) || !(a->execs = exec_sessions_open(a, err)) || !(a->gateway = gateway_open(a, err)) ||
       agent_docker_start(a, err) < 0)
     return -1;
   loop_hook_add(a->loop, &a->hook);
@@ -135,6 +137,7 @@ void agent_close(struct agent *a) {
     loop_hook_remove(a->loop, &a->hook);
   loop_timer_cancel(a->loop, &a->tick);
   exec_sessions_close(a->execs);
+  log_streams_close(a->logs);
   docker_free(a->docker);
   gateway_close(a->gateway);
   keeper_close(a->keeper);

@@ -14,6 +14,7 @@
 
 struct gateway;
 struct keeper_link;
+struct log_streams;
 struct usage;
 struct verdicts;
 struct exec_sessions;
@@ -33,6 +34,7 @@ struct agent {
   struct gateway *gateway;
   struct keeper_link *keeper;
   struct usage *usage;
+  struct log_streams *logs;
   struct verdicts *verdicts;
   struct exec_sessions *execs;
   Model__NodeStatus node; /* its strings are the agent's */

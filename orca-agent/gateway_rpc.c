@@ -8,6 +8,7 @@
 #include "common/log.h"
 #include "orca-agent/exec_session.h"
 #include "orca-agent/keeper_rpc.h"
+#include "orca-agent/log_stream.h"
 #include "orca-agent/usage.h"
 
 #define REPORT_TIMEOUT (10 * NS_PER_SEC)
@@ -254,6 +255,8 @@ static void on_call(void *arg, struct bus_conn *conn, struct bus_call *call, con
     exec_sessions_input(g->a->execs, call, said->exec_input);
     break;
   case NODE__CALL__BODY_READ_LOGS:
+    log_streams_read(g->a->logs, call, said->read_logs);
+    break;
   case NODE__CALL__BODY_DIAGNOSE:
   case NODE__CALL__BODY_AGENT_HELLO: /* what daemons say to the gateway */
   case NODE__CALL__BODY_STATUS:
