@@ -108,7 +108,7 @@ int infra_load(struct ctl *ctl, struct spec_set *ret, json_t **body) {
     ctl_fail(ctl, &err);
     return CTL_USAGE;
   }
-  if (spec_read_infra(dir, &set, &faults, &err) < 0 || (ctl->argc && infra_keep(&set, ctl->argv, ctl->argc, &err) < 0)) {
+  if (spec_read_infra(dir, &set, &faults, &err) < 0 || (ctl->argc && infra_keep(&set, (const char *const *)ctl->argv, ctl->argc, &err) < 0)) {
     print_faults(&faults);
     rc = ctl_fail(ctl, &err);
   } else if (spec_resolve_env(&set, from_environment, &faults) < 0 || faults.count) {
