@@ -1,3 +1,4 @@
+#include "common/crypto/wiping_heap.h"
 #include "common/daemon/daemon.h"
 #include "orca-agent/agent.h"
 

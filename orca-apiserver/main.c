@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/crypto/wiping_heap.h"
 #include "common/daemon/daemon.h"
 #include "common/log.h"
 #include "orca-apiserver/api.h"

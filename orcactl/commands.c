@@ -3,6 +3,7 @@
 
 /* clang-format off */
 #define PROJECT {"project", 'p', "PROJECT", "only this project"}
+#define SECRETS_OF {"project", 'p', "PROJECT", "for this project's services; else for all"}
 
 const struct ctl_command ctl_commands[] = {
   {"deploy", "[NAME...]", 0, -1, cmd_deploy, "make the cluster run what the infra directory says",
@@ -32,6 +33,28 @@ const struct ctl_command ctl_commands[] = {
   {"nodes", "", 0, 0, cmd_nodes, "the nodes: state, capacity, use", NULL, {{0}}},
   {"events", "", 0, 0, cmd_events, "what has happened in the cluster",
    NULL, {PROJECT, {"follow", 'f', NULL, "go on as things happen"}, {"since", 0, "WHEN", "10m, 2h, or 2026-01-02T03:04:05Z"}, {"tail", 'n', "N", "only the newest N (100)"}}},
+  {"exec", "NAME [--] COMMAND...", 2, -1, cmd_exec, "run a command in a container of a service",
+   "NAME is a service's name, or PROJECT/NAME. In its lowest ready instance, or in --instance. With -it: a terminal, `orcactl exec api -it -- sh`.\n"
+   "The exit code is the command's own (126 or 127 when it could not be run, as Docker says), 128 and the signal's number when orcactl was ended by\n"
+   "one, 255 when the connection was lost after it had begun; before it has begun as everywhere. The command's arguments and variables travel in the\n"
+   "request's path: secrets are better given on its stdin.",
+   {{"stdin", 'i', NULL, "the command reads orcactl's stdin; else it has none"},
+    {"tty", 't', NULL, "on a terminal"},
+    {"instance", 0, "NUMBER", "in this instance (see `orcactl ps`)"},
+    {"user", 'u', "USER", "as this user (NAME, or UID:GID); else the container's own"},
+    {"workdir", 'w', "DIR", "in this folder; else the container's own"},
+    {"env", 'e', "KEY=VALUE", "with this variable; may be given several times"}}},
+  {"secrets", "VERB", 0, 0, NULL, "values that no file may hold",
+   "Kept sealed by the cluster. A service names one as ${secrets.NAME} in its env, or under secret_files. The project's own come before those of the whole cluster.", {{0}}},
+  {"secrets set", "NAME [VALUE]", 1, 2, cmd_secrets_set, "keep a value; from the terminal (without echo) or stdin when it is not given",
+   "A VALUE in the arguments can be read in the list of processes and in the shell's history while it is there. From stdin one line end at its end is left away.",
+   {SECRETS_OF}},
+  {"secrets list", "", 0, 0, cmd_secrets_list, "the names, how old they are, and who uses them; never a value", NULL, {PROJECT}},
+  {"secrets rm", "NAME...", 1, -1, cmd_secrets_rm, "forget values", NULL, {SECRETS_OF}},
+  {"secrets import", "", 0, 0, cmd_secrets_import, "keep all of a .env file, or none",
+   "Lines of NAME=VALUE; values may stand in 'single' or \"double\" quotes, and go over several lines in them.",
+   {SECRETS_OF, {"file", 'f', "FILE", "the .env file; - is stdin"}}},
+  {"secrets rotate-key", "", 0, 0, cmd_secrets_rotate_key, "seal all of them again, under a new key", NULL, {{0}}},
   {"version", "", 0, 0, cmd_version, "versions of orcactl and of the cluster", NULL, {{0}}},
   {"init", "", 0, 0, cmd_init, "make this machine a master",
    "Makes keys, the cluster's CA, master.key, the first admin token and node.toml, and a context for orcactl (--context NAME, else \"default\").\n"

@@ -8,6 +8,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "common/crypto/crypto.h"
 #include "common/spec/spec.h"
 #include "orcactl/api.h"
 #include "orcactl/complete.h"
@@ -270,6 +271,10 @@ static int set_output(struct ctl *ctl, const char *value) {
 static int set_option(struct ctl *ctl, const struct ctl_option *o, const char *value, bool *help) {
   if (ctl->command && o >= ctl->command->options && o < ctl->command->options + CTL_OPTIONS_MAX) {
     ctl->values[o - ctl->command->options] = value;
+    if (ctl->given_count == CTL_GIVEN_MAX)
+      return ctl_usage(ctl, "too many options");
+    ctl->given[ctl->given_count].option = o;
+    ctl->given[ctl->given_count++].value = value;
     return CTL_OK;
   }
   switch (o - ctl_globals) {
@@ -431,6 +436,13 @@ const char *ctl_value(const struct ctl *ctl, const char *option) {
   return NULL;
 }
 
+const char *ctl_value_at(const struct ctl *ctl, const char *option, size_t n) {
+  for (size_t i = 0; i < ctl->given_count; i++)
+    if (strcmp(ctl->given[i].option->name, option) == 0 && n-- == 0)
+      return ctl->given[i].value;
+  return NULL;
+}
+
 bool ctl_flag(const struct ctl *ctl, const char *option) {
   return ctl_value(ctl, option) != NULL;
 }
@@ -487,6 +499,7 @@ int ctl_main(int argc, char **argv) {
   bool dumb = term && strcmp(term, "dumb") == 0, may_color = !(no_color && *no_color) && !dumb;
   struct winsize size;
   signal(SIGPIPE, SIG_IGN); /* `orcactl events -f | head` ends by a failed write */
+  crypto_private_process(); /* a token, and values of secrets */
   text_init();
   if (argc == 2 && strcmp(argv[1], "--man") == 0)
     return manual_print();

@@ -19,6 +19,7 @@ enum ctl_exit { CTL_OK = 0, CTL_FAILED = 1, CTL_USAGE = 2, CTL_UNREACHABLE = 3, 
 enum ctl_output { CTL_TABLE, CTL_WIDE, CTL_JSON };
 
 #define CTL_OPTIONS_MAX 20
+#define CTL_GIVEN_MAX 128
 
 struct ctl;
 
@@ -42,10 +43,15 @@ extern const size_t ctl_global_count;
 
 struct ctl {
   const struct ctl_command *command;
-  const char *group; /* the first word of a verb of two, until the second is read */
-  int argc;          /* what is neither a verb nor an option, and all that follows "--" */
-  char **argv;       /* in main()'s own array, moved to its front */
-  const char *values[CTL_OPTIONS_MAX];
+  const char *group;                   /* the first word of a verb of two, until the second is read */
+  int argc;                            /* what is neither a verb nor an option, and all that follows "--" */
+  char **argv;                         /* in main()'s own array, moved to its front */
+  const char *values[CTL_OPTIONS_MAX]; /* the last one of each */
+  struct {                             /* all of them, in their order */
+    const struct ctl_option *option;
+    const char *value;
+  } given[CTL_GIVEN_MAX];
+  size_t given_count;
   const char *context_name, *dir;
   enum ctl_output output;
   bool yes;
@@ -65,6 +71,9 @@ int ctl_parse(struct ctl *ctl, int argc, char **argv, bool *ret_stop);
 
 bool ctl_flag(const struct ctl *ctl, const char *option);
 const char *ctl_value(const struct ctl *ctl, const char *option); /* NULL: not given */
+
+/* Of an option that may come several times: its nth value, NULL after the last. */
+const char *ctl_value_at(const struct ctl *ctl, const char *option, size_t n);
 
 /* "orcactl: MESSAGE", the request's details, and what to do next. Returns the exit code that fits. */
 int ctl_fail(struct ctl *ctl, const struct err *err);
@@ -94,6 +103,12 @@ int cmd_rollback(struct ctl *ctl);
 int cmd_rm(struct ctl *ctl);
 int cmd_nodes(struct ctl *ctl);
 int cmd_events(struct ctl *ctl);
+int cmd_exec(struct ctl *ctl);
+int cmd_secrets_set(struct ctl *ctl);
+int cmd_secrets_list(struct ctl *ctl);
+int cmd_secrets_rm(struct ctl *ctl);
+int cmd_secrets_import(struct ctl *ctl);
+int cmd_secrets_rotate_key(struct ctl *ctl);
 int cmd_version(struct ctl *ctl);
 int cmd_init(struct ctl *ctl);
 int cmd_completion(struct ctl *ctl);

@@ -1,3 +1,4 @@
+#include "common/crypto/wiping_heap.h"
 #include "orcactl/ctl.h"
 
 int main(int argc, char **argv) {

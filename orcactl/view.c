@@ -174,6 +174,16 @@ void view_status(const struct ctl *ctl, const json_t *services, struct buf *to) 
   table_free(&t);
   bool first = true;
   json_array_foreach(services, i, s) {
+    if (!json_is_true(json_object_get(s, "secrets_newer")))
+      continue;
+    buf_add_str(to, first ? "\n" : "");
+    first = false;
+    text_clean(api_str(s, "project"), to);
+    buf_add_byte(to, '/');
+    text_clean(api_str(s, "name"), to);
+    buf_add_str(to, ": secrets newer than the running instance: `orcactl redeploy` takes them up\n");
+  }
+  json_array_foreach(services, i, s) {
     if (!*api_str(s, "last_error"))
       continue;
     if (first)

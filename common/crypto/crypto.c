@@ -3,7 +3,9 @@
 #include <errno.h>
 #include <sodium.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/random.h>
+#include <sys/resource.h>
 
 /* Not OpenSSL, but for sealing: its 5 MB and its start-up would be the larger part of a small daemon's own. libsodium is there
  * anyway, under the bus. */
@@ -76,4 +78,10 @@ bool crypto_equal(const void *a, const void *b, size_t len) {
 
 void crypto_wipe(void *data, size_t len) {
   explicit_bzero(data, len);
+}
+
+void crypto_private_process(void) {
+  /* Both: a core file goes by the first, ptrace and /proc/PID/mem by the second, which also holds where the limit is ignored (core_pattern's pipes). */
+  setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
+  prctl(PR_SET_DUMPABLE, 0);
 }

@@ -32,6 +32,9 @@ int crypto_from_base64(const char *text, size_t len, void *out, size_t size, siz
 bool crypto_equal(const void *a, const void *b, size_t len); /* time independent of the contents */
 void crypto_wipe(void *data, size_t len);
 
+/* This process from now on: no core files (its limit is 0, for good), and nobody of the same user may trace it or read its memory. */
+void crypto_private_process(void);
+
 /* AES-256-GCM (NIST SP 800-38D) with a random 96-bit nonce in front: nonce, ciphertext, tag. aad is bound in, not stored. */
 int crypto_seal(const uint8_t key[CRYPTO_KEY_LEN], const void *aad, size_t aad_len, const void *plain, size_t len, struct buf *sealed,
                 struct err *err);

@@ -9,12 +9,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "common/crypto/crypto.h"
 #include "common/log.h"
 #include "common/spec/faults.h"
 
@@ -153,8 +153,7 @@ bool daemon_start(struct daemon *d, int argc, char **argv, const char *name) {
   log_init(name, d->config.name);
   if (verbose)
     log_pin_level(verbose > 1 ? LOG_LEVEL_TRACE : LOG_LEVEL_DEBUG);
-  /* Keys and tokens live in these processes: no core files, no ptrace by others of the same user. */
-  prctl(PR_SET_DUMPABLE, 0);
+  crypto_private_process(); /* keys, tokens and secrets live in it */
   signal(SIGPIPE, SIG_IGN);
   setenv("ZSYS_SIGHANDLER", "false", 1);
   struct err err;

@@ -96,11 +96,42 @@ static void test_usage(void **state) {
   assert_int_equal(ctl_parse(&ctl, 1, no_argv, &stop), CTL_USAGE);
   loud();
   for (size_t i = 0; i < ctl_command_count; i++) {
-    assert_int_equal(PARSE(&ctl, &stop, ctl_commands[i].name, "--help"), CTL_OK);
+    char first[64], *second;
+    snprintf(first, sizeof first, "%s", ctl_commands[i].name);
+    if ((second = strchr(first, ' ')))
+      *second++ = 0;
+    assert_int_equal(second ? PARSE(&ctl, &stop, first, second, "--help") : PARSE(&ctl, &stop, first, "--help"), CTL_OK);
+    assert_ptr_equal(ctl.command, &ctl_commands[i]);
     assert_true(stop);
-    assert_non_null(ctl_commands[i].run);
     assert_true(ctl_commands[i].summary[0]);
   }
+}
+
+static void test_sub_verbs(void **state) {
+  (void)state;
+  struct ctl ctl;
+  bool stop;
+  assert_int_equal(PARSE(&ctl, &stop, "-C", "infra", "secrets", "-o", "json", "set", "A", "-p", "shop", "--", "-v"), CTL_OK);
+  assert_false(stop);
+  assert_string_equal(ctl.command->name, "secrets set");
+  assert_int_equal(ctl.argc, 2);
+  assert_string_equal(ctl.argv[0], "A");
+  assert_string_equal(ctl.argv[1], "-v");
+  assert_string_equal(ctl_value(&ctl, "project"), "shop");
+  assert_true(ctl.output == CTL_JSON);
+  assert_int_equal(PARSE(&ctl, &stop, "secrets"), CTL_USAGE);
+  assert_int_equal(PARSE(&ctl, &stop, "secrets", "--help"), CTL_OK);
+  assert_int_equal(PARSE(&ctl, &stop, "secrets", "lst"), CTL_USAGE);
+  assert_int_equal(PARSE(&ctl, &stop, "secrets set", "A"), CTL_USAGE);
+  assert_int_equal(PARSE(&ctl, &stop, "help", "secrets", "set"), CTL_OK);
+  /* What follows -- is not looked at, and there may be any number of it. */
+  const char *many[203] = {"orcactl", "ps", "--"};
+  for (size_t i = 3; i < 202; i++)
+    many[i] = i % 2 ? "--project" : "--";
+  assert_int_equal(parse(&ctl, &stop, many), CTL_OK);
+  assert_int_equal(ctl.argc, 199);
+  assert_string_equal(ctl.argv[198], "--project");
+  assert_null(ctl_value(&ctl, "project"));
 }
 
 static const char *verb(const void *list, size_t i) {
@@ -229,8 +260,9 @@ static void test_status_page(void **state) {
 int main(void) {
   text_init();
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_arguments),           cmocka_unit_test(test_usage),    cmocka_unit_test(test_did_you_mean), cmocka_unit_test(test_paths),
-      cmocka_unit_test(test_only_named_services), cmocka_unit_test(test_progress), cmocka_unit_test(test_status_page),
+      cmocka_unit_test(test_arguments),    cmocka_unit_test(test_usage),       cmocka_unit_test(test_sub_verbs),
+      cmocka_unit_test(test_did_you_mean), cmocka_unit_test(test_paths),       cmocka_unit_test(test_only_named_services),
+      cmocka_unit_test(test_progress),     cmocka_unit_test(test_status_page),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
