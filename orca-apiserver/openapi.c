@@ -130,6 +130,8 @@ static json_t *reference(const char *name) {
 }
 
 static json_t *reply_content(const struct api_route *route) {
+  if (strcmp(route->gives, "WebSocket") == 0) /* 101: nothing that a document of HTTP answers can say */
+    return json_object();
   if (strcmp(route->gives, "text") == 0)
     return json_pack("{s:{s:{s:s}}}", "text/plain", "schema", "type", "string");
   json_t *content = json_pack("{s:{s:o}}", "application/json", "schema", reference(route->gives));
