@@ -283,15 +283,16 @@ install: all manuals
 	install -m 0644 $(B)/share/orcactl.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/orcactl.fish
 	cp -r --no-preserve=mode,ownership README.md docs examples $(DESTDIR)$(DOCDIR)/
 
-# Packages for Debian in build/deb: orca-common, orca-master, orca-worker, orcactl.
+# Packages for Debian, in DEBDIR: orca-common, orca-master, orca-worker, orcactl.
 DEB_REVISION ?= 1
+DEBDIR ?= $(B)/deb
 .PHONY: deb
 deb: all manuals
 	@deploy/local/deps deb
-	@rm -rf $(B)/deb && mkdir -p $(B)/deb
-	@$(MAKE) --no-print-directory install B=$(B) DESTDIR=$(abspath $(B))/deb/stage PREFIX=/usr UNITDIR=/lib/systemd/system ZSHDIR=/usr/share/zsh/vendor-completions DOCDIR=/usr/share/doc/orca-common >/dev/null
-	@deploy/debian/build $(B)/deb/stage $(B)/deb $(VERSION) $(DEB_REVISION)
-	@rm -rf $(B)/deb/stage
+	@rm -rf $(DEBDIR) && mkdir -p $(DEBDIR)
+	@$(MAKE) --no-print-directory install B=$(B) DESTDIR=$(abspath $(DEBDIR))/stage PREFIX=/usr UNITDIR=/lib/systemd/system ZSHDIR=/usr/share/zsh/vendor-completions DOCDIR=/usr/share/doc/orca-common >/dev/null
+	@deploy/debian/build $(DEBDIR)/stage $(DEBDIR) $(VERSION) $(DEB_REVISION)
+	@rm -rf $(DEBDIR)/stage
 
 clean:
 	rm -rf build
