@@ -9,6 +9,7 @@
 #include "common/crypto/crypto.h"
 #include "common/daemon/daemon.h"
 #include "common/spec/spec.h"
+#include "orcactl/api_curl.h"
 #include "orcactl/sse.h"
 
 #define ANSWER_MAX ((size_t)64 << 20)
@@ -53,7 +54,7 @@ static int load_context(struct ctl *ctl, struct err *err) {
   return 0;
 }
 
-static int refused(struct ctl *ctl, long status, struct buf *body, struct err *err) {
+int api_refused(struct ctl *ctl, long status, struct buf *body, struct err *err) {
   json_t *json = json_loadb(buf_str(body), body->len, 0, NULL);
   const char *text = api_str(json, "error");
   enum err_code code = *api_str(json, "code") ? err_code_from_text(api_str(json, "code")) : ERR_INTERNAL;
@@ -79,14 +80,38 @@ static struct curl_slist *add(struct curl_slist *list, const char *line, bool *f
   return longer ? longer : list;
 }
 
-static int transfer(struct transfer *t, const char *method, const char *path, const json_t *body, const char *last_id, struct err *err) {
-  struct ctl *ctl = t->ctl;
+int api_prepare(struct ctl *ctl, char why[CURL_ERROR_SIZE], struct err *err) {
   if (load_context(ctl, err) < 0)
     return -1;
   if (!ctl->curl && (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK || !(ctl->curl = curl_easy_init())))
     return err_set(err, ERR_MEMORY, "no memory for a request");
   CURL *curl = ctl->curl;
-  char url[1024], header[512], why[CURL_ERROR_SIZE] = "";
+  curl_easy_reset(curl);
+  curl_easy_setopt(curl, CURLOPT_ERRORBUFFER, why);
+  curl_easy_setopt(curl, CURLOPT_PROXY, "");
+  curl_easy_setopt(curl, CURLOPT_PROTOCOLS_STR, "http,https");
+  /* The cluster's own CA and no other root: what the machine trusts besides could speak for any name. */
+  struct curl_blob ca = {.data = ctl->context.ca, .len = strlen(ctl->context.ca), .flags = CURL_BLOB_COPY};
+  curl_easy_setopt(curl, CURLOPT_CAPATH, NULL);
+  curl_easy_setopt(curl, CURLOPT_CAINFO, NULL);
+  if (ca.len)
+    curl_easy_setopt(curl, CURLOPT_CAINFO_BLOB, &ca);
+  curl_easy_setopt(curl, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_3);
+  curl_easy_setopt(curl, CURLOPT_SSL_VERIFYPEER, 1L);
+  curl_easy_setopt(curl, CURLOPT_SSL_VERIFYHOST, 2L);
+  curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);
+  curl_easy_setopt(curl, CURLOPT_CONNECTTIMEOUT_MS, 5000L);
+  curl_easy_setopt(curl, CURLOPT_TCP_KEEPALIVE, 1L);
+  return 0;
+}
+
+static int transfer(struct transfer *t, const char *method, const char *path, const json_t *body, const char *last_id, struct err *err) {
+  struct ctl *ctl = t->ctl;
+  char why[CURL_ERROR_SIZE] = "";
+  if (api_prepare(ctl, why, err) < 0)
+    return -1;
+  CURL *curl = ctl->curl;
+  char url[1024], header[512];
   if (snprintf(url, sizeof url, "%s%s", ctl->context.url, path) >= (int)sizeof url)
     return err_set(err, ERR_INVALID, "name too long");
   char *text = body ? json_dumps(body, JSON_COMPACT) : strdup("");
@@ -102,7 +127,6 @@ static int transfer(struct transfer *t, const char *method, const char *path, co
     snprintf(header, sizeof header, "Last-Event-ID: %s", last_id);
     headers = add(headers, header, &failed);
   }
-  curl_easy_reset(curl);
   curl_easy_setopt(curl, CURLOPT_URL, url);
   curl_easy_setopt(curl, CURLOPT_CUSTOMREQUEST, method);
   if (strcmp(method, "GET") != 0 && text) {
@@ -113,22 +137,7 @@ static int transfer(struct transfer *t, const char *method, const char *path, co
   curl_easy_setopt(curl, CURLOPT_USERAGENT, "orcactl/" ORCA_VERSION);
   curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, on_data);
   curl_easy_setopt(curl, CURLOPT_WRITEDATA, t);
-  curl_easy_setopt(curl, CURLOPT_ERRORBUFFER, why);
-  curl_easy_setopt(curl, CURLOPT_PROXY, "");
-  curl_easy_setopt(curl, CURLOPT_PROTOCOLS_STR, "http,https");
-  /* The cluster's own CA and no other root: what the machine trusts besides could speak for any name. */
-  struct curl_blob ca = {.data = ctl->context.ca, .len = strlen(ctl->context.ca), .flags = CURL_BLOB_COPY};
-  curl_easy_setopt(curl, CURLOPT_CAPATH, NULL);
-  curl_easy_setopt(curl, CURLOPT_CAINFO, NULL);
-  if (ca.len)
-    curl_easy_setopt(curl, CURLOPT_CAINFO_BLOB, &ca);
-  curl_easy_setopt(curl, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_3);
-  curl_easy_setopt(curl, CURLOPT_SSL_VERIFYPEER, 1L);
-  curl_easy_setopt(curl, CURLOPT_SSL_VERIFYHOST, 2L);
-  curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);
-  curl_easy_setopt(curl, CURLOPT_CONNECTTIMEOUT_MS, 5000L);
   curl_easy_setopt(curl, CURLOPT_TIMEOUT_MS, t->stream ? 0L : 60000L);
-  curl_easy_setopt(curl, CURLOPT_TCP_KEEPALIVE, 1L);
   CURLcode rc = failed ? CURLE_OUT_OF_MEMORY : curl_easy_perform(curl);
   long status = 0;
   curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &status);
@@ -145,7 +154,7 @@ static int transfer(struct transfer *t, const char *method, const char *path, co
     return err_set(err, ERR_UNAVAILABLE, "%s: %s", ctl->context.url, *why ? why : curl_easy_strerror(rc));
   }
   ctl->unreachable = false;
-  return status / 100 == 2 ? 0 : refused(ctl, status, &t->body, err);
+  return status / 100 == 2 ? 0 : api_refused(ctl, status, &t->body, err);
 }
 
 int api_call(struct ctl *ctl, const char *method, const char *path, const json_t *body, json_t **ret, struct err *err) {
