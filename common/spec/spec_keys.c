@@ -37,6 +37,7 @@ static const struct spec_choice overlaps[] = {{"forbid", MODEL__OVERLAP__OVERLAP
                                               {"replace", MODEL__OVERLAP__OVERLAP_REPLACE, false, false},
                                               END};
 static const struct spec_choice gpu_vendors[] = {{"nvidia", 0, false, false}, {"amd", 0, false, false}, END};
+static const struct spec_choice roles[] = {{"admin", 0, false, false}, {"deployer", 0, false, false}, {"viewer", 0, false, false}, END};
 static const struct spec_choice log_levels[] = {{"trace", 0, false, false}, {"debug", 0, false, false}, {"info", 0, false, false},
                                                 {"warn", 0, false, false},  {"error", 0, false, false}, END};
 
@@ -210,7 +211,7 @@ static const struct spec_key volume_keys[] = {
     {.name = "driver",
      .kind = SPEC_STRING,
      .field = "driver",
-     .check = spec_check_nonempty,
+     .check = spec_check_driver,
      .otherwise = "(local)",
      .help = "Docker's volume driver."},
     LATER("size", SPEC_SIZE, NULL, "How large it may become."),
@@ -339,7 +340,7 @@ static const struct spec_key service_keys[] = {
     {.name = "user",
      .kind = SPEC_STRING,
      .field = "user",
-     .check = spec_check_nonempty,
+     .check = spec_check_user,
      .otherwise = "(the image's)",
      .help = "USER or UID, or with :GROUP."},
     {.name = "workdir",
@@ -729,9 +730,32 @@ TABLE_LATER(acme_table, "[acme]", "Certificates.", LATER("email", SPEC_STRING, N
             LATER("directory", SPEC_STRING, NULL, "The ACME server."), LATER("ca_file", SPEC_STRING, NULL, "A private ACME server's root."),
             LATER("challenge", SPEC_STRING, NULL, "http-01, tls-alpn-01 or dns-01."),
             LATER("dns_hook", SPEC_STRING, NULL, "dns-01: called with present|cleanup NAME VALUE."));
-TABLE_LATER(token_table, "[[token]]", "API tokens; or `orcactl token create`.", LATER("name", SPEC_STRING, NULL, "Its name."),
-            LATER("value", SPEC_STRING, NULL, "`${env.X}`; stored hashed."), LATER("role", SPEC_STRING, NULL, "admin, deployer or viewer."),
-            LATER("projects", SPEC_STRINGS, NULL, "Empty: all."));
+static const struct spec_key token_keys[] = {
+    {.name = "name", .kind = SPEC_STRING, .flags = SPEC_REQUIRED | SPEC_NO_REFS, .field = "name", .check = spec_check_name, .help = "Its name."},
+    {.name = "value",
+     .kind = SPEC_STRING,
+     .field = "value",
+     .check = spec_check_token_value,
+     .help = "Its text, at least 32 random characters, as `${env.X}`. It stays with orcactl, which sends its hash."},
+    {.name = "hash",
+     .kind = SPEC_STRING,
+     .flags = SPEC_NO_REFS,
+     .check = spec_check_sha256,
+     .read = spec_read_token_hash,
+     .write = spec_write_token_hash,
+     .help = "In place of `value`: its SHA-256, in hex."},
+    {.name = "role", .kind = SPEC_CHOICE, .flags = SPEC_REQUIRED, .field = "role", .choices = roles, .help = "What it may."},
+    {.name = "projects",
+     .kind = SPEC_STRINGS,
+     .flags = SPEC_NO_REFS,
+     .field = "projects",
+     .check = spec_check_name,
+     .otherwise = "(all)",
+     .help = "Of which projects; the others don't exist for it."},
+};
+static const struct spec_table token_table = {
+    "[[token]]", "Tokens of the API that come and go with this file; others are made by `orcactl token create`.",
+    &model__token_decl__descriptor, token_keys, COUNT(token_keys), spec_finish_token};
 TABLE_LATER(backup_target_table, "[[backup.targets]]", "Where backups go.", LATER("type", SPEC_STRING, NULL, "local or s3."),
             LATER("path", SPEC_STRING, NULL, "local: where."), LATER("endpoint", SPEC_STRING, NULL, "s3: its address."),
             LATER("bucket", SPEC_STRING, NULL, "s3: the bucket."), LATER("region", SPEC_STRING, NULL, "s3: the region."),
@@ -770,7 +794,7 @@ static const struct spec_key cluster_file_keys[] = {
     {.name = "node", .kind = SPEC_TABLES, .field = "nodes", .table = &node_table, .help = "Nodes."},
     {.name = "acme", .kind = SPEC_TABLE, .flags = SPEC_LATER, .table = &acme_table, .help = "Certificates."},
     {.name = "proxy", .kind = SPEC_TABLE, .table = &cluster_proxy_table, .help = "The proxies."},
-    {.name = "token", .kind = SPEC_TABLES, .flags = SPEC_LATER, .table = &token_table, .help = "API tokens."},
+    {.name = "token", .kind = SPEC_TABLES, .field = "tokens", .table = &token_table, .help = "API tokens."},
     {.name = "backup", .kind = SPEC_TABLE, .flags = SPEC_LATER, .table = &backup_table, .help = "Backups."},
     {.name = "rebalance", .kind = SPEC_TABLE, .flags = SPEC_LATER, .table = &rebalance_table, .help = "Rebalancing."},
     {.name = "gc", .kind = SPEC_TABLE, .flags = SPEC_LATER, .table = &gc_table, .help = "Cleaning up."},

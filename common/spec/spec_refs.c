@@ -1,4 +1,5 @@
 /* ${env.X}, ${secrets.X} and $${ in strings. */
+#include "common/spec/spec_keys.h"
 #include "common/spec/spec_set.h"
 
 #include <stdio.h>
@@ -127,6 +128,8 @@ int spec_resolve_env(struct spec_set *set, const char *(*lookup)(const char *nam
     if (!copy || r.memory) {
       spec_fault_add(faults, r.file, 0, 0, "", "out of memory");
     } else if (faults->count == before) {
+      if (cluster)
+        spec_hash_tokens(&r, (Model__ClusterSpec *)copy);
       ProtobufCMessage *old = *at;
       *at = copy;
       copy = old;

@@ -186,11 +186,10 @@ static const struct sample clusters[] = {
      "[proxy]\nhttp_port = 80\ntrusted_proxies = [\"10.0.0.0/8\", \"::1\"]\n[logs]\nmax_size = \"10Mi\"\nmax_files = 3\n"
      "[policy]\nallow_privileged = false\nallow_host_network = false\nallow_devices = []\nallow_host_paths = [\"/srv\"]\nallow_caps = []\n",
      ""},
-    {"[acme]\nemail = \"x\"\n[backup]\n[rebalance]\n[gc]\n[observability]\n[ai]\n[network]\n[[token]]\n",
+    {"[acme]\nemail = \"x\"\n[backup]\n[rebalance]\n[gc]\n[observability]\n[ai]\n[network]\n",
      "f:1:2: acme: not supported yet: acme\nf:3:2: backup: not supported yet: backup\nf:4:2: rebalance: not supported yet: rebalance\nf:5:2: gc: not "
      "supported yet: gc\n"
-     "f:6:2: observability: not supported yet: observability\nf:7:2: ai: not supported yet: ai\nf:8:2: network: not supported yet: network\n"
-     "f:9:3: token: not supported yet: token"},
+     "f:6:2: observability: not supported yet: observability\nf:7:2: ai: not supported yet: ai\nf:8:2: network: not supported yet: network"},
     {"[cluster]\ndomain = \"example.com\"\n[proxy]\nhttps_port = 443",
      "f:2:1: cluster.domain: not supported yet: domain\nf:4:1: proxy.https_port: not supported yet: https_port"},
     {"[cluster]\nacme_email = \"x\"\napi_tokens = []\n",
