@@ -171,14 +171,29 @@ fail:
   return NULL;
 }
 
-void accesslog_free(struct accesslog *log) {
-  if (!log)
-    return;
+void accesslog_pause(struct accesslog *log) {
   pthread_mutex_lock(&log->lock);
+  bool running = !log->stop;
   log->stop = true;
   pthread_cond_signal(&log->more);
   pthread_mutex_unlock(&log->lock);
-  pthread_join(log->thread, NULL);
+  if (running)
+    pthread_join(log->thread, NULL);
+}
+
+int accesslog_resume(struct accesslog *log, struct err *err) {
+  log->stop = false;
+  int rc = pthread_create(&log->thread, NULL, run, log);
+  if (!rc)
+    return 0;
+  log->stop = true;
+  return err_errno(err, rc, "access log thread");
+}
+
+void accesslog_free(struct accesslog *log) {
+  if (!log)
+    return;
+  accesslog_pause(log);
   pthread_mutex_destroy(&log->lock);
   pthread_cond_destroy(&log->more);
   free(log->fill);

@@ -23,6 +23,9 @@ struct accesslog_entry {
 struct accesslog;
 struct accesslog *accesslog_new(enum accesslog_format format, int fd, struct err *err); /* NULL with *err */
 void accesslog_free(struct accesslog *log);                                             /* writes what is left */
+/* Its thread ends, with all written, and begins again: around a fork. Nobody adds in between. */
+void accesslog_pause(struct accesslog *log);
+int accesslog_resume(struct accesslog *log, struct err *err);
 void accesslog_add(struct accesslog *log, const struct accesslog_entry *e);
 /* One line without I/O; returns its length, cut to cap. */
 size_t accesslog_format(enum accesslog_format format, char *out, size_t cap, const struct accesslog_entry *e, int64_t wall_ms);

@@ -2,6 +2,7 @@
 
 #include <arpa/inet.h>
 #include <assert.h>
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -17,20 +18,31 @@ static void leave_idle_ring(struct client *c) {
   c->idle_next = c->idle_prev = NULL;
 }
 
+static void enter_ring(struct client *ring, struct client *c) {
+  c->idle_next = ring;
+  c->idle_prev = ring->idle_prev;
+  ring->idle_prev->idle_next = c;
+  ring->idle_prev = c;
+}
+
 static void become_idle(struct worker *w, struct client *c) {
   c->state = CLIENT_IDLE;
   leave_idle_ring(c);
-  c->idle_next = &w->idle;
-  c->idle_prev = w->idle.idle_prev;
-  w->idle.idle_prev->idle_next = c;
-  w->idle.idle_prev = c;
-  wheel_set(&w->wheel, &c->sock.timer, w->now_ms + LIMIT_IDLE);
+  enter_ring(&w->idle, c);
+  wheel_set(&w->wheel, &c->sock.timer, w->now_ms + (w->draining ? LIMIT_DRAIN_IDLE : LIMIT_IDLE));
+}
+
+void client_drain(struct worker *w) {
+  for (struct client *c = w->idle.idle_next; c != &w->idle; c = c->idle_next)
+    wheel_set(&w->wheel, &c->sock.timer, w->now_ms + LIMIT_DRAIN_IDLE);
 }
 
 void client_close(struct worker *w, struct client *c) {
   if (c->sock.closed)
     return;
   leave_idle_ring(c);
+  if (c->state == CLIENT_HANDSHAKE)
+    w->shaking_count--;
   if (c->in)
     block_put(w, c->in);
   c->in = NULL;
@@ -45,13 +57,13 @@ void client_linger(struct worker *w, struct client *c) {
     block_put(w, c->in);
   c->in = NULL;
   c->in_len = 0;
-  if (c->sock.failed || c->sock.closed || w->stopping) {
+  if (c->sock.failed || c->sock.closed || (w->stopping && !w->draining)) {
     client_close(w, c);
     return;
   }
   leave_idle_ring(c);
   c->state = CLIENT_LINGER;
-  shutdown(c->sock.fd, SHUT_WR);
+  sock_end(&c->sock);
   wheel_set(&w->wheel, &c->sock.timer, w->now_ms + LIMIT_LINGER);
   if (!c->running)
     client_run(w, c);
@@ -173,6 +185,70 @@ static bool next_request(struct worker *w, struct client *c) {
   return true;
 }
 
+/* ---- TLS ---- */
+
+#define TLS_HANDSHAKE 0x16 /* the first byte of whoever speaks TLS (RFC 8446 section 5.1) */
+
+static void leave_handshake(struct worker *w, struct client *c) {
+  w->shaking_count--;
+  become_idle(w, c);
+}
+
+/* Whoever speaks HTTP in the clear hears so in the clear. Returns whether the handshake goes on. */
+static bool says_hello(struct worker *w, struct client *c) {
+  uint8_t first;
+  ssize_t n = recv(c->sock.fd, &first, 1, MSG_PEEK | MSG_DONTWAIT);
+  if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
+    c->sock.readable = false;
+    return false;
+  }
+  if (n == 1 && first == TLS_HANDSHAKE) {
+    c->hello = true;
+    return true;
+  }
+  if (n == 1 && first >= 'A' && first <= 'Z') {
+    tls_stream_free(c->sock.tls);
+    c->sock.tls = NULL;
+    leave_handshake(w, c);
+    exchange_refuse(w, c, NULL, 400, "this port speaks TLS: the address begins with https://");
+    return false;
+  }
+  client_close(w, c);
+  return false;
+}
+
+static bool shake_hands(struct worker *w, struct client *c) {
+  if (c->sock.failed) {
+    client_close(w, c);
+    return false;
+  }
+  if (!c->hello && !says_hello(w, c))
+    return c->state != CLIENT_HANDSHAKE;
+  const char *why;
+  switch (tls_handshake(c->sock.tls, &why)) {
+  case 1:
+    leave_handshake(w, c);
+    return true;
+  case 0:
+    c->sock.readable = c->sock.writable = false;
+    return false;
+  default:
+    client_close(w, c);
+    return false;
+  }
+}
+
+static void begin_handshake(struct worker *w, struct client *c) {
+  if (w->shaking_count >= HANDSHAKES_MAX)
+    client_close(w, w->shaking.idle_next);
+  w->shaking_count++;
+  c->state = CLIENT_HANDSHAKE;
+  enter_ring(&w->shaking, c);
+  wheel_set(&w->wheel, &c->sock.timer, w->now_ms + LIMIT_HANDSHAKE);
+}
+
+/* ---- events ---- */
+
 void client_run(struct worker *w, struct client *c) {
   if (c->running || c->sock.closed)
     return;
@@ -180,6 +256,9 @@ void client_run(struct worker *w, struct client *c) {
   bool more = true;
   for (unsigned turn = 0; more && !c->sock.closed; turn++) {
     switch (c->state) {
+    case CLIENT_HANDSHAKE:
+      more = shake_hands(w, c);
+      break;
     case CLIENT_IDLE:
     case CLIENT_HEAD:
       if (c->sock.failed)
@@ -212,13 +291,19 @@ void client_timeout(struct worker *w, struct client *c) {
     exchange_timeout(w, c->exchange);
     break;
   case CLIENT_IDLE:
+    if (w->draining)
+      client_linger(w, c);
+    else
+      client_close(w, c);
+    break;
+  case CLIENT_HANDSHAKE:
   case CLIENT_LINGER:
     client_close(w, c);
     break;
   }
 }
 
-void client_accept(struct worker *w, int fd, const struct sockaddr *peer) {
+void client_accept(struct worker *w, int fd, const struct sockaddr *peer, enum front front) {
   struct client *c = calloc(1, sizeof *c);
   if (!c || !cidr_addr(peer, c->addr)) {
     free(c);
@@ -230,12 +315,19 @@ void client_accept(struct worker *w, int fd, const struct sockaddr *peer) {
   c->is_v6 = memcmp(c->addr, mapped, sizeof mapped) != 0;
   inet_ntop(c->is_v6 ? AF_INET6 : AF_INET, c->is_v6 ? c->addr : c->addr + 12, c->ip, sizeof c->ip);
   c->ip_len = (uint8_t)strlen(c->ip);
-  if (sock_register(w, &c->sock) < 0) {
+  c->front = front;
+  if (front == FRONT_API)
+    c->sock.tls = w->tls ? tls_stream_new(w->tls, fd) : NULL;
+  if ((front == FRONT_API && !c->sock.tls) || sock_register(w, &c->sock) < 0) {
+    tls_stream_free(c->sock.tls);
     close(fd);
     free(c);
     return;
   }
   atomic_store_explicit(&w->clients, atomic_load_explicit(&w->clients, memory_order_relaxed) + 1, memory_order_relaxed);
-  become_idle(w, c);
+  if (c->sock.tls)
+    begin_handshake(w, c);
+  else
+    become_idle(w, c);
   client_run(w, c);
 }

@@ -16,6 +16,7 @@
 #include <pthread.h>
 #include <sys/uio.h>
 
+#include "common/tls/server.h"
 #include "orca-proxy/balance.h"
 #include "orca-proxy/chunk.h"
 #include "orca-proxy/head.h"
@@ -40,6 +41,9 @@
 #define LIMIT_STALL 30000    /* a client that neither takes nor sends what is due */
 #define LIMIT_STREAM 3600000 /* an answer of unknown length, or a tunnel, without a byte */
 #define LIMIT_LINGER 2000
+#define LIMIT_HANDSHAKE 5000  /* of TLS, from the connection's begin */
+#define LIMIT_DRAIN_IDLE 5000 /* a client between requests, once another process serves: its next request is its last here */
+#define HANDSHAKES_MAX 256    /* of one worker at a time: the oldest makes room */
 #define LIMIT_UPSTREAM_IDLE 30000
 /* A request that can't be repeated takes a kept connection only where the instance has shown for REUSE_PROOF_MS that it keeps them, and one that is
  * younger than REUSE_UNSAFE_MS: elsewhere it might be closed at that very moment, and nobody could tell whether the request was taken. */
@@ -62,9 +66,10 @@ struct sock {
   enum sock_kind kind;
   int fd;
   bool readable, writable;
-  bool hung_up; /* the peer has sent FIN: an end of data will be read */
-  bool failed;  /* reset, or another error */
-  bool closed;  /* in the graveyard */
+  bool hung_up;           /* the peer has sent FIN: an end of data will be read */
+  bool failed;            /* reset, or another error */
+  bool closed;            /* in the graveyard */
+  struct tls_stream *tls; /* NULL: plain */
   struct wheel_timer timer;
   struct sock *next; /* graveyard */
 };
@@ -149,7 +154,7 @@ struct exchange {
   struct exchange *next; /* free list */
 };
 
-enum client_state { CLIENT_IDLE, CLIENT_HEAD, CLIENT_BUSY, CLIENT_LINGER };
+enum client_state { CLIENT_HANDSHAKE, CLIENT_IDLE, CLIENT_HEAD, CLIENT_BUSY, CLIENT_LINGER };
 
 struct client {
   struct sock sock;
@@ -157,10 +162,12 @@ struct client {
   bool again;   /* waits for another turn */
   bool running; /* client_run() is on the stack: what ends now is gone on with there */
   bool is_v6;
+  bool hello; /* CLIENT_HANDSHAKE: its first byte was TLS's */
+  enum front front;
   uint8_t ip_len;
   char ip[46];
   uint8_t addr[16];
-  struct client *idle_next, *idle_prev; /* least recently used first */
+  struct client *idle_next, *idle_prev; /* of the idle ones, or of those that shake hands: least recently used first */
   struct block *in;                     /* part of a head, or requests sent ahead */
   size_t in_len, in_seen;
   size_t lingered;
@@ -173,6 +180,7 @@ struct counters_page {
 
 struct listener {
   struct sock sock;
+  enum front front;
 };
 
 struct listener_set { /* made by control, then the worker's */
@@ -185,10 +193,13 @@ struct worker {
   unsigned index;
   pthread_t thread;
   bool started, stopping;
+  bool draining; /* stopping, but another process serves: nobody is hurried */
   int epoll_fd;
   struct sock wake;
   struct listener_set *listeners;
   struct listener_set *_Atomic next_listeners; /* to be taken between two rounds */
+  struct tls_server *tls;                      /* of new connections; NULL: none yet */
+  struct tls_server *_Atomic next_tls;
   bool accepting;
   int64_t accept_again_ms; /* after a lack of descriptors */
   int64_t now_us, now_ms, stop_by_ms;
@@ -198,7 +209,9 @@ struct worker {
   size_t endpoint_count;
   struct counters_page *_Atomic counters[WORKER_SERVICES_MAX / 64];
   _Atomic uint64_t clients, accepted;
-  struct client idle; /* head of the ring of idle clients */
+  struct client idle;    /* head of the ring of idle clients */
+  struct client shaking; /* of those that have not finished their handshake */
+  unsigned shaking_count;
   struct sock *graveyard;
   struct exchange *free_exchanges;
   struct block *free_blocks;
@@ -224,6 +237,9 @@ void sock_close(struct worker *w, struct sock *s); /* the memory is freed after 
 ssize_t sock_read(struct sock *s, void *data, size_t len);
 /* Bytes taken; -1 failed. 0 and !writable: later. */
 ssize_t sock_write(struct sock *s, const struct iovec *iov, int count, bool more);
+/* Nothing more is sent; what was is let arrive. */
+void sock_end(struct sock *s);
+/* Plain sockets only. */
 ssize_t sock_splice_in(struct sock *s, int pipe, size_t len);
 ssize_t sock_splice_out(struct sock *s, int pipe, size_t len, bool more);
 struct service_counters *counters_of(struct worker *w, uint32_t service);
@@ -233,12 +249,13 @@ void endpoint_release(struct worker *w, struct endpoint *e); /* one request less
 void worker_again(struct worker *w, struct client *c);
 
 /* client.c */
-void client_accept(struct worker *w, int fd, const struct sockaddr *peer);
+void client_accept(struct worker *w, int fd, const struct sockaddr *peer, enum front front);
 void client_run(struct worker *w, struct client *c);
 void client_exchange_done(struct worker *w, struct client *c, bool keep); /* the exchange is gone already */
 void client_close(struct worker *w, struct client *c);
 void client_linger(struct worker *w, struct client *c);
 void client_timeout(struct worker *w, struct client *c);
+void client_drain(struct worker *w); /* idle ones get LIMIT_DRAIN_IDLE for one more request */
 
 /* exchange.c */
 /* A request made ready: from what its head says and the bytes behind it (*used of them are its body's). NULL: refused, with *status and *why. */

@@ -1,6 +1,9 @@
 #include "orca-proxy/control.h"
 
+#include <errno.h>
 #include <inttypes.h>
+#include <netinet/in.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,8 +11,12 @@
 #include <unistd.h>
 
 #include "common/bus/pb.h"
+#include "common/daemon/fdstore.h"
 #include "common/log.h"
+#include "common/spec/spec.h"
+#include "orca-proxy/certificate.h"
 #include "orca-proxy/drain.h"
+#include "orca-proxy/handover.h"
 #include "orca-proxy/listen.h"
 #include "orca-proxy/routes.h"
 #include "orca-proxy/service_ids.h"
@@ -18,8 +25,15 @@
 
 #define SAVE_DELAY (200 * NS_PER_MS)
 #define STATS_EVERY (10 * NS_PER_SEC)
+#define WATCHED_EVERY_MIN (2 * NS_PER_SEC)
+#define WATCHED_FOR_MAX (60 * NS_PER_SEC)
 #define CALL_TIMEOUT (5 * NS_PER_SEC)
 #define RETRY_DELAY (1 * NS_PER_SEC)
+#define LOOK_AGAIN (30 * NS_PER_SEC)      /* for addresses of the API that are not this machine's */
+#define HANDOVER_WAIT_MS 3000             /* for a process that takes the listening sockets */
+#define API_TIMEOUT_MS UINT64_C(120000)   /* until the API begins to answer */
+#define API_MAX_BODY (UINT64_C(12) << 20) /* as the API's own */
+#define ROUTES_FILE "routes"
 #define LISTEN_AGAIN (1 * NS_PER_SEC) /* for a port that is taken */
 #define DRAINING_MAX 4096             /* names in one acknowledgement */
 
@@ -37,13 +51,16 @@ struct control {
   struct service_ids *ids;
   struct worker_shared shared;
   struct worker *workers[WORKER_MAX];
-  unsigned worker_count;
+  unsigned worker_count, worker_most;
   struct table *table;
   struct old_table *old; /* some worker may still read these */
   uint64_t seq;
   struct loop_timer save, stats, retry, listen;
-  uint16_t port;   /* where it listens */
+  struct listen_sockets sockets;
+  struct certificate *certificate;
+  uint16_t port;   /* where it listens for HTTP */
   char fault[256]; /* why not where it should: told with acknowledgements; "": it does */
+  bool ending;
 
   struct bus *bus;
   struct bus_conn *conn;
@@ -53,6 +70,7 @@ struct control {
   uint64_t *last_requests; /* of each service id, when last reported */
   size_t last_size;
   uint64_t last_connections;
+  int64_t watched_every, watched_until; /* somebody looks at the figures: they are told more often, also when nothing changed */
 };
 
 /* ---- tables ---- */
@@ -67,6 +85,35 @@ static uint32_t give_slot(void *arg, const char *instance, const char *address, 
   return drain_slot(c->drain, instance, address, port, incarnation);
 }
 
+/* The way from its own front to the API on loopback. */
+struct api_route {
+  Node__Route route;
+  Model__Endpoint endpoint, *endpoints[1];
+  Model__ProxyRules rules;
+  char address[64], instance[96], service[16];
+};
+
+static const Node__Route *api_route_make(struct api_route *r, const struct control *c) {
+  const struct node_config *config = &c->daemon->config;
+  node__route__init(&r->route);
+  model__endpoint__init(&r->endpoint);
+  model__proxy_rules__init(&r->rules);
+  snprintf(r->service, sizeof r->service, "orca-apiserver");
+  snprintf(r->address, sizeof r->address, "%s", strncmp(config->address, "127.", 4) == 0 ? config->address : "127.0.0.1");
+  snprintf(r->instance, sizeof r->instance, "orca-apiserver at %s:%u", r->address, config->port_api);
+  r->endpoint.address = r->address;
+  r->endpoint.instance = r->instance;
+  PB_SET(&r->endpoint, port, config->port_api);
+  r->endpoints[0] = &r->endpoint;
+  PB_SET(&r->rules, timeout_ms, API_TIMEOUT_MS);
+  PB_SET(&r->rules, max_body, API_MAX_BODY);
+  r->route.service = r->service;
+  r->route.rules = &r->rules;
+  r->route.endpoints = r->endpoints;
+  r->route.n_endpoints = 1;
+  return &r->route;
+}
+
 static int publish(struct control *c, struct err *err) {
   log_follow_level(routes_log_level(c->routes));
   unsigned skipped;
@@ -74,7 +121,15 @@ static int publish(struct control *c, struct err *err) {
   size_t trusted_count = routes_trusted(c->routes, &trusted);
   struct table_ids ids = {give_service, give_slot, c};
   struct old_table *old = c->table ? malloc(sizeof *old) : NULL;
-  struct table *t = !c->table || old ? table_build(routes_list(c->routes), routes_count(c->routes), trusted, trusted_count, &ids, &skipped) : NULL;
+  struct api_route api;
+  size_t count = routes_count(c->routes);
+  const Node__Route **list = calloc(count + 1, sizeof *list);
+  if (list && count)
+    memcpy(list, routes_list(c->routes), count * sizeof *list);
+  if (list)
+    list[count++] = api_route_make(&api, c);
+  struct table *t = list && (!c->table || old) ? table_build(list, count, trusted, trusted_count, &ids, &skipped) : NULL;
+  free(list);
   if (!t) {
     free(old);
     return err_set(err, ERR_MEMORY, "no memory for the route table");
@@ -113,7 +168,7 @@ static void save(void *arg) {
   struct control *c = arg;
   struct err err;
   struct buf file = BUF_INIT(ROUTES_FILE_MAX + 64);
-  if (routes_to_file(c->routes, &file, &err) < 0 || state_write(c->state, &file, &err) < 0)
+  if (routes_to_file(c->routes, &file, &err) < 0 || state_write(c->state, ROUTES_FILE, &file, 0600, &err) < 0)
     log_error("the route table could not be saved", "error", err.msg);
   buf_free(&file);
 }
@@ -126,7 +181,7 @@ static void save_soon(struct control *c) {
 
 static int load(struct control *c, struct err *err) {
   struct buf file = BUF_INIT(ROUTES_FILE_MAX + 65536);
-  int rc = state_read(c->state, &file, err);
+  int rc = state_read(c->state, ROUTES_FILE, &file, err);
   if (rc == 0) {
     Node__RouteTable *t = routes_from_file(file.data, file.len, err);
     rc = t ? routes_apply(c->routes, t, err) : -1;
@@ -245,16 +300,82 @@ static uint16_t wanted_port(const struct control *c) {
   return port ? port : c->daemon->config.port_http;
 }
 
-/* Other sockets for all workers; those they have serve until then, and go on when there is a failure. */
-static int listen_anew(struct control *c, uint16_t port, struct err *err) {
-  int fds[WORKER_MAX * LISTEN_ADDRESSES_MAX], rc = 0;
-  unsigned addresses;
-  if (listen_open(c->daemon->config.address, port, c->worker_count, false, fds, &addresses, err) < 0)
-    return -1;
-  for (unsigned i = 0; i < c->worker_count; i++)
-    if (worker_listen(c->workers[i], fds + i * LISTEN_ADDRESSES_MAX, addresses, err) < 0)
+static int give_sockets(struct control *c, struct err *err) {
+  struct worker_listener list[LISTEN_MAX];
+  int rc = 0;
+  for (unsigned i = 0; i < c->worker_count; i++) {
+    int n = listen_share(&c->sockets, i, c->worker_count, list, err);
+    if (n < 0 || worker_listen(c->workers[i], list, (unsigned)n, err) < 0)
       rc = -1;
+  }
   return rc;
+}
+
+/* systemd keeps copies: the next process has them, however this one ends. */
+static void store_sockets(const struct control *c) {
+  char name[LISTEN_NAME_MAX];
+  for (unsigned i = 0; i < c->sockets.count; i++) {
+    listen_name(&c->sockets.list[i].addr, name);
+    fdstore_put(name, c->sockets.list[i].fd);
+  }
+}
+
+static int listen_for_http(struct control *c, uint16_t port, bool patient, struct err *err) {
+  struct listen_address now[2], before[2];
+  unsigned count = listen_http(c->daemon->config.address, port, now);
+  for (unsigned i = 0; i < count; i++)
+    if (listen_ensure(&c->sockets, FRONT_HTTP, &now[i], c->worker_most, patient, err) < 0) {
+      listen_close_others(&c->sockets, FRONT_HTTP, before, c->port ? listen_http(c->daemon->config.address, c->port, before) : 0, fdstore_remove);
+      return -1;
+    }
+  return 0;
+}
+
+/* [proxy] http_port may have changed. Returns whether there are other sockets now. */
+static bool follow_http(struct control *c, struct err *fault) {
+  struct listen_address keep[2];
+  uint16_t port = wanted_port(c), before = c->port;
+  if (port == c->port || listen_for_http(c, port, false, fault) < 0)
+    return false;
+  c->port = port;
+  listen_close_others(&c->sockets, FRONT_HTTP, keep, listen_http(c->daemon->config.address, port, keep), fdstore_remove);
+  log_info("listening", "port", log_u64(port), "before", log_u64(before));
+  save(c); /* not soon: a proxy that is started anew would be elsewhere */
+  return true;
+}
+
+/* [api] listen, or the certificate for it, may have changed. */
+static bool follow_api(struct control *c, bool patient, struct err *fault) {
+  struct listen_address keep[LISTEN_API_MAX], a;
+  char hosts[LISTEN_API_MAX][64];
+  const char *own[LISTEN_API_MAX];
+  char *const *list;
+  struct err err;
+  size_t count = routes_api_listen(c->routes, &list);
+  unsigned n = 0, kept = 0;
+  bool changed = false;
+  for (size_t i = 0; i < count && n < LISTEN_API_MAX; i++)
+    if (listen_api(list[i], &a) && spec_listen_host(list[i], hosts[n], sizeof hosts[n])) {
+      keep[n] = a;
+      own[n] = hosts[n];
+      n++;
+    }
+  if (certificate_want(c->certificate, own, n, &err) < 0)
+    *fault = err;
+  else if (*certificate_fault(c->certificate))
+    err_set(fault, ERR_UNAVAILABLE, "listen for the API: %s", certificate_fault(c->certificate));
+  for (unsigned i = 0; i < n; i++) {
+    bool had = listen_has(&c->sockets, FRONT_API, &keep[i]);
+    if (!had && (!certificate_covers(c->certificate, own[i]) || listen_ensure(&c->sockets, FRONT_API, &keep[i], 1, patient, fault) < 0))
+      continue;
+    if (!had)
+      log_info("listening for the API", "address", own[i], "port", log_u64(ntohs(keep[i].addr.in.sin_port)));
+    changed |= !had;
+    keep[kept++] = keep[i];
+  }
+  if (n < count && loop_timer_in(c->loop, &c->listen, LOOK_AGAIN, &err) < 0) /* an address may come to this machine */
+    log_error("no timer", "error", err.msg);
+  return listen_close_others(&c->sockets, FRONT_API, keep, kept, fdstore_remove) || changed;
 }
 
 static void set_fault(struct control *c, const char *fault) {
@@ -262,31 +383,37 @@ static void set_fault(struct control *c, const char *fault) {
     return;
   snprintf(c->fault, sizeof c->fault, "%.250s", fault);
   if (*fault)
-    log_error("the HTTP port stays as it was", "port", log_u64(c->port), "error", fault);
+    log_error("not listening everywhere", "port", log_u64(c->port), "error", fault);
   send_ack(c);
 }
 
-/* [proxy] http_port may have changed. */
-static void follow_port(struct control *c) {
-  struct err err;
-  uint16_t port = wanted_port(c);
+static void follow_addresses(struct control *c) {
+  struct err api = {0}, http = {0}, err;
   loop_timer_cancel(c->loop, &c->listen);
-  if (port == c->port) {
-    set_fault(c, "");
-  } else if (listen_anew(c, port, &err) == 0) {
-    log_info("listening", "port", log_u64(port), "before", log_u64(c->port));
-    c->port = port;
-    set_fault(c, "");
-    save(c); /* not soon: a proxy that is started anew would be elsewhere */
-  } else {
-    set_fault(c, err.msg);
-    if (loop_timer_in(c->loop, &c->listen, LISTEN_AGAIN, &err) < 0)
-      log_error("no timer", "error", err.msg);
-  }
+  bool changed = follow_api(c, false, &api);
+  changed |= follow_http(c, &http);
+  if (changed && give_sockets(c, &err) < 0)
+    http = err;
+  if (changed)
+    store_sockets(c);
+  const struct err *fault = http.code != ERR_NONE ? &http : &api;
+  set_fault(c, fault->code != ERR_NONE ? fault->msg : "");
+  if (fault->code != ERR_NONE && loop_timer_in(c->loop, &c->listen, LISTEN_AGAIN, &err) < 0)
+    log_error("no timer", "error", err.msg);
 }
 
 static void on_listen_again(void *arg) {
-  follow_port(arg);
+  follow_addresses(arg);
+}
+
+static void on_certificate(void *arg) {
+  struct control *c = arg;
+  struct tls_server *server = certificate_server(c->certificate);
+  if (c->ending)
+    return;
+  for (unsigned i = 0; server && i < c->worker_count; i++)
+    worker_tls(c->workers[i], tls_server_ref(server));
+  follow_addresses(c);
 }
 
 /* ---- routes from the apiserver ---- */
@@ -302,13 +429,15 @@ static void on_item(void *arg, const uint8_t *body, size_t len) {
     ok = false;
     err_set(&err, ERR_INVALID, "an item that is no route table");
   }
+  bool settings = ok && (PB_GET(item->routes, full, false) || PB_GET(item->routes, settings_changed, false));
   ok = ok && routes_apply(c->routes, item->routes, &err) == 0 && publish(c, &err) == 0;
   if (item)
     node__item__free_unpacked(item, NULL);
   if (ok) {
     log_debug("route table", "version", log_u64(routes_version(c->routes)), "routes", log_u64(routes_count(c->routes)));
     save_soon(c);
-    follow_port(c);
+    if (settings)
+      follow_addresses(c);
     return;
   }
   /* What is served stays; asking anew brings everything. */
@@ -362,6 +491,7 @@ static void on_up(void *arg, struct bus_conn *conn) {
   struct control *c = arg;
   log_info("connected to an apiserver", "peer", bus_peer_name(conn));
   open_stream(c);
+  certificate_connected(c->certificate, conn);
 }
 
 static void on_down(void *arg, struct bus_conn *conn, const struct err *why) {
@@ -457,7 +587,7 @@ static void report(struct control *c) {
     m->stats.service = slash + 1;
     list[changed++] = &m->stats;
   }
-  if (changed || connections != c->last_connections) {
+  if (changed || connections != c->last_connections || loop_now(c->loop) < c->watched_until) {
     c->last_connections = connections;
     Node__Call call = NODE__CALL__INIT;
     stats.services = list;
@@ -476,8 +606,43 @@ static void on_stats(void *arg) {
   struct control *c = arg;
   struct err err;
   report(c);
-  if (loop_timer_in(c->loop, &c->stats, STATS_EVERY, &err) < 0)
+  if (loop_timer_in(c->loop, &c->stats, loop_now(c->loop) < c->watched_until ? c->watched_every : STATS_EVERY, &err) < 0)
     log_error("no more counters", "error", err.msg);
+}
+
+static void watch_figures(struct control *c, const Node__WatchFigures *watch) {
+  int64_t now = loop_now(c->loop), every = PB_GET(watch, interval_ms, 0) * NS_PER_MS, length = PB_GET(watch, for_ms, 0) * NS_PER_MS;
+  bool began = now < c->watched_until;
+  c->watched_every = every < WATCHED_EVERY_MIN ? WATCHED_EVERY_MIN : every > STATS_EVERY ? STATS_EVERY : every;
+  c->watched_until = now + (length > WATCHED_FOR_MAX ? WATCHED_FOR_MAX : length);
+  struct err err;
+  if (!began && loop_timer_in(c->loop, &c->stats, 0, &err) < 0)
+    log_error("no more counters", "error", err.msg);
+}
+
+/* ---- what an apiserver asks ---- */
+
+static void on_call(void *arg, struct bus_conn *conn, struct bus_call *call, const uint8_t *body, size_t len) {
+  struct control *c = arg;
+  struct err err;
+  Node__Call *said = (Node__Call *)pb_unpack(&node__call__descriptor, body, len, &err);
+  if (!said) {
+    bus_conn_refused(conn, err.msg);
+    bus_fail(call, &err);
+    return;
+  }
+  if (said->body_case == NODE__CALL__BODY_WATCH_FIGURES) {
+    watch_figures(c, said->watch_figures);
+    Node__Done done = NODE__DONE__INIT;
+    Node__Reply reply = NODE__REPLY__INIT;
+    reply.body_case = NODE__REPLY__BODY_DONE;
+    reply.done = &done;
+    bus_reply(call, &reply.base);
+  } else {
+    err_set(&err, ERR_UNSUPPORTED, "not a call for a proxy");
+    bus_fail(call, &err);
+  }
+  node__call__free_unpacked(said, NULL);
 }
 
 /* ---- life ---- */
@@ -495,29 +660,58 @@ static unsigned clients_for(unsigned workers) {
   return n > 65536 ? 65536 : (unsigned)n;
 }
 
-static int start_workers(struct control *c, unsigned count, struct err *err) {
-  int fds[WORKER_MAX * LISTEN_ADDRESSES_MAX];
-  unsigned addresses;
-  c->port = wanted_port(c);
-  int rc = listen_open(c->daemon->config.address, c->port, count, true, fds, &addresses, err);
-  if (rc < 0 && c->port != c->daemon->config.port_http) { /* the port of the last table is another's now: better node.toml's than none */
+static void take_sockets(struct control *c) {
+  int fds[LISTEN_MAX];
+  unsigned n = fdstore_take(fds, LISTEN_MAX);
+  for (unsigned i = 0; i < n; i++)
+    listen_adopt(&c->sockets, fds[i]);
+  if (n)
+    log_info("took the sockets that systemd kept", "sockets", log_u64(c->sockets.count));
+  else
+    handover_ask(c->daemon->config.run_dir, &c->sockets);
+}
+
+static int open_sockets(struct control *c, struct err *err) {
+  struct err api = {0};
+  uint16_t port = wanted_port(c);
+  take_sockets(c);
+  int rc = listen_for_http(c, port, true, err);
+  if (rc < 0 && port != c->daemon->config.port_http) { /* the port of the last table is another's now: better node.toml's than none */
     snprintf(c->fault, sizeof c->fault, "%.250s", err->msg);
-    log_error("not on the port that cluster.toml names", "port", log_u64(c->port), "error", err->msg);
-    c->port = c->daemon->config.port_http;
-    rc = listen_open(c->daemon->config.address, c->port, count, true, fds, &addresses, err);
+    log_error("not on the port that cluster.toml names", "port", log_u64(port), "error", err->msg);
+    port = c->daemon->config.port_http;
+    rc = listen_for_http(c, port, true, err);
     if (rc == 0 && loop_timer_in(c->loop, &c->listen, LISTEN_AGAIN, err) < 0)
       return -1;
   }
   if (rc < 0)
     return -1;
+  c->port = port;
+  (void)follow_api(c, true, &api);
+  if (api.code != ERR_NONE && !*c->fault) {
+    snprintf(c->fault, sizeof c->fault, "%.250s", api.msg);
+    if (loop_timer_in(c->loop, &c->listen, LISTEN_AGAIN, err) < 0)
+      return -1;
+  }
+  listen_close_unclaimed(&c->sockets, fdstore_remove);
+  return 0;
+}
+
+static int start_workers(struct control *c, unsigned count, struct err *err) {
+  struct worker_listener list[LISTEN_MAX];
+  struct tls_server *server = certificate_server(c->certificate);
   for (unsigned i = 0; i < count; i++) {
-    if (!(c->workers[i] = worker_new(&c->shared, i, fds + i * LISTEN_ADDRESSES_MAX, addresses, err)))
+    int n = listen_share(&c->sockets, i, count, list, err);
+    if (n < 0 || !(c->workers[i] = worker_new(&c->shared, i, list, (unsigned)n, err)))
       return -1;
     c->worker_count++;
+    if (server)
+      worker_tls(c->workers[i], tls_server_ref(server));
   }
   for (unsigned i = 0; i < count; i++)
     if (worker_start(c->workers[i], err) < 0)
       return -1;
+  store_sockets(c);
   return 0;
 }
 
@@ -553,7 +747,9 @@ struct control *control_start(struct daemon *d, const struct control_options *o,
     goto fail;
   if (o->log != ACCESSLOG_OFF && !(c->shared.log = accesslog_new(o->log, STDOUT_FILENO, err)))
     goto fail;
-  if (start_workers(c, workers, err) < 0)
+  c->worker_most = workers;
+  if (!(c->certificate = certificate_new(c->loop, c->state, on_certificate, c, err)) || open_sockets(c, err) < 0 ||
+      start_workers(c, workers, err) < 0)
     goto fail;
   return c;
 fail:
@@ -565,7 +761,7 @@ int control_connect(struct control *c, struct err *err) {
   const struct node_config *config = &c->daemon->config;
   if (config->master_count == 0)
     return 0;
-  static const struct bus_conn_ops ops = {.up = on_up, .down = on_down};
+  static const struct bus_conn_ops ops = {.up = on_up, .down = on_down, .call = on_call};
   struct bus_address *list = calloc(config->master_count, sizeof *list);
   char(*endpoints)[160] = calloc(config->master_count, sizeof *endpoints);
   int rc = -1;
@@ -598,26 +794,100 @@ static void run_out(struct control *c) {
     log_error("stopping", "error", err.msg);
 }
 
-void control_stop(struct control *c) {
-  if (!c)
-    return;
-  atomic_store_explicit(&c->shared.stopping, true, memory_order_release);
+/* Wakes the workers to what was just set, and waits for them. */
+static void join_workers(struct control *c) {
   for (unsigned i = 0; i < c->worker_count; i++)
     worker_wake(c->workers[i]);
   for (unsigned i = 0; i < c->worker_count; i++)
     worker_join(c->workers[i]);
+}
+
+static void save_now(struct control *c) {
+  if (!loop_timer_is_set(&c->save))
+    return;
+  loop_timer_cancel(c->loop, &c->save);
+  save(c);
+}
+
+/* Brings what is in flight to its end, while another process serves already, or will soon. */
+static void drain(struct control *c, int ask) {
+  struct err err;
+  atomic_store_explicit(&c->shared.pausing, false, memory_order_release);
+  atomic_store_explicit(&c->shared.draining, true, memory_order_release);
+  if (c->shared.log && accesslog_resume(c->shared.log, &err) < 0)
+    log_error("the last lines of the access log are lost", "error", err.msg);
+  for (unsigned i = 0; i < c->worker_count; i++)
+    if (worker_start(c->workers[i], &err) < 0)
+      log_error("connections are lost", "error", err.msg);
+  if (ask >= 0)
+    handover_give(c->daemon->config.run_dir, ask, &c->sockets, HANDOVER_WAIT_MS);
+  listen_close_all(&c->sockets);
+  join_workers(c);
+  if (c->shared.log)
+    accesslog_pause(c->shared.log);
+}
+
+static uint64_t connections_of(const struct control *c) {
+  uint64_t n = 0;
+  for (unsigned i = 0; i < c->worker_count; i++)
+    n += worker_connections(c->workers[i]);
+  return n;
+}
+
+void control_hand_over(struct control *c) {
+  struct err err;
+  c->ending = true;
+  int ask = fdstore_has() ? -1 : handover_open(c->daemon->config.run_dir, &err);
+  if (ask < 0 && !fdstore_has())
+    log_warn("the listening sockets can't be handed over", "error", err.msg);
+  bus_free(c->bus); /* the next process says hello in this one's name */
+  c->bus = NULL;
+  c->conn = NULL;
+  save_now(c);
+  state_release(c->state);
+  atomic_store_explicit(&c->shared.pausing, true, memory_order_release);
+  join_workers(c);
+  if (c->shared.log)
+    accesslog_pause(c->shared.log);
+  uint64_t connections = connections_of(c);
+  if (ask < 0 && connections == 0)
+    return;
+  /* No thread runs: what is copied is whole. Whoever waits for this process can start the next one at once. */
+  pid_t pid = fork();
+  if (pid > 0) {
+    log_info("handed over", "connections", log_u64(connections), "process", log_i64(pid));
+    _exit(0);
+  }
+  if (pid < 0)
+    log_error("what is in flight is ended before this process is", "error", strerror(errno));
+  sigset_t all;
+  sigfillset(&all);
+  signal(SIGTERM, SIG_DFL); /* asked once more it ends at once */
+  signal(SIGINT, SIG_DFL);
+  sigprocmask(SIG_UNBLOCK, &all, NULL);
+  drain(c, ask);
+  log_info("nothing is in flight any more", "cut", log_u64(connections_of(c)));
+  _exit(0);
+}
+
+void control_stop(struct control *c) {
+  if (!c)
+    return;
+  c->ending = true;
+  atomic_store_explicit(&c->shared.stopping, true, memory_order_release);
+  atomic_store_explicit(&c->shared.pausing, false, memory_order_release);
+  join_workers(c);
   if (c->loop)
     run_out(c);
-  if (loop_timer_is_set(&c->save)) {
-    loop_timer_cancel(c->loop, &c->save);
-    save(c);
-  }
+  save_now(c);
   if (c->loop) {
     loop_timer_cancel(c->loop, &c->stats);
     loop_timer_cancel(c->loop, &c->retry);
     loop_timer_cancel(c->loop, &c->listen);
   }
   bus_free(c->bus);
+  certificate_free(c->certificate);
+  listen_close_all(&c->sockets);
   accesslog_free(c->shared.log);
   for (unsigned i = 0; i < c->worker_count; i++)
     worker_free(c->workers[i]);

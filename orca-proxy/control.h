@@ -27,4 +27,9 @@ int control_connect(struct control *c, struct err *err);
 void control_describe(const struct control *c, char *out, size_t size); /* "serving 3 routes" */
 void control_stop(struct control *c);                                   /* lets the requests in flight end, frees all */
 
+/* SIGTERM: another process is about to take this one's place. Accepts no more; the listening sockets, and whoever waits in them, go to that process
+ * by systemd or by handover.h. A child goes on with the connections there are, for at most WORKER_DRAIN_MS, and this process ends at once, so that
+ * whoever waits for its end starts the next one. Returns only when there is nothing to hand over. */
+void control_hand_over(struct control *c);
+
 #endif

@@ -458,7 +458,7 @@ static bool pump_tunnel(struct worker *w, struct exchange *x, bool *more) {
       return false;
     }
     if (flows[i]->state == FLOW_DONE)
-      shutdown(flows[i]->to->fd, SHUT_WR);
+      sock_end(flows[i]->to);
   }
   if (x->body.state == FLOW_DONE && x->answer.state == FLOW_DONE) {
     end(w, x, false);
@@ -629,7 +629,9 @@ struct exchange *exchange_new(struct worker *w, struct client *c, const struct h
     return refused(status, why, 405, "CONNECT and TRACE are not spoken here");
   if (!target_parse(&t, h, w->path, why))
     return refused(status, why, 400, *why);
-  struct table_match m = table_lookup(w->table, t.host, t.host_len, t.path);
+  struct table_match m = {.service = w->table->api};
+  if (c->front == FRONT_HTTP)
+    m = table_lookup(w->table, t.host, t.host_len, t.path);
   const struct table_service *s = m.service;
   if (!s)
     return refused(status, why, 404, m.host_known ? "no service has a route to this path" : "no service has this host name");
@@ -641,8 +643,9 @@ struct exchange *exchange_new(struct worker *w, struct client *c, const struct h
   struct serial_peer peer = {.ip = c->ip,
                              .ip_len = c->ip_len,
                              .is_v6 = c->is_v6,
-                             .trusted = w->table->trusted_count && cidr_has(w->table->trusted, w->table->trusted_count, c->addr),
-                             .proto = "http"};
+                             .trusted =
+                                 c->front == FRONT_HTTP && w->table->trusted_count && cidr_has(w->table->trusted, w->table->trusted_count, c->addr),
+                             .proto = c->sock.tls ? "https" : "http"};
   struct span path = s->strip_prefix && t.path.at[0] == '/' ? target_strip(t.path, m.prefix_len) : t.path;
   x->request_len = serial_request(x->request->data, SERIAL_MAX, h, &t, path, &peer);
   if (!x->request_len) {

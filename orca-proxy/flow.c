@@ -210,7 +210,9 @@ static enum flow_result end_of_data(struct worker *w, struct flow *f) {
 }
 
 static bool may_splice(const struct flow *f) {
-  return f->out != BODY_CHUNKED && ((f->in == BODY_LENGTH && f->left >= SPLICE_MIN) || ((f->in == BODY_RAW || f->in == BODY_UNTIL_CLOSE) && f->busy));
+  return f->out != BODY_CHUNKED &&
+         ((f->in == BODY_LENGTH && f->left >= SPLICE_MIN) || ((f->in == BODY_RAW || f->in == BODY_UNTIL_CLOSE) && f->busy)) && !f->from->tls &&
+         !f->to->tls;
 }
 
 /* 1: read on. 0: nothing now, or the result says why not. */

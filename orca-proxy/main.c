@@ -1,3 +1,4 @@
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -70,6 +71,8 @@ int main(int argc, char **argv) {
   if (control_connect(control, &err) < 0)
     log_error("no routes from an apiserver", "error", err.msg);
   int rc = daemon_run(&d);
+  if (d.stop_signal == SIGTERM)
+    control_hand_over(control);
   control_stop(control);
   daemon_fini(&d);
   return rc;

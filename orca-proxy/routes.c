@@ -13,8 +13,8 @@ struct routes {
   uint64_t version;
   Node__Route **list;
   size_t count;
-  char **trusted;
-  size_t trusted_count;
+  char **trusted, **api_listen;
+  size_t trusted_count, api_listen_count;
   char *log_level;
   uint32_t http_port;
   bool begun; /* has had a full table */
@@ -30,17 +30,18 @@ static void free_list(Node__Route **list, size_t count) {
   free(list);
 }
 
-static void free_trusted(char **trusted, size_t count) {
-  for (size_t i = 0; i < count; i++)
-    free(trusted[i]);
-  free(trusted);
+static void free_texts(char **list, size_t count) {
+  for (size_t i = 0; list && i < count; i++)
+    free(list[i]);
+  free(list);
 }
 
 void routes_free(struct routes *r) {
   if (!r)
     return;
   free_list(r->list, r->count);
-  free_trusted(r->trusted, r->trusted_count);
+  free_texts(r->trusted, r->trusted_count);
+  free_texts(r->api_listen, r->api_listen_count);
   free(r->log_level);
   free(r);
 }
@@ -68,11 +69,11 @@ static bool is_named_in(const Node__Route *r, const Node__RouteTable *t) {
   return false;
 }
 
-static char **copy_trusted(const Node__RouteTable *t) {
-  char **copy = calloc(t->n_trusted_proxies + 1, sizeof *copy);
-  for (size_t i = 0; copy && i < t->n_trusted_proxies; i++)
-    if (!(copy[i] = strdup(t->trusted_proxies[i]))) {
-      free_trusted(copy, i);
+static char **copy_texts(char *const *list, size_t count) {
+  char **copy = calloc(count + 1, sizeof *copy);
+  for (size_t i = 0; copy && i < count; i++)
+    if (!(copy[i] = strdup(list[i]))) {
+      free_texts(copy, i);
       return NULL;
     }
   return copy;
@@ -87,9 +88,10 @@ int routes_apply(struct routes *r, const Node__RouteTable *t, struct err *err) {
       return err_set(err, ERR_INVALID, "a route without a name");
   size_t kept = 0, size = t->n_routes + (full ? 0 : r->count);
   Node__Route **list = calloc(size + 1, sizeof *list);
-  char **trusted = settings ? copy_trusted(t) : NULL;
+  char **trusted = settings ? copy_texts(t->trusted_proxies, t->n_trusted_proxies) : NULL;
+  char **api_listen = settings ? copy_texts(t->api_listen, t->n_api_listen) : NULL;
   char *log_level = settings ? strdup(PB_STR(t->log_level)) : NULL;
-  if (!list || (settings && (!trusted || !log_level)))
+  if (!list || (settings && (!trusted || !api_listen || !log_level)))
     goto fail;
   for (size_t i = 0; i < t->n_routes; i++)
     if (!(list[kept++] = (Node__Route *)pb_clone(&t->routes[i]->base)))
@@ -115,9 +117,12 @@ int routes_apply(struct routes *r, const Node__RouteTable *t, struct err *err) {
     free(r->log_level);
     r->log_level = log_level;
     r->http_port = PB_GET(t, http_port, 0);
-    free_trusted(r->trusted, r->trusted_count);
+    free_texts(r->trusted, r->trusted_count);
     r->trusted = trusted;
     r->trusted_count = t->n_trusted_proxies;
+    free_texts(r->api_listen, r->api_listen_count);
+    r->api_listen = api_listen;
+    r->api_listen_count = t->n_api_listen;
   }
   r->version = PB_GET(t, version, r->version);
   r->begun = true;
@@ -125,8 +130,8 @@ int routes_apply(struct routes *r, const Node__RouteTable *t, struct err *err) {
 fail:
   if (list)
     free_list(list, kept);
-  if (trusted)
-    free_trusted(trusted, t->n_trusted_proxies);
+  free_texts(trusted, t->n_trusted_proxies);
+  free_texts(api_listen, t->n_api_listen);
   free(log_level);
   return err_set(err, ERR_MEMORY, "no memory for the routes");
 }
@@ -146,6 +151,11 @@ const Node__Route *const *routes_list(const struct routes *r) {
 size_t routes_trusted(const struct routes *r, char *const **ret) {
   *ret = r->trusted;
   return r->trusted_count;
+}
+
+size_t routes_api_listen(const struct routes *r, char *const **ret) {
+  *ret = r->api_listen;
+  return r->api_listen_count;
 }
 
 const char *routes_log_level(const struct routes *r) {
@@ -173,6 +183,8 @@ int routes_to_file(const struct routes *r, struct buf *file, struct err *err) {
   t.n_routes = r->count;
   t.trusted_proxies = r->trusted;
   t.n_trusted_proxies = r->trusted_count;
+  t.api_listen = r->api_listen;
+  t.n_api_listen = r->api_listen_count;
   t.log_level = r->log_level;
   if (r->http_port)
     PB_SET(&t, http_port, r->http_port);

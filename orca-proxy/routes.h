@@ -24,8 +24,9 @@ uint64_t routes_version(const struct routes *r);
 size_t routes_count(const struct routes *r);
 const Node__Route *const *routes_list(const struct routes *r); /* by PROJECT/NAME; borrowed until the next change */
 size_t routes_trusted(const struct routes *r, char *const **ret);
-uint16_t routes_http_port(const struct routes *r);    /* 0: nothing was said */
-const char *routes_log_level(const struct routes *r); /* "": nothing was said */
+uint16_t routes_http_port(const struct routes *r);                   /* 0: nothing was said */
+size_t routes_api_listen(const struct routes *r, char *const **ret); /* [api] listen, where it is not loopback */
+const char *routes_log_level(const struct routes *r);                /* "": nothing was said */
 
 /* "orca routes 1\n", CRC32C and length of the packed full RouteTable (little-endian, 4 bytes each), the table. */
 int routes_to_file(const struct routes *r, struct buf *file, struct err *err);

@@ -76,39 +76,50 @@ static int write_all(int fd, const uint8_t *data, size_t len) {
   return 0;
 }
 
-int state_write(struct state *s, const struct buf *routes, struct err *err) {
-  int fd = openat(s->dir, "routes.new", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+int state_write(struct state *s, const char *name, const struct buf *data, mode_t mode, struct err *err) {
+  char new[64];
+  snprintf(new, sizeof new, "%s.new", name);
+  if (s->lock < 0)
+    return err_set(err, ERR_CONFLICT, "%s: the folder is another proxy's by now", name);
+  unlinkat(s->dir, new, 0); /* one that was left behind may not be ours to write to */
+  int fd = openat(s->dir, new, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
   if (fd < 0)
-    return err_errno(err, errno, "routes.new");
-  bool ok = write_all(fd, routes->data, routes->len) == 0 && fdatasync(fd) == 0;
+    return err_errno(err, errno, "%s", new);
+  bool ok = write_all(fd, data->data, data->len) == 0 && fdatasync(fd) == 0;
   int e = errno;
   close(fd);
   if (!ok) {
-    unlinkat(s->dir, "routes.new", 0);
-    return err_errno(err, e, "routes.new");
+    unlinkat(s->dir, new, 0);
+    return err_errno(err, e, "%s", new);
   }
-  if (renameat(s->dir, "routes.new", s->dir, "routes") < 0 || fsync(s->dir) < 0)
-    return err_errno(err, errno, "routes");
+  if (renameat(s->dir, new, s->dir, name) < 0 || fsync(s->dir) < 0)
+    return err_errno(err, errno, "%s", name);
   return 0;
 }
 
-int state_read(struct state *s, struct buf *routes, struct err *err) {
-  int fd = openat(s->dir, "routes", O_RDONLY | O_CLOEXEC);
+void state_release(struct state *s) {
+  flock(s->lock, LOCK_UN); /* a forked child holds the same lock: closing the descriptor would not do */
+  close(s->lock);
+  s->lock = -1;
+}
+
+int state_read(struct state *s, const char *name, struct buf *data, struct err *err) {
+  int fd = openat(s->dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
   if (fd < 0)
-    return err_errno(err, errno, "routes");
+    return err_errno(err, errno, "%s", name);
   for (;;) {
-    if (buf_reserve(routes, 65536) < 0) {
+    if (buf_reserve(data, 65536) < 0) {
       close(fd);
-      return err_set(err, ERR_TOO_LARGE, "routes: the file is too large");
+      return err_set(err, ERR_TOO_LARGE, "%s: the file is too large", name);
     }
-    ssize_t n = read(fd, routes->data + routes->len, 65536);
+    ssize_t n = read(fd, data->data + data->len, 65536);
     if (n < 0 && errno == EINTR)
       continue;
     int e = errno;
     if (n <= 0) {
       close(fd);
-      return n < 0 ? err_errno(err, e, "routes") : 0;
+      return n < 0 ? err_errno(err, e, "%s", name) : 0;
     }
-    routes->len += (size_t)n;
+    data->len += (size_t)n;
   }
 }

@@ -220,6 +220,8 @@ static void add_route(struct table *t, struct table_index *x, const Node__Route 
   }
   char *const *paths = r->n_paths ? r->paths : default_paths;
   size_t n_paths = r->n_paths ? r->n_paths : 1;
+  if (!r->project)
+    t->api = s;
   for (size_t i = 0; i < r->n_domains; i++) {
     char host[TARGET_HOST_MAX];
     size_t len;

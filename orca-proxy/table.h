@@ -46,6 +46,7 @@ struct table {
   size_t service_count;
   const struct table_endpoint *endpoints;
   size_t endpoint_count;
+  const struct table_service *api; /* where FRONT_API's clients are handed over, whatever host they name; NULL: nowhere */
   const struct cidr *trusted;
   unsigned trusted_count;
   struct table_index *index;
@@ -61,8 +62,8 @@ struct table_ids {
 #define TABLE_TIMEOUT_MS UINT64_C(60000)
 #define TABLE_MAX_BODY (UINT64_C(100) << 20)
 
-/* routes: sorted by PROJECT/NAME. What can't be used (an address that is none, a domain that is none) is left out and counted in *skipped.
- * NULL when memory ends. */
+/* routes: sorted by PROJECT/NAME. One without a project is the API itself: it has no domains, and is reached by its own front only. What can't be
+ * used (an address that is none, a domain that is none) is left out and counted in *skipped. NULL when memory ends. */
 struct table *table_build(const Node__Route *const *routes, size_t count, char *const *trusted, size_t trusted_count, const struct table_ids *ids,
                           unsigned *skipped);
 void table_free(struct table *t);

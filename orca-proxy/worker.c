@@ -77,7 +77,7 @@ void pipe_put(struct worker *w, struct pipe_pair *p, bool empty) {
   free(p);
 }
 
-/* ---- sockets: the one place that knows that bytes are plain; TLS is another case in the four functions below ---- */
+/* ---- sockets: the one place that knows how bytes are carried, plain or by TLS ---- */
 
 int sock_register(struct worker *w, struct sock *s) {
   struct epoll_event ev = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, .data.ptr = s};
@@ -89,6 +89,8 @@ void sock_close(struct worker *w, struct sock *s) {
     return;
   s->closed = true;
   wheel_remove(&w->wheel, &s->timer);
+  tls_stream_free(s->tls);
+  s->tls = NULL;
   close(s->fd); /* leaves epoll with it: nobody else holds the descriptor */
   s->next = w->graveyard;
   w->graveyard = s;
@@ -123,7 +125,22 @@ static ssize_t plain_send(int fd, const void *data, size_t len, int flags) {
   return syscall(SYS_sendto, fd, data, len, flags, NULL, 0);
 }
 
+/* TLS has bytes of its own in between: only EAGAIN says that nothing is left. */
+static ssize_t secret_read(struct sock *s, void *data, size_t len) {
+  ssize_t n = tls_read(s->tls, data, len);
+  if (n > 0)
+    return n;
+  s->readable = false;
+  if (n == 0)
+    s->hung_up = true;
+  else if (errno != EAGAIN)
+    s->failed = true;
+  return n;
+}
+
 ssize_t sock_read(struct sock *s, void *data, size_t len) {
+  if (__builtin_expect(s->tls != NULL, 0))
+    return secret_read(s, data, len);
   ssize_t n = plain_recv(s->fd, data, len);
   return got(s, n, n == (ssize_t)len);
 }
@@ -144,7 +161,35 @@ static ssize_t put(struct sock *s, ssize_t n, bool all) {
   return -1;
 }
 
+/* One piece after the other: small ones have been gathered by the caller. What is taken in part is offered again from the same place. */
+static ssize_t secret_write(struct sock *s, const struct iovec *iov, int count) {
+  ssize_t total = 0;
+  for (int i = 0; i < count; i++)
+    for (size_t at = 0; at < iov[i].iov_len;) {
+      ssize_t n = tls_write(s->tls, (const uint8_t *)iov[i].iov_base + at, iov[i].iov_len - at);
+      if (n > 0) {
+        at += (size_t)n;
+        total += n;
+        continue;
+      }
+      s->writable = false;
+      if (errno == EAGAIN)
+        return total;
+      s->failed = true;
+      return -1;
+    }
+  return total;
+}
+
+void sock_end(struct sock *s) {
+  if (s->tls)
+    tls_end(s->tls);
+  shutdown(s->fd, SHUT_WR);
+}
+
 ssize_t sock_write(struct sock *s, const struct iovec *iov, int count, bool more) {
+  if (__builtin_expect(s->tls != NULL, 0))
+    return secret_write(s, iov, count);
   int flags = MSG_NOSIGNAL | (more ? MSG_MORE : 0);
   if (count == 1) {
     ssize_t n = plain_send(s->fd, iov->iov_base, iov->iov_len, flags);
@@ -346,7 +391,7 @@ static void set_accepting(struct worker *w, bool on) {
   }
 }
 
-static void accept_clients(struct worker *w, struct sock *s) {
+static void accept_clients(struct worker *w, struct listener *l) {
   for (unsigned i = 0; i < ACCEPTS; i++) {
     if (worker_connections(w) >= w->shared->clients_max) {
       /* Full: the client that has been idle longest makes room. When all are busy new ones wait in the kernel. */
@@ -362,7 +407,7 @@ static void accept_clients(struct worker *w, struct sock *s) {
       struct sockaddr_storage room;
     } peer;
     socklen_t len = sizeof peer;
-    int fd = accept4(s->fd, &peer.sa, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    int fd = accept4(l->sock.fd, &peer.sa, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd < 0) {
       if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
         w->accept_again_ms = w->now_ms + ACCEPT_PAUSE_MS;
@@ -371,19 +416,19 @@ static void accept_clients(struct worker *w, struct sock *s) {
       return;
     }
     atomic_store_explicit(&w->accepted, worker_accepted(w) + 1, memory_order_relaxed);
-    client_accept(w, fd, &peer.sa);
+    client_accept(w, fd, &peer.sa, l->front);
   }
 }
 
-static struct listener_set *set_new(const int *fds, unsigned count) {
+static struct listener_set *set_new(const struct worker_listener *from, unsigned count) {
   struct listener_set *set = malloc(sizeof *set + count * sizeof set->list[0]);
   for (unsigned i = 0; !set && i < count; i++)
-    close(fds[i]);
+    close(from[i].fd);
   if (!set)
     return NULL;
   set->count = count;
   for (unsigned i = 0; i < count; i++)
-    set->list[i].sock = (struct sock){.kind = SOCK_LISTENER, .fd = fds[i]};
+    set->list[i] = (struct listener){.sock = {.kind = SOCK_LISTENER, .fd = from[i].fd}, .front = from[i].front};
   return set;
 }
 
@@ -391,6 +436,13 @@ static void set_free(struct listener_set *set) {
   for (unsigned i = 0; set && i < set->count; i++)
     close(set->list[i].sock.fd);
   free(set);
+}
+
+/* Control holds the same sockets by descriptors of its own: closing these would not take them out of epoll. */
+static void set_remove(struct worker *w, struct listener_set *set) {
+  for (unsigned i = 0; set && i < set->count; i++)
+    (void)epoll_ctl(w->epoll_fd, EPOLL_CTL_DEL, set->list[i].sock.fd, NULL);
+  set_free(set);
 }
 
 static int set_add(struct worker *w, struct listener_set *set) {
@@ -409,21 +461,34 @@ static void take_listeners(struct worker *w) {
     uint64_t before;
     do {
       before = worker_accepted(w);
-      accept_clients(w, &w->listeners->list[i].sock);
+      accept_clients(w, &w->listeners->list[i]);
     } while (worker_accepted(w) - before == ACCEPTS);
   }
   if (set_add(w, next) < 0) { /* then the old ones serve on */
-    set_free(next);
+    set_remove(w, next);
     return;
   }
-  set_free(w->listeners);
+  set_remove(w, w->listeners);
   w->listeners = next;
+}
+
+static void take_tls(struct worker *w) {
+  tls_server_free(w->tls);
+  w->tls = atomic_exchange_explicit(&w->next_tls, NULL, memory_order_acquire);
+}
+
+static void begin_drain(struct worker *w) {
+  w->stopping = w->draining = true;
+  w->stop_by_ms = w->now_ms + WORKER_DRAIN_MS;
+  set_remove(w, w->listeners);
+  w->listeners = NULL;
+  client_drain(w);
 }
 
 static void begin_stop(struct worker *w) {
   w->stopping = true;
   w->stop_by_ms = w->now_ms + WORKER_STOP_MS;
-  set_free(w->listeners);
+  set_remove(w, w->listeners);
   w->listeners = NULL;
   while (w->idle.idle_next != &w->idle)
     client_close(w, w->idle.idle_next);
@@ -432,7 +497,7 @@ static void begin_stop(struct worker *w) {
 static void dispatch(struct worker *w, struct sock *s, uint32_t events) {
   if (s->kind == SOCK_LISTENER) {
     if (!w->stopping)
-      accept_clients(w, s);
+      accept_clients(w, (struct listener *)s);
     return;
   }
   if (s->kind == SOCK_WAKE) {
@@ -450,6 +515,8 @@ static void dispatch(struct worker *w, struct sock *s, uint32_t events) {
   if (events & EPOLLOUT)
     s->writable = true;
   if (s->kind == SOCK_CLIENT) {
+    if (s->tls) /* either may have waited for the other */
+      s->readable = s->writable = true;
     if (events & (EPOLLERR | EPOLLHUP))
       s->failed = true;
     client_run(w, (struct client *)s);
@@ -475,8 +542,14 @@ static void *run(void *arg) {
       switch_table(w, t);
     if (!w->stopping && atomic_load_explicit(&w->next_listeners, memory_order_relaxed))
       take_listeners(w);
+    if (atomic_load_explicit(&w->next_tls, memory_order_relaxed))
+      take_tls(w);
+    if (atomic_load_explicit(&w->shared->pausing, memory_order_acquire))
+      return NULL;
     if (!w->stopping && atomic_load_explicit(&w->shared->stopping, memory_order_acquire))
       begin_stop(w);
+    if (!w->stopping && atomic_load_explicit(&w->shared->draining, memory_order_acquire))
+      begin_drain(w);
     if (w->stopping && (worker_connections(w) == 0 || w->now_ms >= w->stop_by_ms))
       return NULL;
     int wait = w->again_count ? 0 : wheel_wait(&w->wheel, w->now_ms);
@@ -501,7 +574,7 @@ static void *run(void *arg) {
 
 /* ---- life ---- */
 
-struct worker *worker_new(struct worker_shared *shared, unsigned index, const int *listeners, unsigned count, struct err *err) {
+struct worker *worker_new(struct worker_shared *shared, unsigned index, const struct worker_listener *listeners, unsigned count, struct err *err) {
   struct worker *w = calloc(1, sizeof *w);
   struct listener_set *set = set_new(listeners, count);
   if (!w || !set) {
@@ -511,6 +584,7 @@ struct worker *worker_new(struct worker_shared *shared, unsigned index, const in
   w->shared = shared;
   w->index = index;
   w->idle.idle_next = w->idle.idle_prev = &w->idle;
+  w->shaking.idle_next = w->shaking.idle_prev = &w->shaking;
   w->accepting = true;
   w->wake = (struct sock){.kind = SOCK_WAKE, .fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)};
   w->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
@@ -546,13 +620,18 @@ int worker_start(struct worker *w, struct err *err) {
   return 0;
 }
 
-int worker_listen(struct worker *w, const int *listeners, unsigned count, struct err *err) {
+int worker_listen(struct worker *w, const struct worker_listener *listeners, unsigned count, struct err *err) {
   struct listener_set *set = set_new(listeners, count);
   if (!set)
     return err_set(err, ERR_MEMORY, "no memory to listen anew");
   set_free(atomic_exchange_explicit(&w->next_listeners, set, memory_order_acq_rel)); /* one that it had not come to take */
   worker_wake(w);
   return 0;
+}
+
+void worker_tls(struct worker *w, struct tls_server *tls) {
+  tls_server_free(atomic_exchange_explicit(&w->next_tls, tls, memory_order_acq_rel));
+  worker_wake(w);
 }
 
 void worker_wake(struct worker *w) {
@@ -573,6 +652,8 @@ void worker_free(struct worker *w) {
     return;
   set_free(w->listeners);
   set_free(atomic_load(&w->next_listeners));
+  tls_server_free(w->tls);
+  tls_server_free(atomic_load(&w->next_tls));
   for (size_t i = 0; i < w->endpoint_count; i++)
     if (w->endpoints[i])
       forget_endpoint(w, w->endpoints[i]);

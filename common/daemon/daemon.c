@@ -41,6 +41,7 @@ static void print_config(const struct node_config *c) {
 static void on_stop(void *arg, int signo) {
   struct daemon *d = arg;
   log_info("stopping", "signal", strsignal(signo));
+  d->stop_signal = signo;
   loop_stop(d->loop);
 }
 

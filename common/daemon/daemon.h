@@ -29,6 +29,7 @@ struct daemon {
   struct node_config config;
   struct loop *loop;
   int exit_code;
+  int stop_signal;              /* which one ended daemon_run(); 0: none */
   void (*on_reload)(void *arg); /* SIGHUP; may stay NULL */
   void *reload_arg;
   struct loop_timer watchdog;
