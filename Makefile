@@ -224,7 +224,7 @@ help:
 	  'make              build everything into build/bin' \
 	  'make up           install what is missing, build, start a one-node cluster in .run/, deploy examples/hello' \
 	  'make down         end that cluster and remove what it made' \
-	  'make test         install what is missing and pass every test (test-unit, test-integration, test-sim, test-sanitize, test-threads, test-fuzz)' \
+	  'make test         install what is missing and pass every test (test-unit, test-integration, test-cluster, test-sim, test-sanitize, test-threads, test-fuzz)' \
 	  'make bench        figures beside those of the peers, as a table and as JSON in build/bench/' \
 	  'make fuzz TIME=60 every fuzzer for TIME seconds' \
   'make coverage     lines that unit tests, simulation and corpus run, of parsers and cores, against what is asked of them' \
@@ -299,7 +299,7 @@ clean:
 
 # ---------------------------------------------------------------- testing
 
-.PHONY: coverage soak test test-unit test-integration test-sim test-sanitize test-threads test-fuzz lint lint-tidy lint-shell lint-house lint-docs docs fmt fuzz bench
+.PHONY: coverage soak test test-unit test-integration test-cluster test-sim test-sanitize test-threads test-fuzz lint lint-tidy lint-shell lint-house lint-units lint-docs docs fmt fuzz bench
 
 test:
 	@deploy/local/deps test
@@ -308,7 +308,7 @@ test:
 test-unit: $(UNIT) $(TOOLS)
 	@tests/lib/run-units $(UNIT)
 
-test-integration test-sim test-sanitize test-threads test-fuzz:
+test-integration test-cluster test-sim test-sanitize test-threads test-fuzz:
 	@deploy/local/deps test
 	@tests/run $(@:test-%=%)
 
@@ -337,8 +337,10 @@ fmt:
 
 lint:
 	@deploy/local/deps lint
-	@$(MAKE) --no-print-directory -j$$(nproc) lint-house lint-shell lint-docs
+	@$(MAKE) --no-print-directory -j$$(nproc) lint-house lint-shell lint-docs lint-units
 	@$(MAKE) --no-print-directory lint-tidy
+lint-units:
+	@tests/lint/units deploy/systemd
 lint-house:
 	@python3 tests/lint/house.py
 lint-shell:

@@ -189,9 +189,9 @@ int complete_print(int argc, char **argv) {
     offer_value(&line);
   else if (line.last[0] == '-')
     offer_options(&line);
-  else if (!line.command)
+  else if (!line.command && line.args == 0)
     offer_verbs(&line, NULL);
-  else {
+  else if (line.command) {
     if (line.args == 0 && !strchr(line.command->name, ' '))
       offer_verbs(&line, line.command->name);
     if (line.command->run)

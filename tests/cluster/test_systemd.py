@@ -3,7 +3,6 @@ import os
 import pathlib
 import re
 import subprocess
-import threading
 import time
 
 import pytest
@@ -12,7 +11,6 @@ from systemd_node import SystemdNode
 
 DEBS = pathlib.Path(os.environ.get("ORCA_DEBS", ROOT / "build/deb"))
 NEWER = pathlib.Path(os.environ.get("ORCA_DEBS_NEXT", ROOT / "build/deb-next"))
-EXPOSURE = {"store": 1.3, "apiserver": 1.3, "scheduler": 1.3, "keeper": 1.3, "proxy": 1.6, "agent": 2.3}
 SPEC = f"""[[service]]
 name = "web"
 image = "{APP}"
@@ -41,6 +39,10 @@ def answers(n):
 @pytest.fixture(scope="module")
 def node():
     with SystemdNode() as n:
+        try:
+            wait_for(lambda: n.sh("docker version -f '{{.Server.Version}}'", check=False), 30, every=0.2)
+        except AssertionError:
+            pytest.skip("Docker does not run inside of a container here")
         n.install(DEBS)
         n.load()
         n.sh(f"orcactl init --name n1 --address {n.address}")
@@ -113,9 +115,8 @@ def test_only_the_apiserver_reaches_master_key(node):
 
 
 def test_exposure(node):
-    for daemon, most in EXPOSURE.items():
-        said = node.sh(f"systemd-analyze security --no-pager --offline=true --threshold={round(most * 10)} orca-{daemon}.service | tail -n 1")
-        assert float(re.search(r": ([\d.]+)", said).group(1)) <= most, said
+    node.copy(ROOT / "tests/lint/units", "/root/units")
+    assert node.sh("bash /root/units /lib/systemd/system") == ""
 
 
 @pytest.mark.parametrize("daemon", DAEMONS)
@@ -145,25 +146,14 @@ def test_killed_daemon_comes_back(node, daemon):
 def test_upgrade_under_load(node):
     before = node.containers()
     pids = {d: node.pid(d) for d in DAEMONS}
-    order = []
-
-    def watch():
-        while not stop.is_set():
-            now = {d: node.pid(d) for d in DAEMONS if d not in order}
-            order.extend(d for d, p in now.items() if p not in (0, pids[d]))
-
-    stop = threading.Event()
-    watcher = threading.Thread(target=watch)
-    watcher.start()
     with Load(node, 64) as load:
         said = node.install(NEWER)
-    stop.set()
-    watcher.join()
     assert "did not come back" not in said, said
     for daemon in DAEMONS:
         assert node.pid(daemon) not in (0, pids[daemon]), daemon
         assert "deleted" not in node.sh(f"readlink /proc/{node.pid(daemon)}/exe")
-    assert order == ["store", "apiserver", "scheduler", "agent", "keeper", "proxy"], order
+    started = {d: int(node.sh(f"systemctl show -p ExecMainStartTimestampMonotonic --value orca-{d}")) for d in DAEMONS}
+    assert sorted(DAEMONS, key=started.get) == ["store", "apiserver", "scheduler", "agent", "keeper", "proxy"]
     assert node.containers() == before
     assert load.answered > 100 and not load.failed, load.text
     versions = set(node.sh("dpkg-query -W -f '${Version}\\n' 'orca*'").split())
