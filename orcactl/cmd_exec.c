@@ -71,7 +71,7 @@ int cmd_exec(struct ctl *ctl) {
   options.raw = options.tty && options.stdin_open;
   struct err err;
   char base[512];
-  size_t variable_count;
+  size_t variable_count = 0;
   int rc = check(ctl, &variable_count);
   if (rc != CTL_OK)
     return rc;

@@ -335,6 +335,8 @@ static int end(struct client *c) {
   terminal_restore();
   if (!c->failed)
     return c->exit_code & 0xff;
+  if (c->started)
+    c->why.code = ERR_INTERNAL; /* no advice: the command has ended with it */
   int rc = ctl_fail(c->ctl, &c->why);
   return c->started ? LOST : rc;
 }

@@ -1,6 +1,7 @@
 #include "common/ws/ws.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <wslay/wslay.h>
@@ -18,7 +19,10 @@ struct ws {
   enum ws_role role;
   struct buf given;   /* came with the handshake, or was there when it was held */
   struct buf waiting; /* messages that came out of wslay's own buffer while held: length, bytes */
-  bool held, over, broken, eof, in_message;
+  bool held, over, broken, eof;
+  bool closing; /* a close waits for what was sent before it: wslay would send it first, and nothing after it */
+  uint16_t close_code;
+  char close_reason[124];
   unsigned why;
   uint64_t frames;
 };
@@ -155,10 +159,20 @@ bool ws_read(struct ws *ws) {
   return !ws->over;
 }
 
+static void queue_close(struct ws *ws) {
+  if (!ws->closing || wslay_event_get_queued_msg_count(ws->wslay))
+    return;
+  ws->closing = false;
+  wslay_event_queue_close(ws->wslay, ws->close_code, (const uint8_t *)ws->close_reason, strlen(ws->close_reason));
+}
+
 bool ws_write(struct ws *ws) {
-  if (!ws->broken && wslay_event_want_write(ws->wslay) && wslay_event_send(ws->wslay) != 0)
-    ws->broken = true;
-  return !ws->broken && (wslay_event_get_write_enabled(ws->wslay) || wslay_event_want_write(ws->wslay));
+  for (int part = 0; part < 2 && !ws->broken; part++) {
+    queue_close(ws);
+    if (wslay_event_want_write(ws->wslay) && wslay_event_send(ws->wslay) != 0)
+      ws->broken = true;
+  }
+  return !ws->broken && (ws->closing || wslay_event_get_write_enabled(ws->wslay) || wslay_event_want_write(ws->wslay));
 }
 
 bool ws_wants_read(const struct ws *ws) {
@@ -166,10 +180,12 @@ bool ws_wants_read(const struct ws *ws) {
 }
 
 bool ws_wants_write(const struct ws *ws) {
-  return !ws->broken && wslay_event_want_write(ws->wslay);
+  return !ws->broken && (ws->closing || wslay_event_want_write(ws->wslay));
 }
 
 static int queue(struct ws *ws, uint8_t opcode, const void *data, size_t len) {
+  if (ws->closing)
+    return -1;
   struct wslay_event_msg m = {.opcode = opcode, .msg = data, .msg_length = len};
   return wslay_event_queue_msg(ws->wslay, &m) == 0 ? 0 : -1;
 }
@@ -191,10 +207,14 @@ void ws_pong(struct ws *ws) {
 }
 
 void ws_close(struct ws *ws, enum ws_code code, const char *reason) {
-  size_t len = strlen(reason);
   if (!ws->why)
     ws->why = code;
-  wslay_event_queue_close(ws->wslay, (uint16_t)code, (const uint8_t *)reason, len > 123 ? 123 : len);
+  if (ws->closing)
+    return;
+  ws->closing = true;
+  ws->close_code = (uint16_t)code;
+  snprintf(ws->close_reason, sizeof ws->close_reason, "%s", reason);
+  queue_close(ws);
 }
 
 void ws_hold(struct ws *ws) {
