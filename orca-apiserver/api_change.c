@@ -7,6 +7,7 @@
 #include "common/bus/pb.h"
 #include "common/spec/spec.h"
 #include "orca-apiserver/api.h"
+#include "orca-apiserver/deploy_jobs.h"
 #include "orca-apiserver/deploy_plan.h"
 #include "orca-apiserver/routes.h"
 #include "orca-apiserver/upkeep.h"
@@ -282,6 +283,34 @@ static int stop_one(struct api_write *w, const Model__Service *s, uint64_t mod, 
   return 0;
 }
 
+static int build_jobs(struct api_write *w, struct storec_txn *txn, size_t *meant, struct err *err) {
+  struct many *m = w->ctx;
+  size_t count;
+  const struct api_smap_entry *all = api_cache_all(&w->api->cache, API_JOBS, &count);
+  for (size_t i = 0; i < count; i++) {
+    const Model__Job *job = API_MSG(&all[i], Model__Job);
+    uint64_t mod = ((const struct api_object *)all[i].value)->mod;
+    char id[130];
+    if ((m->project[0] && strcmp(m->project, PB_STR(job->project)) != 0) || !api_auth_sees(&w->api->cache, &w->request->who, PB_STR(job->project)))
+      continue;
+    ++*meant;
+    if (job->suspended && !m->purge)
+      continue;
+    snprintf(id, sizeof id, "%s/%s", job->project, job->name);
+    if (!api_smap_slot(&m->done, id))
+      return err_set(err, ERR_MEMORY, "no memory for a change");
+    if (m->purge) {
+      api_job_purge(&w->api->cache, job->project, job->name, mod, txn);
+      api_service_event(w->api, txn, w->request, "job.removed", job->project, job->name, "removed, its runs with it");
+    } else if (api_job_suspend(job, mod, api_now_ms(w->api), txn, err) < 0) {
+      return -1;
+    } else {
+      api_service_event(w->api, txn, w->request, "job.suspended", job->project, job->name, "what runs of it ends; no more ticks");
+    }
+  }
+  return 0;
+}
+
 static int build_many(struct api_write *w, struct storec_txn *txn, struct err *err) {
   struct many *m = w->ctx;
   size_t count, meant = 0;
@@ -295,6 +324,8 @@ static int build_many(struct api_write *w, struct storec_txn *txn, struct err *e
     if (stop_one(w, s, ((const struct api_object *)all[i].value)->mod, txn, err) < 0)
       return -1;
   }
+  if (build_jobs(w, txn, &meant, err) < 0)
+    return -1;
   if (m->project[0] && !meant)
     return err_set(err, ERR_NOT_FOUND, "project not found: %s", m->project);
   if (m->purge)

@@ -118,6 +118,20 @@ void api_plan_put_job(const struct api_cache *cache, const struct api_plan_item 
   tidy_revisions(cache, item->job, txn);
 }
 
+int api_job_suspend(const Model__Job *job, uint64_t mod, int64_t now_ms, struct storec_txn *txn, struct err *err) {
+  Model__Job *copy = (Model__Job *)(void *)pb_clone(&job->base);
+  char key[KEY_MAX];
+  if (!copy)
+    return err_set(err, ERR_MEMORY, "no memory for a change");
+  PB_SET(copy, suspended, 1);
+  PB_SET(copy, updated_ms, now_ms);
+  key_service(key, KEY_JOBS, job->project, job->name);
+  storec_if_mod_revision(txn, key, mod);
+  storec_put_message(txn, key, &copy->base, 0);
+  model__job__free_unpacked(copy, NULL);
+  return 0;
+}
+
 void api_job_purge(const struct api_cache *cache, const char *project, const char *name, uint64_t mod, struct storec_txn *txn) {
   char key[KEY_MAX];
   const enum api_kind kinds[] = {API_REVISIONS, API_REVISION_STATUS};

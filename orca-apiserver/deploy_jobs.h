@@ -14,6 +14,8 @@ Model__Job *api_job_new_revision(const struct api_cache *cache, const Model__Job
                                  int64_t now_ms, Model__Revision **ret_revision);
 /* The writes of an item; its comparisons too: also that no service of that name has come meanwhile. */
 void api_plan_put_job(const struct api_cache *cache, const struct api_plan_item *item, struct storec_txn *txn);
+/* Puts the job as it is, stopped. */
+int api_job_suspend(const Model__Job *job, uint64_t mod, int64_t now_ms, struct storec_txn *txn, struct err *err);
 /* Deletes a job and its revisions; runs and state are the scheduler's to delete. */
 void api_job_purge(const struct api_cache *cache, const char *project, const char *name, uint64_t mod, struct storec_txn *txn);
 

@@ -12,6 +12,8 @@
 #define STR "{\"type\":\"string\"}"
 #define INT "{\"type\":\"integer\"}"
 #define NUM "{\"type\":\"number\"}"
+#define NUM_NULL "{\"type\":[\"number\",\"null\"]}"
+#define INT_NULL "{\"type\":[\"integer\",\"null\"]}"
 #define BOOL "{\"type\":\"boolean\"}"
 #define TIME "{\"type\":[\"string\",\"null\"],\"format\":\"date-time\"}"
 #define LIST(of) "{\"type\":\"array\",\"items\":" of "}"
@@ -24,7 +26,7 @@ static const struct { const char *name, *json; } schemas[] = {
   {"Error", OBJECT(F("error", STR) "," F("code", STR) "," F("details", LIST(OBJECT(F("path", STR) "," F("message", STR)))))},
   {"Health", OBJECT(F("status", "{\"type\":\"string\",\"enum\":[\"ok\",\"unavailable\"]}") "," F("version", STR) "," F("error", STR))},
   {"Document", "{\"type\":\"object\"}"},
-  {"Deploy", OBJECT(F("services", LIST(REF("ServiceSpec"))) "," F("jobs", LIST("{\"type\":\"object\"}")) "," F("cluster", REF("ClusterSpec")) ","
+  {"Deploy", OBJECT(F("services", LIST(REF("ServiceSpec"))) "," F("jobs", LIST(REF("JobSpec"))) "," F("cluster", REF("ClusterSpec")) ","
       F("files", "{\"type\":\"object\",\"additionalProperties\":{\"type\":\"string\",\"contentEncoding\":\"base64\"}}"))},
   {"Plan", OBJECT(F("deployed", LIST(STR)) "," F("unchanged", LIST(STR)) "," F("removed", LIST(STR)) "," F("errors", LIST(STR)) "," F("dry_run", BOOL) ","
       F("cluster_changed", BOOL) ","
@@ -58,6 +60,14 @@ static const struct { const char *name, *json; } schemas[] = {
         F("receives_not", STR) "," F("revision", INT) "," F("restarts", INT) "," F("since", TIME) "," F("next_try", TIME) "," F("progress", STR) ","
         F("last_end", "{\"type\":[\"object\",\"null\"],\"properties\":{" F("by", STR) "," F("time", TIME) "," F("exit_code", "{\"type\":[\"integer\",\"null\"]}") ","
           F("oom_killed", BOOL) "," F("lines", LIST(STR)) "}}") "," F("verdicts", LIST(REF("Verdict")))))))},
+  {"Top", OBJECT(F("time", TIME) "," F("services", LIST(OBJECT(F("service", STR) "," F("instances", LIST(OBJECT(F("id", STR) "," F("node", STR) "," F("state", STR) ","
+      F("cpu", NUM) "," F("cpu_limit", NUM) "," F("memory", INT) "," F("memory_limit", INT) "," F("pids", INT) "," F("net_rx_rate", INT_NULL) "," F("net_tx_rate", INT_NULL)))) ","
+      F("cpu", NUM) "," F("cpu_limit", NUM) "," F("memory", INT) "," F("memory_limit", INT) "," F("net_rx_rate", INT_NULL) "," F("net_tx_rate", INT_NULL) ","
+      F("requests_rate", NUM_NULL) "," F("errors_rate", NUM_NULL) "," F("errors_4xx_rate", NUM_NULL) "," F("p50_ms", NUM_NULL) "," F("p99_ms", NUM_NULL)))) ","
+      F("nodes", LIST(OBJECT(F("name", STR) "," F("cpu", NUM) "," F("cpu_limit", NUM) "," F("memory", INT) "," F("memory_limit", INT)))))},
+  {"Finding", OBJECT(F("check", STR) "," F("level", "{\"type\":\"string\",\"enum\":[\"well\",\"warning\",\"wrong\"]}") "," F("text", STR) "," F("advice", STR))},
+  {"Doctor", OBJECT(F("master", STR) "," F("findings", LIST(REF("Finding"))) "," F("nodes", LIST(OBJECT(F("node", STR) "," F("findings", LIST(REF("Finding")))))) ","
+      F("well", INT) "," F("warnings", INT) "," F("wrong", INT))},
   {"Scale", "{\"type\":\"object\",\"required\":[\"replicas\"],\"additionalProperties\":false,\"properties\":{\"replicas\":{\"type\":\"integer\",\"minimum\":0,\"maximum\":10000}}}"},
   {"Done", OBJECT(F("service", STR) "," F("changed", BOOL) "," F("revision", INT) "," F("replicas", INT))},
   {"Stopped", OBJECT(F("stopped", LIST(STR)) "," F("removed", LIST(STR)))},
@@ -79,6 +89,22 @@ static const struct { const char *name, *json; } schemas[] = {
   {"SecretImport", "{\"type\":\"object\",\"additionalProperties\":false,\"required\":[\"secrets\"],\"properties\":{\"secrets\":{\"type\":\"object\",\"additionalProperties\":" STR "}}}"},
   {"SecretChange", OBJECT(F("changed", LIST(STR)) "," F("unchanged", LIST(STR)) "," F("project", "{\"type\":[\"string\",\"null\"]}"))},
   {"SecretRotation", OBJECT(F("resealed", INT) "," F("key_id", STR))},
+  {"Run", OBJECT(F("job", STR) "," F("run", "{\"type\":[\"integer\",\"null\"]}") ","
+      F("state", "{\"type\":\"string\",\"enum\":[\"pending\",\"running\",\"succeeded\",\"failed\",\"timed_out\",\"skipped\",\"stopped\",\"forgotten\"]}") ","
+      F("revision", INT) "," F("by", STR) "," F("scheduled", TIME) "," F("started", TIME) "," F("ended", TIME) "," F("next_try", TIME) "," F("attempts", INT) ","
+      F("exit_code", "{\"type\":[\"integer\",\"null\"]}") "," F("reason", STR) "," F("node", STR) "," F("instance", STR) "," F("log", STR))},
+  {"Job", OBJECT(F("project", STR) "," F("name", STR) "," F("status", STR) "," F("image", STR) "," F("revision", INT) "," F("task", BOOL) "," F("stopped", BOOL) ","
+      F("schedule", STR) "," F("tz", STR) "," F("overlap", STR) "," F("next", TIME) "," F("error", STR) "," F("running", INT) "," F("runs", LIST(REF("Run"))))},
+  {"Jobs", OBJECT(F("jobs", LIST(REF("Job"))))},
+  {"Tasks", OBJECT(F("tasks", LIST(REF("Job"))))},
+  {"JobDetail", OBJECT(F("job", REF("Job")) "," F("spec", REF("JobSpec")) "," F("instances", LIST(REF("Instance"))))},
+  {"JobDone", OBJECT(F("job", STR) "," F("changed", BOOL) "," F("revision", INT))},
+  {"Task", "{\"type\":\"object\",\"required\":[\"image\"],\"additionalProperties\":false,\"properties\":{" F("image", STR) "," F("name", STR) "," F("project", STR) ","
+      F("command", LIST(STR)) "," F("entrypoint", LIST(STR)) "," F("env", "{\"type\":\"object\",\"additionalProperties\":" STR "}") ","
+      F("labels", "{\"type\":\"object\",\"additionalProperties\":" STR "}") "," F("memory", "{\"type\":[\"string\",\"integer\"]}") "," F("cpu", NUM) ","
+      F("portBindings", "{\"type\":\"object\",\"additionalProperties\":{\"type\":[\"string\",\"integer\"]}}") ","
+      F("nodeSelectors", "{\"type\":\"object\",\"additionalProperties\":" STR "}") ","
+      F("restartPolicy", "{\"type\":\"string\",\"enum\":[\"no\",\"never\"]}") "," F("retries", INT) "," F("timeout", STR) "," F("user", STR) "," F("workdir", STR) "}}"},
   {"NewToken", "{\"type\":\"object\",\"required\":[\"name\",\"role\"],\"additionalProperties\":false,\"properties\":{\"name\":{\"type\":\"string\"},"
       "\"role\":{\"type\":\"string\",\"enum\":[\"admin\",\"deployer\",\"viewer\"]},\"projects\":{\"type\":\"array\",\"maxItems\":64,\"items\":" STR "},"
       "\"expires\":{\"type\":[\"string\",\"null\"]}}}"},
@@ -199,6 +225,7 @@ json_t *api_openapi(void) {
   for (size_t i = 0; i < sizeof schemas / sizeof schemas[0]; i++)
     json_object_set_new(components, schemas[i].name, json_loads(schemas[i].json, 0, NULL));
   json_object_set_new(components, "ServiceSpec", spec_json_schema_service());
+  json_object_set_new(components, "JobSpec", spec_json_schema_job());
   json_object_set_new(components, "ClusterSpec", spec_json_schema_cluster());
   return json_pack("{s:s,s:{s:s,s:s},s:[{s:[]}],s:o,s:{s:{s:{s:s,s:s}},s:o}}", "openapi", "3.1.0", "info", "title", "orca", "version", ORCA_VERSION,
                    "security", "token", "paths", paths(), "components", "securitySchemes", "token", "type", "http", "scheme", "bearer", "schemas",

@@ -51,7 +51,18 @@ void api_get_secret(struct api_request *request);
 void api_put_secret(struct api_request *request);
 void api_delete_secret(struct api_request *request);
 void api_post_rotate_key(struct api_request *request);
+void api_get_jobs(struct api_request *request); /* api_jobs.c */
+void api_get_job(struct api_request *request);
+void api_get_tasks(struct api_request *request);
+void api_post_job_run(struct api_request *request); /* api_job_change.c */
+void api_post_job_stop(struct api_request *request);
+void api_post_job_start(struct api_request *request);
+void api_delete_job(struct api_request *request);
+void api_post_task(struct api_request *request);
 void api_get_events(struct api_request *request); /* api_events.c */
+void api_get_top(struct api_request *request);    /* api_top.c */
+void api_get_doctor(struct api_request *request); /* api_doctor.c */
+void api_get_logs(struct api_request *request);   /* log_relay.c */
 void api_get_tokens(struct api_request *request); /* api_tokens.c */
 void api_get_token(struct api_request *request);
 void api_post_token(struct api_request *request);

@@ -287,6 +287,16 @@ static void spec_json(const Model__ServiceSpec *spec, struct api_json *json) {
   json_decref(tree);
 }
 
+void api_view_instances_json(const struct api_cache *cache, const struct api_figures *figures, const char *project, const char *name,
+                             struct api_json *json) {
+  size_t count;
+  const struct api_smap_entry *list = api_cache_of_service(cache, API_INSTANCES, project, name, &count);
+  api_json_array(json, "instances");
+  for (size_t i = 0; i < count; i++)
+    instance_json(cache, figures, API_MSG(&list[i], Model__Instance), json);
+  api_json_array_end(json);
+}
+
 void api_view_detail_json(const struct api_cache *cache, const struct api_figures *figures, const Model__Service *service, struct api_json *json) {
   struct api_view v;
   api_view(cache, figures, service, &v);
@@ -301,12 +311,7 @@ void api_view_detail_json(const struct api_cache *cache, const struct api_figure
   api_json_object_end(json);
   spec_json(v.spec, json);
   api_view_revisions_json(cache, service, json);
-  size_t count;
-  const struct api_smap_entry *list = api_cache_of_service(cache, API_INSTANCES, project, name, &count);
-  api_json_array(json, "instances");
-  for (size_t i = 0; i < count; i++)
-    instance_json(cache, figures, API_MSG(&list[i], Model__Instance), json);
-  api_json_array_end(json);
+  api_view_instances_json(cache, figures, project, name, json);
   if (!v.rollout) {
     api_json_null(json, "rollout");
     return;

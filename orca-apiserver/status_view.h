@@ -41,6 +41,9 @@ const char *api_phase_text(const Model__Instance *instance, const Model__Instanc
 
 void api_view_status_json(const struct api_cache *cache, const struct api_figures *figures, const Model__Service *service, struct api_json *json);
 void api_view_detail_json(const struct api_cache *cache, const struct api_figures *figures, const Model__Service *service, struct api_json *json);
+/* "instances": all of a service or a job. */
+void api_view_instances_json(const struct api_cache *cache, const struct api_figures *figures, const char *project, const char *name,
+                             struct api_json *json);
 void api_view_revisions_json(const struct api_cache *cache, const Model__Service *service, struct api_json *json);
 
 #endif

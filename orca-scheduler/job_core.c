@@ -100,6 +100,7 @@ static void follow(struct step *s, struct job_run *run) {
   }
   if (i->ended) {
     run->exit_code = i->exit_code;
+    run->exit_known = true;
     if (i->started_ms && !run->started_ms)
       run->started_ms = i->started_ms;
     run->changed = true;
@@ -167,18 +168,18 @@ static struct job_run *new_run(struct step *s, int64_t scheduled_ms, size_t *roo
   return run;
 }
 
-static void begin_run(struct step *s, int64_t scheduled_ms, bool asked, size_t *room) {
+static void begin_run(struct step *s, int64_t scheduled_ms, uint64_t request, size_t *room) {
   const struct job_run *other = live(s);
   uint64_t running = other ? other->number : 0;
   struct job_run *run = new_run(s, scheduled_ms, room);
-  run->asked = asked;
+  run->request = request;
   if (!running || s->in->rules.overlap == MODEL__OVERLAP__OVERLAP_ALLOW)
     return;
   if (s->in->rules.overlap == MODEL__OVERLAP__OVERLAP_REPLACE) {
     char why[JOB_TEXT];
     snprintf(why, sizeof why, "replaced by run %" PRIu64, run->number);
     stop_all(s, run->number, why);
-  } else if (asked) {
+  } else if (request) {
     say(run, "waits for run %" PRIu64 " to end", running);
   } else {
     say(run, "run %" PRIu64 " still went on", running);
@@ -236,7 +237,7 @@ static void schedule(struct step *s, size_t *room) {
     }
     int64_t due = state->next_tick_ms, next = tick_after(s, s->wall);
     set_tick(s, s->wall > due ? s->wall - s->wall % 1000 : due, next);
-    begin_run(s, due, false, room);
+    begin_run(s, due, 0, room);
   }
   if (state->next_tick_ms)
     s->out->next_wall_ms = state->next_tick_ms;
@@ -272,7 +273,7 @@ static void requests(struct step *s, size_t *room) {
       s->out->more = true;
       return;
     }
-    begin_run(s, 0, true, room);
+    begin_run(s, 0, state->handled + 1, room);
     s->out->state_changed = true;
   }
 }
@@ -295,6 +296,7 @@ static void give_instances(struct step *s) {
         s->state->next_instance = s->instances[s->instance_count - 1].number + 1;
       run->instance = s->state->next_instance++;
       run->attempts++;
+      run->exit_known = false;
       run->next_try_ms = 0;
       run->create = run->changed = s->out->state_changed = true;
     }

@@ -89,7 +89,8 @@ struct job_run {
   int64_t scheduled_ms, started_ms, ended_ms, next_try_ms;
   uint32_t attempts;
   int32_t exit_code;
-  bool asked; /* not by a tick; of new ones */
+  uint64_t request; /* which of the job's; 0: a tick */
+  bool exit_known;  /* exit_code is of the present attempt */
   char reason[JOB_TEXT];
   /* Answers. */
   bool changed, forget, create; /* create: an instance, whose number it names */

@@ -213,7 +213,9 @@ static void fill_run(const Model__JobRun *from, struct job_run *ret) {
                           .ended_ms = PB_GET(from, ended_ms, 0),
                           .next_try_ms = PB_GET(from, next_try_ms, 0),
                           .attempts = PB_GET(from, attempts, 0),
-                          .exit_code = PB_GET(from, exit_code, 0)};
+                          .exit_code = PB_GET(from, exit_code, 0),
+                          .exit_known = from->has_exit_code,
+                          .request = PB_GET(from, request, 0)};
   snprintf(ret->reason, sizeof ret->reason, "%s", PB_STR(from->reason));
 }
 
@@ -330,6 +332,9 @@ static int write_run(struct run *run, struct sched_service *service, const struc
   PB_SET(r, next_try_ms, from->next_try_ms);
   PB_SET(r, attempts, from->attempts);
   PB_SET(r, exit_code, from->exit_code);
+  r->has_exit_code = from->exit_known;
+  if (from->request)
+    PB_SET(r, request, from->request);
   PB_SET(r, instance, from->instance);
   return run_put(run, key, &r->base);
 }

@@ -17,6 +17,30 @@ static int add(struct ctl *ctl, const char *name, bool named, json_t *all, struc
   return 0;
 }
 
+/* Of jobs, those that run. */
+static int add_jobs(struct ctl *ctl, const char *project, json_t *all, struct err *err) {
+  json_t *reply, *job, *one;
+  size_t i;
+  int rc = 0;
+  if (api_call(ctl, "GET", "/api/v1/jobs", NULL, &reply, err) < 0)
+    return -1;
+  json_array_foreach(json_object_get(reply, "jobs"), i, job) {
+    char path[512];
+    if (!api_int(job, "running") || (project && strcmp(project, api_str(job, "project")) != 0) || rc < 0)
+      continue;
+    snprintf(path, sizeof path, "/api/v1/jobs/%.63s?project=%.63s", api_str(job, "name"), api_str(job, "project"));
+    rc = api_call(ctl, "GET", path, NULL, &one, err);
+    if (rc == 0) {
+      json_array_extend(all, json_object_get(one, "instances"));
+      json_decref(one);
+    } else if (err->code == ERR_NOT_FOUND) {
+      rc = 0;
+    }
+  }
+  json_decref(reply);
+  return rc;
+}
+
 static int add_all(struct ctl *ctl, const char *project, json_t *all, struct err *err) {
   json_t *reply, *s;
   size_t i;
@@ -32,7 +56,7 @@ static int add_all(struct ctl *ctl, const char *project, json_t *all, struct err
       rc = add(ctl, name, false, all, err);
   }
   json_decref(reply);
-  return rc;
+  return rc < 0 ? -1 : add_jobs(ctl, project, all, err);
 }
 
 int cmd_ps(struct ctl *ctl) {

@@ -38,7 +38,19 @@ static const struct {
     {"POST /api/v1/services/{name}/rollback", 'd', NAMED, "/api/v1/services/api/rollback", "to=1", NULL},
     {"DELETE /api/v1/projects/{name}", 'd', NAMED, "/api/v1/projects/shop", NULL, NULL},
     {"POST /api/v1/stop", 'a', LIST, "/api/v1/stop", NULL, NULL},
+    {"GET /api/v1/jobs", 'v', LIST, "/api/v1/jobs", NULL, NULL},
+    {"GET /api/v1/jobs/{name}", 'v', NAMED, "/api/v1/jobs/nightly", NULL, NULL},
+    {"DELETE /api/v1/jobs/{name}", 'd', NAMED, "/api/v1/jobs/nightly", NULL, NULL},
+    {"POST /api/v1/jobs/{name}/run", 'd', NAMED, "/api/v1/jobs/nightly/run", NULL, NULL},
+    {"POST /api/v1/jobs/{name}/stop", 'd', NAMED, "/api/v1/jobs/nightly/stop", NULL, NULL},
+    {"POST /api/v1/jobs/{name}/start", 'd', NAMED, "/api/v1/jobs/nightly/start", NULL, NULL},
+    {"GET /api/v1/tasks", 'v', LIST, "/api/v1/tasks", NULL, NULL},
+    {"POST /api/v1/tasks", 'd', WHOLE, "/api/v1/tasks", NULL, "{\"image\":\"x:1\",\"project\":\"shop\"}"},
+    {"GET /tasks", 'v', LIST, "/tasks", NULL, NULL},
+    {"POST /tasks", 'd', WHOLE, "/tasks", NULL, "{\"image\":\"x:1\",\"project\":\"shop\"}"},
     {"GET /api/v1/events", 'v', LIST, "/api/v1/events", NULL, NULL},
+    {"GET /api/v1/top", 'v', LIST, "/api/v1/top", NULL, NULL},
+    {"GET /api/v1/doctor", 'a', WHOLE, "/api/v1/doctor", NULL, NULL},
     {"GET /api/v1/tokens", 'a', LIST, "/api/v1/tokens", NULL, NULL},
     {"POST /api/v1/tokens", 'a', WHOLE, "/api/v1/tokens", NULL, "{\"name\":\"new\",\"role\":\"viewer\",\"projects\":[\"shop\"]}"},
     {"GET /api/v1/tokens/{name}", 'a', NAMED, "/api/v1/tokens/ci", NULL, NULL},
@@ -93,6 +105,8 @@ static void fill(struct world *w) {
   put_rollout(w, "shop", "api", MODEL__ROLLOUT_STATE__ROLLOUT_FAILED, 2, 1);
   put_instance(w, "shop", "api", 1, 2, "n1", MODEL__DESIRED__DESIRED_RUN);
   put_status(w, "shop", "api", 1, "n1", MODEL__PHASE__PHASE_RUNNING, true);
+
+  put_job(w, "shop", "nightly", 1, "shop:1");
 
   char key[KEY_MAX];
   Model__Node node = MODEL__NODE__INIT;

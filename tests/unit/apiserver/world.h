@@ -140,6 +140,48 @@ static inline void put_service(struct world *w, const char *project, const char 
   put(w, key, &s.base);
 }
 
+/* With one run that has ended. Its revision has the rules it needs, and no schedule. */
+static inline void put_job(struct world *w, const char *project, const char *name, uint64_t revision, const char *image) {
+  char key[KEY_MAX];
+  Model__Job job = MODEL__JOB__INIT;
+  job.project = TEXT(project);
+  job.name = TEXT(name);
+  PB_SET(&job, revision, revision);
+  PB_SET(&job, last_revision, revision);
+  PB_SET(&job, requested, 1);
+  PB_SET(&job, created_ms, 1);
+  key_service(key, KEY_JOBS, project, name);
+  put(w, key, &job.base);
+  Model__JobRules rules = MODEL__JOB_RULES__INIT;
+  Model__ServiceSpec spec = MODEL__SERVICE_SPEC__INIT;
+  spec.project = TEXT(project);
+  spec.name = TEXT(name);
+  spec.image = TEXT(image);
+  spec.job = &rules;
+  Model__Revision r = MODEL__REVISION__INIT;
+  r.project = TEXT(project);
+  r.name = TEXT(name);
+  r.spec = &spec;
+  PB_SET(&r, number, revision);
+  key_numbered(key, KEY_REVISIONS, project, name, revision);
+  put(w, key, &r.base);
+  Model__JobState state = MODEL__JOB_STATE__INIT;
+  PB_SET(&state, handled, 1);
+  PB_SET(&state, created_ms, 1);
+  key_service(key, KEY_JOB_STATE, project, name);
+  put(w, key, &state.base);
+  Model__JobRun run = MODEL__JOB_RUN__INIT;
+  run.project = TEXT(project);
+  run.name = TEXT(name);
+  PB_SET(&run, number, 1);
+  PB_SET(&run, revision, revision);
+  PB_SET(&run, request, 1);
+  PB_SET(&run, state, MODEL__RUN_STATE__RUN_SUCCEEDED);
+  PB_SET(&run, exit_code, 0);
+  key_numbered(key, KEY_JOB_RUNS, project, name, 1);
+  put(w, key, &run.base);
+}
+
 static inline void put_revision(struct world *w, const char *project, const char *name, uint64_t number, const char *image, const char *domain) {
   char key[KEY_MAX], *domains[1] = {TEXT(domain)};
   Model__ServiceSpec spec = MODEL__SERVICE_SPEC__INIT;
