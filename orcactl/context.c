@@ -1,10 +1,12 @@
 #include "orcactl/context.h"
 
+#include <errno.h>
 #include <jansson.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/buf.h"
 #include "common/crypto/crypto.h"
@@ -111,10 +113,24 @@ void context_free(struct context *context) {
     crypto_wipe(context, sizeof *context);
 }
 
+/* Takes config. */
+static int write_config(json_t *config, struct err *err) {
+  char path[PATH_MAX];
+  int rc = home_path(path, "config.json", err);
+  char *text = rc == 0 ? json_dumps(config, JSON_INDENT(2) | JSON_SORT_KEYS) : NULL;
+  json_decref(config);
+  if (rc == 0 && !text)
+    return err_set(err, ERR_MEMORY, "no memory");
+  if (rc == 0)
+    rc = files_write(path, text, strlen(text), 0600, err);
+  free(text);
+  return rc;
+}
+
 int context_save(const struct context *c, bool use, struct err *err) {
   char path[PATH_MAX], folder[PATH_MAX];
   if (home_path(folder, "tokens", err) < 0 || files_mkdir_p(folder, 0700, err) < 0 || token_path(path, c->name, err) < 0 ||
-      files_write(path, c->token, strlen(c->token), 0400, err) < 0 || home_path(path, "config.json", err) < 0)
+      files_write(path, c->token, strlen(c->token), 0400, err) < 0)
     return -1;
   json_t *config = read_config(err);
   if (!config)
@@ -125,11 +141,40 @@ int context_save(const struct context *c, bool use, struct err *err) {
   json_object_set_new(json_object_get(config, "contexts"), c->name, entry);
   if (use || !json_is_string(json_object_get(config, "current")))
     json_object_set_new(config, "current", json_string(c->name));
-  char *text = json_dumps(config, JSON_INDENT(2) | JSON_SORT_KEYS);
-  json_decref(config);
-  if (!text)
-    return err_set(err, ERR_MEMORY, "no memory");
-  int rc = files_write(path, text, strlen(text), 0600, err);
-  free(text);
-  return rc;
+  return write_config(config, err);
+}
+
+json_t *context_all(struct err *err) {
+  return read_config(err);
+}
+
+int context_use(const char *name, struct err *err) {
+  json_t *config = read_config(err);
+  if (!config)
+    return -1;
+  if (!json_object_get(json_object_get(config, "contexts"), name)) {
+    json_decref(config);
+    return err_set(err, ERR_NOT_FOUND, "no context named %.64s", name);
+  }
+  json_object_set_new(config, "current", json_string(name));
+  return write_config(config, err);
+}
+
+int context_remove(const char *name, struct err *err) {
+  char path[PATH_MAX];
+  json_t *config = read_config(err);
+  if (!config)
+    return -1;
+  if (!spec_name_valid(name) || json_object_del(json_object_get(config, "contexts"), name) < 0) {
+    json_decref(config);
+    return err_set(err, ERR_NOT_FOUND, "no context named %.64s", name);
+  }
+  const char *current = json_string_value(json_object_get(config, "current"));
+  if (current && strcmp(current, name) == 0)
+    json_object_del(config, "current");
+  if (token_path(path, name, err) < 0 || (unlink(path) < 0 && errno != ENOENT && err_errno(err, errno, "remove %s", path) < 0)) {
+    json_decref(config);
+    return -1;
+  }
+  return write_config(config, err);
 }

@@ -8,6 +8,7 @@
 #ifndef ORCA_ORCACTL_CONTEXT_H
 #define ORCA_ORCACTL_CONTEXT_H
 
+#include <jansson.h>
 #include <stdbool.h>
 
 #include "common/err.h"
@@ -25,5 +26,11 @@ void context_free(struct context *context);
 
 /* Adds or replaces a context; it becomes the current one when `use` is set or there is none. Files are replaced atomically. */
 int context_save(const struct context *context, bool use, struct err *err);
+
+/* What there is: {"current": …, "contexts": {…}}, without tokens; the caller decrefs. NULL: err. */
+json_t *context_all(struct err *err);
+int context_use(const char *name, struct err *err);
+/* With its token. None is current when it was. */
+int context_remove(const char *name, struct err *err);
 
 #endif
