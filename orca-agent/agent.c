@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "common/log.h"
+#include "orca-agent/agent_secrets.h"
 #include "orca-agent/exec_session.h"
 #include "orca-agent/gateway_rpc.h"
 #include "orca-agent/keeper_rpc.h"
@@ -30,6 +31,8 @@ static void gone(struct agent *a, const struct agent_action *act) {
     char name[AGENT_NAME_MAX];
     agent_container_name(&a->core, i, name);
     files_drop(a->files, name);
+    secret_files_drop(&a->secret_files, name);
+    agent_secrets_drop(a, act->instance);
   }
   report_gone(&a->report, act->instance);
 }
@@ -123,6 +126,7 @@ int agent_open(struct agent *a, struct daemon *d, struct err *err) {
   snprintf(a->core.address, sizeof a->core.address, "%s", config->address);
   a->self = (struct docker_self){a->core.cluster_id, a->core.node};
   agent_node_status_init(a);
+  secret_files_open(&a->secret_files, config->run_dir, a->core.cluster8, a->core.node);
   if (!(a->files = files_open(config->state_dir, err)) || !(a->verdicts = verdicts_open(a, err)) || !(a->bus = daemon_bus(d, err)) ||
       !(a->http = http_client_new(a->loop, err)) || !(a->docker = docker_new(a->loop, a->http, config->docker, err)) ||
       !(a->usage = usage_open(a, err)) || !(a->logs = log_streams_open(a, err)) || !(a->keeper = keeper_open(a, err)) || !(a->execs = exec_sessions_open(a, err)) || !(a->gateway = gateway_open(a, err)) ||
@@ -145,6 +149,7 @@ void agent_close(struct agent *a) {
   http_client_free(a->http);
   bus_free(a->bus);
   verdicts_close(a->verdicts);
+  agent_secrets_fini(a);
   files_close(a->files);
   report_fini(&a->report);
   agent_actions_fini(&a->queue);

@@ -11,6 +11,7 @@
 #include "orca-agent/docker_parse.h"
 #include "orca-agent/files.h"
 #include "orca-agent/report.h"
+#include "orca-agent/secret_files.h"
 
 struct gateway;
 struct keeper_link;
@@ -31,6 +32,8 @@ struct agent {
   size_t queue_at;
   bool draining;
   struct files *files;
+  struct secret_files secret_files;
+  struct agent_held *held_secrets; /* of containers about to be made */
   struct gateway *gateway;
   struct keeper_link *keeper;
   struct usage *usage;
@@ -58,6 +61,7 @@ struct agent_now agent_now(const struct agent *a);
 /* agent_docker.c */
 void agent_docker_do(struct agent *a, const struct agent_action *act);
 int agent_docker_start(struct agent *a, struct err *err);
+void agent_docker_start_container(struct agent *a, const struct agent_action *act); /* the START itself, when nothing is missing before it */
 /* agent_prepare.c */
 void agent_prepare(struct agent *a, const struct agent_action *act);
 /* node_status.c */

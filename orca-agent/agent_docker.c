@@ -5,11 +5,13 @@
 #include <string.h>
 
 #include "common/log.h"
+#include "common/spec/spec.h"
 #include "orca-agent/agent.h"
+#include "orca-agent/agent_secrets.h"
 #include "orca-agent/container_json.h"
 #include "orca-agent/docker_auth.h"
 #include "orca-agent/docker_lines.h"
-#include "orca-agent/image_ref.h"
+#include "common/image_ref.h"
 
 #define QUICK (30 * NS_PER_SEC)
 #define CREATE_TIMEOUT (60 * NS_PER_SEC)
@@ -149,21 +151,34 @@ static void do_create(struct agent *a, const struct agent_action *act) {
   }
   struct err err;
   json_t *body = NULL;
+  char name[AGENT_NAME_MAX], path[PATH_MAX], secrets_dir[PATH_MAX] = "";
+  agent_container_name(&a->core, i, name);
+  const Node__Secrets *secrets = agent_secrets_held(a, act->instance);
+  if ((!secrets && spec_names_secrets(spec)) || (spec->n_secret_files && secret_files_path(&a->secret_files, name, secrets_dir, &err) < 0)) {
+    fail_now(a, act, ERR_INTERNAL, "its secrets are not at hand");
+    return;
+  }
   char **sources = calloc(spec->n_mounts + 1, sizeof *sources);
   if (!sources)
     err_set(&err, ERR_MEMORY, "no memory");
   else if (host_sources(a, i, spec, sources, &err) == 0)
-    body = agent_container_json(&a->core, i, &(struct agent_container_source){image->run, a->daemon->config.address, sources}, &err);
+    body = agent_container_json(&a->core, i, &(struct agent_container_source){image->run, a->daemon->config.address, sources, secrets, secrets_dir},
+                                &err);
+  agent_secrets_drop(a, act->instance);
   for (size_t n = 0; sources && n < spec->n_mounts; n++)
     free(sources[n]);
   free(sources);
-  char name[AGENT_NAME_MAX], path[AGENT_NAME_MAX + 64];
-  agent_container_name(&a->core, i, name);
   snprintf(path, sizeof path, "/containers/create?name=%s", name);
   if (body)
     ask(a, act, "POST", path, body, CREATE_TIMEOUT, on_created);
   else
     fail_now(a, act, err.code, err.msg);
+}
+
+void agent_docker_start_container(struct agent *a, const struct agent_action *act) {
+  char path[AGENT_NAME_MAX + 64];
+  snprintf(path, sizeof path, "/containers/%s/start", act->container);
+  ask(a, act, "POST", path, NULL, START_TIMEOUT, on_started);
 }
 
 static void do_instance(struct agent *a, const struct agent_action *act) {
@@ -173,8 +188,8 @@ static void do_instance(struct agent *a, const struct agent_action *act) {
     do_create(a, act);
     break;
   case AGENT_OP_START:
-    snprintf(path, sizeof path, "/containers/%s/start", act->container);
-    ask(a, act, "POST", path, NULL, START_TIMEOUT, on_started);
+    if (!agent_secrets_before_start(a, act))
+      agent_docker_start_container(a, act);
     break;
   case AGENT_OP_INSPECT:
     snprintf(path, sizeof path, "/containers/%s/json", act->container);
@@ -255,6 +270,7 @@ static void listing_part(struct listing *l) {
   if (l->err.code != ERR_NONE)
     log_warn("Docker could not be listed", "error", l->err.msg);
   agent_event(l->a, &ev);
+  agent_secrets_sweep(l->a);
   free(l->containers);
   free(l->networks);
   free(l);
@@ -346,10 +362,10 @@ static void on_image(void *arg, const struct docker_reply *reply) {
 }
 
 static void do_look(struct agent *a, const struct agent_action *act) {
-  struct agent_image_ref ref;
+  struct image_ref ref;
   char path[AGENT_IMAGE_MAX + 64];
   /* It becomes part of a path: only what is a name of an image may. */
-  if (!agent_image_is_id(act->name) && agent_image_ref_parse(act->name, &ref) < 0) {
+  if (!image_ref_is_id(act->name) && image_ref_parse(act->name, &ref) < 0) {
     fail_now(a, act, ERR_INVALID, "not a name of an image");
     return;
   }
@@ -419,9 +435,9 @@ static void on_pull_done(void *arg, const struct docker_reply *reply) {
 }
 
 static void do_pull(struct agent *a, const struct agent_action *act) {
-  struct agent_image_ref ref;
+  struct image_ref ref;
   char name[600], escaped[1200], path[1600];
-  if (agent_image_ref_parse(act->name, &ref) < 0) {
+  if (image_ref_parse(act->name, &ref) < 0) {
     fail_now(a, act, ERR_INVALID, "not a name of an image");
     return;
   }

@@ -7,7 +7,9 @@
 
 #include "common/bus/pb.h"
 #include "common/log.h"
+#include "common/spec/spec.h"
 #include "orca-agent/agent.h"
+#include "orca-agent/agent_secrets.h"
 #include "orca-agent/container_json.h"
 #include "orca-agent/gateway_rpc.h"
 
@@ -140,6 +142,10 @@ static int lay_all(struct prepare *p, struct err *err) {
   return 0;
 }
 
+static void on_secrets(void *arg, enum err_code code, const char *why) {
+  finish(arg, code, why);
+}
+
 static void go_on(struct prepare *p) {
   struct err err;
   if (p->volume < p->spec->n_volumes) {
@@ -149,11 +155,12 @@ static void go_on(struct prepare *p) {
   int rc = fetch_missing(p, &err);
   if (rc == 1)
     return;
-  if (rc < 0 || lay_all(p, &err) < 0) {
+  if (rc < 0 || lay_all(p, &err) < 0)
     finish(p, err.code, err.msg);
-    return;
-  }
-  finish(p, ERR_NONE, "");
+  else if (spec_names_secrets(p->spec))
+    agent_secrets_fetch(p->a, p->act.instance, on_secrets, p);
+  else
+    finish(p, ERR_NONE, "");
 }
 
 void agent_prepare(struct agent *a, const struct agent_action *act) {

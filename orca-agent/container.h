@@ -19,7 +19,9 @@
 #define AGENT_LABEL_EPOCH "orca.epoch"
 #define AGENT_LABEL_SPEC "orca.spec"
 #define AGENT_LABEL_RESTART "orca.restart" /* always | on-failure | never: how to go on without any master */
-#define AGENT_LABEL_VOLUME "orca.volume"   /* of a volume: its source in the spec */
+#define AGENT_LABEL_SECRETS "orca.secrets" /* which versions it was made with: secret_values.h */
+#define AGENT_SECRETS_LABEL_MAX 1024
+#define AGENT_LABEL_VOLUME "orca.volume" /* of a volume: its source in the spec */
 
 enum agent_cstate {
   AGENT_C_UNKNOWN, /* look before anything is done */
@@ -47,6 +49,7 @@ struct agent_container {
   int32_t exit_code;
   bool oom_killed;
   pid_t pid;
+  char secrets[AGENT_SECRETS_LABEL_MAX]; /* its label, unparsed */
 };
 
 #endif

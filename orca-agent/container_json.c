@@ -5,7 +5,9 @@
 #include <string.h>
 
 #include "common/bus/pb.h"
+#include "common/crypto/crypto.h"
 #include "common/spec/spec.h"
+#include "orca-agent/secret_values.h"
 
 #define MAX_VALUE ((size_t)1 << 20)
 #define LOG_SIZE (UINT64_C(10) << 20)
@@ -45,7 +47,8 @@ static const char *restart_text(const Model__ServiceSpec *spec) {
   }
 }
 
-static json_t *labels(const struct agent_core *core, const struct agent_instance *i, const Model__ServiceSpec *spec, bool *ok) {
+static json_t *labels(const struct agent_core *core, const struct agent_instance *i, const Model__ServiceSpec *spec, const Node__Secrets *secrets,
+                      bool *ok) {
   json_t *object = json_object();
   for (size_t n = 0; n < spec->n_labels; n++)
     if (strncmp(PB_STR(spec->labels[n]->key), "orca.", 5) != 0)
@@ -60,10 +63,15 @@ static json_t *labels(const struct agent_core *core, const struct agent_instance
   put(object, AGENT_LABEL_EPOCH, number_text(inst->epoch), ok);
   put(object, AGENT_LABEL_SPEC, json_string(PB_STR(i->assigned->revision->spec_hash)), ok);
   put(object, AGENT_LABEL_RESTART, json_string(restart_text(spec)), ok);
+  if (secrets && secrets->n_secrets) {
+    char text[AGENT_SECRETS_LABEL_MAX];
+    secret_label_write(secrets, spec, text);
+    put(object, AGENT_LABEL_SECRETS, json_string(text), ok);
+  }
   return object;
 }
 
-static json_t *env(const Model__ServiceSpec *spec, bool *ok, struct err *err) {
+static json_t *env(const Model__ServiceSpec *spec, const Node__Secrets *secrets, bool *ok, struct err *err) {
   json_t *array = json_array();
   for (size_t n = 0; n < spec->n_env && *ok; n++) {
     const Model__Pair *pair = spec->env[n];
@@ -71,12 +79,14 @@ static json_t *env(const Model__ServiceSpec *spec, bool *ok, struct err *err) {
     if (!*PB_STR(pair->key) || strchr(pair->key, '=')) {
       *ok = false;
       err_set(err, ERR_UNPROCESSABLE, "env: a name is empty or has a =");
-    } else if (spec_unescape(PB_STR(pair->value), &value, err) < 0) {
+    } else if (secret_resolve(PB_STR(pair->value), secrets, &value, err) < 0) {
       *ok = false;
       err_context(err, "env.%s", pair->key); /* the name; a value may be a secret */
     } else {
       add(array, json_sprintf("%s=%s", pair->key, buf_str(&value)), ok);
     }
+    if (value.data)
+      crypto_wipe(value.data, value.size);
     buf_free(&value);
   }
   return array;
@@ -116,7 +126,8 @@ static bool ports(const Model__ServiceSpec *spec, const char *address, json_t *b
   return true;
 }
 
-static json_t *mounts(const struct agent_core *core, const struct agent_instance *i, const Model__ServiceSpec *spec, char *const *sources, bool *ok) {
+static json_t *mounts(const struct agent_core *core, const struct agent_instance *i, const Model__ServiceSpec *spec,
+                      const struct agent_container_source *from, bool *ok) {
   json_t *array = json_array();
   for (size_t n = 0; n < spec->n_volumes; n++) {
     const Model__Volume *v = spec->volumes[n];
@@ -129,8 +140,10 @@ static json_t *mounts(const struct agent_core *core, const struct agent_instance
     const Model__Mount *m = spec->mounts[n];
     /* Files of the infra directory are shared with what the master holds: a container can't change them. */
     bool read_only = m->n_files || PB_GET(m, read_only, 0);
-    add(array, json_pack("{s:s, s:s, s:s, s:b}", "Type", "bind", "Source", sources[n], "Target", PB_STR(m->target), "ReadOnly", read_only), ok);
+    add(array, json_pack("{s:s, s:s, s:s, s:b}", "Type", "bind", "Source", from->mounts[n], "Target", PB_STR(m->target), "ReadOnly", read_only), ok);
   }
+  if (spec->n_secret_files)
+    add(array, json_pack("{s:s, s:s, s:s, s:b}", "Type", "bind", "Source", from->secrets_dir, "Target", "/run/secrets", "ReadOnly", 1), ok);
   return array;
 }
 
@@ -209,7 +222,7 @@ static json_t *host_config(const struct agent_core *core, const struct agent_ins
   put(hc, "NetworkMode", json_string(*network ? network : "host"), ok);
   put(hc, "RestartPolicy", json_pack("{s:s}", "Name", "no"), ok); /* the agent restarts, nobody else */
   put(hc, "PortBindings", bindings, ok);
-  put(hc, "Mounts", mounts(core, i, spec, from->mounts, ok), ok);
+  put(hc, "Mounts", mounts(core, i, spec, from, ok), ok);
   put(hc, "LogConfig", logs(core, ok), ok);
   devices(spec, device_list, ok);
   resources(spec, hc, device_list, ok);
@@ -252,8 +265,8 @@ json_t *agent_container_json(const struct agent_core *core, const struct agent_i
     put(root, "Entrypoint", strings(spec->entrypoint, spec->n_entrypoint, &ok), &ok);
   if (spec->n_command)
     put(root, "Cmd", strings(spec->command, spec->n_command, &ok), &ok);
-  put(root, "Env", env(spec, &ok, err), &ok);
-  put(root, "Labels", labels(core, i, spec, &ok), &ok);
+  put(root, "Env", env(spec, from->secrets, &ok, err), &ok);
+  put(root, "Labels", labels(core, i, spec, from->secrets, &ok), &ok);
   if (*PB_STR(spec->stop_signal))
     put(root, "StopSignal", json_string(spec->stop_signal), &ok);
   put(root, "StopTimeout", json_integer((json_int_t)((PB_GET(spec, stop_grace_ms, 10000) + 999) / 1000)), &ok);

@@ -9,9 +9,11 @@
 #include "orca-agent/core.h"
 
 struct agent_container_source {
-  const char *image;        /* what to create from */
-  const char *node_address; /* published ports bind to it */
-  char *const *mounts;      /* host path of each of the spec's mounts, in their order */
+  const char *image;            /* what to create from */
+  const char *node_address;     /* published ports bind to it */
+  char *const *mounts;          /* host path of each of the spec's mounts, in their order */
+  const Node__Secrets *secrets; /* NULL: the spec names none */
+  const char *secrets_dir;      /* host path of its secret files */
 };
 /* NULL and *err when the spec can't be expressed (an unresolved ${…}, a bad port, no memory). */
 json_t *agent_container_json(const struct agent_core *core, const struct agent_instance *i, const struct agent_container_source *from,

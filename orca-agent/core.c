@@ -157,6 +157,13 @@ const Model__ServiceSpec *agent_instance_spec(const struct agent_instance *i) {
   return i->assigned && i->assigned->revision ? i->assigned->revision->spec : NULL;
 }
 
+const Model__SecretVersion *agent_instance_missing_secret(const struct agent_instance *i) {
+  for (size_t n = 0; i->assigned && n < i->assigned->n_secrets; n++)
+    if (!PB_GET(i->assigned->secrets[n], version, 0))
+      return i->assigned->secrets[n];
+  return NULL;
+}
+
 bool agent_instance_probed(const struct agent_instance *i) {
   const Model__ServiceSpec *spec = agent_instance_spec(i);
   return spec && (spec->readiness || spec->startup);

@@ -254,6 +254,8 @@ bool agent_core_settled(const struct agent_core *core);
 
 /* The spec of what is assigned; NULL when none is known. */
 const Model__ServiceSpec *agent_instance_spec(const struct agent_instance *i);
+/* One that its spec names and nobody has set; NULL: none. */
+const Model__SecretVersion *agent_instance_missing_secret(const struct agent_instance *i);
 bool agent_instance_probed(const struct agent_instance *i);
 /* "orca-CLUSTERID8-NODE-PROJECT-SERVICE-NUMBER" */
 void agent_container_name(const struct agent_core *core, const struct agent_instance *i, char out[AGENT_NAME_MAX]);

@@ -296,10 +296,26 @@ static void replace(struct agent_step *s, struct agent_instance *i) {
     begin(s, i, AGENT_OP_REMOVE);
 }
 
+/* No retry: when it is set, the assignment comes again. */
+static bool waits_for_secret(struct agent_step *s, struct agent_instance *i) {
+  const Model__SecretVersion *missing = agent_instance_missing_secret(i);
+  if (!missing)
+    return false;
+  char why[sizeof i->reason];
+  snprintf(why, sizeof why, "secret %.100s is missing: orcactl secrets set %.100s", PB_STR(missing->name), PB_STR(missing->name));
+  bool said = i->phase == MODEL__PHASE__PHASE_WAITING && strcmp(i->reason, why) == 0;
+  set_phase(s, i, MODEL__PHASE__PHASE_WAITING, "%s", why);
+  if (!said)
+    agent_history(s, i, "instance.waiting", "warn", "%s", why);
+  i->next_try = 0;
+  i->prepared = false;
+  return true;
+}
+
 static void create(struct agent_step *s, struct agent_instance *i) {
   struct err err;
   const Model__ServiceSpec *spec = agent_instance_spec(i);
-  if (waiting(s, i))
+  if (waits_for_secret(s, i) || waiting(s, i))
     return;
   if (spec_check_policy(spec, s->core->cluster, &err) < 0) {
     fail(s, i, "policy", err.msg);
@@ -342,7 +358,7 @@ static void create(struct agent_step *s, struct agent_instance *i) {
   if (network && network->state != AGENT_NETWORK_READY)
     return;
   if (!i->prepared) {
-    if (spec->n_volumes || spec->n_mounts) {
+    if (spec->n_volumes || spec->n_mounts || spec_names_secrets(spec)) {
       begin(s, i, AGENT_OP_PREPARE);
       return;
     }

@@ -8,7 +8,7 @@
 
 #include "common/loop.h"
 #include "common/spec/spec.h"
-#include "orca-agent/image_ref.h"
+#include "common/image_ref.h"
 
 #define MAX_ITEMS 20000u
 
@@ -82,6 +82,7 @@ static void read_labels(const json_t *labels, const struct docker_self *self, st
   c->revision = number_of(text_of(labels, AGENT_LABEL_REVISION));
   c->epoch = number_of(text_of(labels, AGENT_LABEL_EPOCH));
   copy_whole(c->spec_hash, sizeof c->spec_hash, text_of(labels, AGENT_LABEL_SPEC));
+  copy_whole(c->secrets, sizeof c->secrets, text_of(labels, AGENT_LABEL_SECRETS));
   const char *restart = text_of(labels, AGENT_LABEL_RESTART);
   c->restart = strcmp(restart, "never") == 0        ? MODEL__RESTART_POLICY__RESTART_NEVER
                : strcmp(restart, "on-failure") == 0 ? MODEL__RESTART_POLICY__RESTART_ON_FAILURE
@@ -204,14 +205,14 @@ int docker_parse_networks(const json_t *json, const struct docker_self *self, st
 
 int docker_parse_image(const json_t *json, const char *ref, char id[AGENT_IMAGE_MAX], char digest[AGENT_IMAGE_MAX], struct err *err) {
   const char *found = text_of(json, "Id");
-  if (!agent_image_is_id(found))
+  if (!image_ref_is_id(found))
     return err_set(err, ERR_INVALID, "Docker's answer does not describe an image");
   copy_whole(id, AGENT_IMAGE_MAX, found);
   digest[0] = 0;
   const json_t *digests = json_object_get(json, "RepoDigests");
   for (size_t at = 0; at < json_array_size(digests) && at < MAX_ITEMS; at++) {
     const char *one = json_string_value(json_array_get(digests, at));
-    if (one && agent_image_same_repository(one, ref)) {
+    if (one && image_ref_same_repository(one, ref)) {
       copy_whole(digest, AGENT_IMAGE_MAX, one);
       break;
     }

@@ -7,6 +7,7 @@
 #include "common/bus/pb.h"
 #include "common/log.h"
 #include "orca-agent/exec_session.h"
+#include "orca-agent/diagnose.h"
 #include "orca-agent/keeper_rpc.h"
 #include "orca-agent/log_stream.h"
 #include "orca-agent/usage.h"
@@ -214,6 +215,57 @@ int gateway_get_file(struct gateway *g, const char *sha256, gateway_file_fn *don
   return err_set(err, ERR_MEMORY, "no memory");
 }
 
+/* ---- secrets ---- */
+
+struct secrets_call {
+  gateway_secrets_fn *done;
+  void *arg;
+};
+
+static void on_secrets_done(void *arg, const uint8_t *body, size_t len) {
+  struct secrets_call *s = arg;
+  struct err err;
+  Node__Secrets *values = NULL;
+  Node__Reply *reply = (Node__Reply *)pb_unpack(&node__reply__descriptor, body, len, &err);
+  if (reply && reply->body_case == NODE__REPLY__BODY_SECRETS) {
+    values = reply->secrets;
+    reply->body_case = NODE__REPLY__BODY__NOT_SET; /* taken out of it */
+    reply->secrets = NULL;
+  } else if (reply) {
+    err_set(&err, ERR_INVALID, "the master's answer holds no secrets");
+  }
+  s->done(s->arg, values, values ? NULL : &err);
+  if (reply)
+    node__reply__free_unpacked(reply, NULL);
+  free(s);
+}
+
+static void on_secrets_failed(void *arg, const struct err *why) {
+  struct secrets_call *s = arg;
+  s->done(s->arg, NULL, why);
+  free(s);
+}
+
+int gateway_get_secrets(struct gateway *g, const char *instance, uint64_t revision, gateway_secrets_fn *done, void *arg, struct err *err) {
+  static const struct bus_call_ops ops = {.done = on_secrets_done, .failed = on_secrets_failed};
+  struct secrets_call *s = malloc(sizeof *s);
+  char id[INSTANCE_ID_MAX];
+  if (!s)
+    return err_set(err, ERR_MEMORY, "no memory");
+  *s = (struct secrets_call){done, arg};
+  snprintf(id, sizeof id, "%s", instance);
+  Node__GetSecrets get = NODE__GET_SECRETS__INIT;
+  get.instance = id;
+  PB_SET(&get, revision, revision);
+  Node__Call call = NODE__CALL__INIT;
+  call.body_case = NODE__CALL__BODY_GET_SECRETS;
+  call.get_secrets = &get;
+  if (bus_call(g->conn, &call.base, FILE_TIMEOUT, &ops, s))
+    return 0;
+  free(s);
+  return err_set(err, ERR_MEMORY, "no memory");
+}
+
 /* ---- the connection ---- */
 
 static void on_up(void *arg, struct bus_conn *conn) {
@@ -257,7 +309,18 @@ static void on_call(void *arg, struct bus_conn *conn, struct bus_call *call, con
   case NODE__CALL__BODY_READ_LOGS:
     log_streams_read(g->a->logs, call, said->read_logs);
     break;
+  case NODE__CALL__BODY_WATCH_FIGURES: {
+    usage_watch(g->a->usage, PB_GET(said->watch_figures, interval_ms, 0), PB_GET(said->watch_figures, for_ms, 0));
+    Node__Done done = NODE__DONE__INIT;
+    Node__Reply reply = NODE__REPLY__INIT;
+    reply.body_case = NODE__REPLY__BODY_DONE;
+    reply.done = &done;
+    bus_reply(call, &reply.base);
+    break;
+  }
   case NODE__CALL__BODY_DIAGNOSE:
+    diagnose(g->a, call);
+    break;
   case NODE__CALL__BODY_AGENT_HELLO: /* what daemons say to the gateway */
   case NODE__CALL__BODY_STATUS:
   case NODE__CALL__BODY_GET_FILE:

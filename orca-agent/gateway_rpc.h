@@ -14,4 +14,8 @@ void gateway_flush(struct gateway *g);
 typedef void gateway_file_fn(void *arg, const uint8_t *content, size_t len, const struct err *err);
 int gateway_get_file(struct gateway *g, const char *sha256, gateway_file_fn *done, void *arg, struct err *err);
 
+/* values is taken by the callee (secret_values_free); NULL when it failed. Never calls back before it returns. */
+typedef void gateway_secrets_fn(void *arg, Node__Secrets *values, const struct err *err);
+int gateway_get_secrets(struct gateway *g, const char *instance, uint64_t revision, gateway_secrets_fn *done, void *arg, struct err *err);
+
 #endif

@@ -5,6 +5,7 @@
 
 #include "common/bus/pb.h"
 #include "common/loop.h"
+#include "orca-agent/secret_values.h"
 
 /* ---- lists whose beginning is under way ---- */
 
@@ -126,6 +127,30 @@ void report_acked(struct report *r) {
 
 /* ---- the message ---- */
 
+static void add_secret(Model__InstanceStatus *st, const char *name, uint64_t version, bool global) {
+  Model__SecretVersion **list = reallocarray(st->secrets, st->n_secrets + 1, sizeof *list);
+  Model__SecretVersion *one = list ? malloc(sizeof *one) : NULL;
+  if (list)
+    st->secrets = list;
+  if (!one)
+    return;
+  model__secret_version__init(one);
+  one->name = strdup(name);
+  PB_SET(one, version, version);
+  PB_SET(one, global, global);
+  st->secrets[st->n_secrets++] = one;
+}
+
+/* What the container has; without one, what it waits for. */
+static void add_secrets(Model__InstanceStatus *st, const struct agent_instance *i) {
+  struct secret_label had;
+  const Model__SecretVersion *missing = agent_instance_missing_secret(i);
+  if (!i->c.id[0] && missing)
+    add_secret(st, PB_STR(missing->name), 0, false);
+  for (const char *at = i->c.secrets; i->c.id[0] && secret_label_next(&at, &had);)
+    add_secret(st, had.name, had.version, had.global);
+}
+
 Model__InstanceStatus *report_instance(const struct agent_core *core, const struct agent_instance *i) {
   Model__InstanceStatus *st = malloc(sizeof *st);
   if (!st)
@@ -159,6 +184,7 @@ Model__InstanceStatus *report_instance(const struct agent_core *core, const stru
     PB_SET(st, next_try_ms, i->next_try_ms);
   if (i->progress[0])
     st->progress = strdup(i->progress);
+  add_secrets(st, i);
   return st;
 }
 

@@ -59,6 +59,7 @@ int spec_unescape(const char *value, struct buf *to, struct err *err);
 typedef int spec_secret_name_fn(void *arg, const char *name, bool file);
 /* Each ${secrets.X} of env, then secret_files; one that is named twice comes twice. -1 from `each` ends it. */
 int spec_secret_names(const Model__ServiceSpec *spec, spec_secret_name_fn *each, void *arg);
+bool spec_names_secrets(const Model__ServiceSpec *spec);
 typedef bool spec_secret_value_fn(void *arg, const char *name, const uint8_t **value, size_t *len);
 /* A value of env as the container gets it: ${secrets.X} filled in, $${ → ${. The caller wipes `to`. Errors never quote a value. */
 int spec_resolve_secrets(const char *value, spec_secret_value_fn *lookup, void *arg, struct buf *to, struct err *err);

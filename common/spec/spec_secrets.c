@@ -43,6 +43,17 @@ int spec_secret_names(const Model__ServiceSpec *spec, spec_secret_name_fn *each,
   return 0;
 }
 
+static int one_is_enough(void *arg, const char *name, bool file) {
+  (void)arg;
+  (void)name;
+  (void)file;
+  return -1;
+}
+
+bool spec_names_secrets(const Model__ServiceSpec *spec) {
+  return spec_secret_names(spec, one_is_enough, NULL) < 0;
+}
+
 static int add_secret(const char *name, size_t len, spec_secret_value_fn *lookup, void *arg, struct buf *to, struct err *err) {
   char text[SPEC_SECRET_NAME_MAX + 1];
   const uint8_t *value;
