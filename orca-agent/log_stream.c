@@ -50,7 +50,7 @@ struct log_stream {
   struct docker_logs *read, *wake;
   struct loop_timer again, patience;
   int64_t began;
-  bool starved, lost, caught_up;
+  bool starved, lost, caught_up, told_live;
   unsigned checks, failures;
   enum agent_cstate seen_state;
   Model__Phase seen_phase;
@@ -295,6 +295,17 @@ static void sleep_until_written(struct log_stream *s) {
     again_in(s, s->checks++ ? CHECK_LATE : CHECK_SOON);
 }
 
+static bool tell_live(struct log_stream *s) {
+  Node__LogChunk chunk = NODE__LOG_CHUNK__INIT;
+  Node__Item item = NODE__ITEM__INIT;
+  PB_SET(&chunk, live, true);
+  item.body_case = NODE__ITEM__BODY_LOG;
+  item.log = &chunk;
+  s->told_live = bus_push(s->call, &item.base) == 0;
+  s->starved = !s->told_live;
+  return s->told_live;
+}
+
 static void after_reading(struct log_stream *s) {
   s->caught_up = true;
   release(s->all, false, NULL);
@@ -303,6 +314,8 @@ static void after_reading(struct log_stream *s) {
     end_well(s);
     return;
   }
+  if (!s->told_live && !tell_live(s))
+    return; /* again when there is credit */
   int64_t took = loop_now(s->all->a->loop) - s->began;
   if (s->fresh) {
     stop_waking(s);

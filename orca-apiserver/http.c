@@ -243,7 +243,7 @@ static void wake(struct api_request *r) {
 static void ping(void *arg) {
   struct api_http *h = arg;
   for (struct api_request *r = h->api->streams; r; r = r->next_stream) {
-    if (!r->out.len)
+    if (!r->out.len && strcmp(r->content_type, "text/event-stream") == 0)
       buf_add_str(&r->out, ": still here\n\n");
     wake(r);
   }

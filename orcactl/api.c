@@ -35,7 +35,9 @@ static size_t on_data(char *data, size_t one, size_t len, void *arg) {
   }
   if (!t->is_events)
     return buf_add(&t->body, data, len) == 0 ? len : 0;
-  if (sse_feed(&t->sse, data, len, t->on_event, t->arg))
+  bool go_on = sse_feed(&t->sse, data, len, t->on_event, t->arg);
+  fflush(stdout); /* whoever reads a pipe sees what has come, line by line or many at once */
+  if (go_on)
     return len;
   t->stopped = true;
   return 0;
@@ -111,7 +113,7 @@ static int transfer(struct transfer *t, const char *method, const char *path, co
   if (api_prepare(ctl, why, err) < 0)
     return -1;
   CURL *curl = ctl->curl;
-  char url[1024], header[512];
+  char url[65536], header[512];
   if (snprintf(url, sizeof url, "%s%s", ctl->context.url, path) >= (int)sizeof url)
     return err_set(err, ERR_INVALID, "name too long");
   char *text = body ? json_dumps(body, JSON_COMPACT) : strdup("");

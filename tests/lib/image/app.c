@@ -2,6 +2,8 @@
  *
  *   PORT (8080), TEXT (what / says), START_DELAY_MS (before it listens), READY_AFTER_MS (503 from /healthz until then), EXIT_AFTER_MS and EXIT_CODE,
  *   IGNORE_TERM=1
+ *   LOG_LINES (how many it writes to its log at first), LOG_LEN (characters of each, 100), LOG_KBPS (kB/s, 0: as fast as it goes), LOG_ERR (every so
+ *   many-th goes to stderr): "RUN NUMBER xxx…", RUN being the ms at which it began; then "RUN end"
  *
  *   /            TEXT and a line end          /healthz     200, or 503 while unhealthy
  *   /slow?MS     answers after MS             /exit?CODE   ends the process
@@ -145,6 +147,34 @@ static void *end_later(void *arg) {
   _exit((int)number("EXIT_CODE", 1));
 }
 
+static void *write_log(void *arg) {
+  (void)arg;
+  static char line[1 << 20];
+  long count = number("LOG_LINES", 0), len = number("LOG_LEN", 100), rate = number("LOG_KBPS", 0), err = number("LOG_ERR", 0);
+  struct timespec now;
+  clock_gettime(CLOCK_REALTIME, &now);
+  long long run = now.tv_sec * 1000LL + now.tv_nsec / 1000000;
+  if (len < 40 || len >= (long)sizeof line)
+    len = 100;
+  memset(line, 'x', (size_t)len);
+  line[len] = '\n';
+  long long written = 0, from_ms = age_ms();
+  for (long i = 0; i < count; i++) {
+    int n = snprintf(line, sizeof line, "%lld %08ld ", run, i);
+    line[n] = 'x';
+    fwrite(line, 1, (size_t)len + 1, err && i % err == err - 1 ? stderr : stdout);
+    written += len + 1;
+    long long ahead = rate ? written / rate - (age_ms() - from_ms) : 0;
+    if (ahead > 4) {
+      fflush(stdout);
+      pause_ms(ahead);
+    }
+  }
+  printf("%lld end\n", run);
+  fflush(stdout);
+  return NULL;
+}
+
 static void on_term(int signo) {
   (void)signo;
   _exit(0);
@@ -162,6 +192,8 @@ int main(void) {
     return 1;
   printf("%s starting\n", getenv("TEXT") ? getenv("TEXT") : "app");
   fflush(stdout);
+  if (getenv("LOG_LINES") && pthread_create(&thread, &small, write_log, NULL) != 0)
+    return 1;
   pause_ms(number("START_DELAY_MS", 0));
   struct sockaddr_in any = {.sin_family = AF_INET, .sin_port = htons((uint16_t)number("PORT", 8080))};
   int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), one = 1;
