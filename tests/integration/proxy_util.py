@@ -334,7 +334,7 @@ gateway = {self.gateway_port}
     def get(self, target="/", headers=(), host=HOST, wire=None):
         return self.ask("GET", target, headers, host=host, wire=wire)
 
-    def stop(self, sig=signal.SIGTERM, timeout=15):
+    def stop(self, sig=signal.SIGINT, timeout=15):
         """Ends it; returns its exit status. Sanitizers' findings make that one that no test expects."""
         if self.process and self.process.poll() is None:
             self.process.send_signal(sig)
