@@ -11,7 +11,7 @@
 
 #include "common/bus/pb.h"
 #include "orca-agent/core_internal.h"
-#include "orca-agent/image_ref.h"
+#include "common/image_ref.h"
 
 #define FIRST_RETRY INT64_C(1000000000)
 
@@ -20,7 +20,7 @@ static void set_source(struct agent_image *image, const Node__Assignment *a) {
   const char *given = PB_STR(a->image);
   image->given = *given != 0;
   agent_copy(image->ref, sizeof image->ref, image->given ? given : PB_STR(spec->image));
-  image->policy = spec->has_pull ? spec->pull : agent_image_floats(image->ref) ? MODEL__PULL_POLICY__PULL_ALWAYS : MODEL__PULL_POLICY__PULL_IF_ABSENT;
+  image->policy = spec->has_pull ? spec->pull : image_ref_floats(image->ref) ? MODEL__PULL_POLICY__PULL_ALWAYS : MODEL__PULL_POLICY__PULL_IF_ABSENT;
   image->implicit = !spec->has_pull && image->policy == MODEL__PULL_POLICY__PULL_ALWAYS && !PB_GET(a->revision, force_pull, false);
   if (PB_GET(a->revision, force_pull, false) && image->policy != MODEL__PULL_POLICY__PULL_NEVER)
     image->policy = MODEL__PULL_POLICY__PULL_ALWAYS;
@@ -146,7 +146,7 @@ static void looked(struct agent_step *s, struct agent_image *image, const struct
     failed(s, image, image->error);
   } else if (image->pulled) {
     failed(s, image, "the image is not there after its pull");
-  } else if (agent_image_is_id(image->ref)) {
+  } else if (image_ref_is_id(image->ref)) {
     failed(s, image, "the image is a local one of another node, or was removed: it can't be pulled");
   } else if (image->policy == MODEL__PULL_POLICY__PULL_NEVER) {
     failed(s, image, "the image is not on this node, and pull = \"never\"");

@@ -125,8 +125,9 @@ int spec_pairs_add(ProtobufCMessage *msg, const char *field, const char *key, co
 
 spec_check_fn spec_check_name, spec_check_env_name, spec_check_domain, spec_check_host, spec_check_route, spec_check_absolute, spec_check_nonempty,
     spec_check_label_name, spec_check_service_ref, spec_check_signal, spec_check_cidr, spec_check_listen, spec_check_curve_key, spec_check_cap,
-    spec_check_device, spec_check_image, spec_check_cluster_id, spec_check_volume_name, spec_check_alias, spec_check_http_path, spec_check_target,
-    spec_check_below, spec_check_sha256, spec_check_secret_name, spec_check_mount_source, spec_check_schedule, spec_check_zone;
+    spec_check_device, spec_check_image, spec_check_user, spec_check_driver, spec_check_cluster_id, spec_check_volume_name, spec_check_alias,
+    spec_check_http_path, spec_check_target, spec_check_below, spec_check_sha256, spec_check_secret_name, spec_check_mount_source,
+    spec_check_schedule, spec_check_zone;
 /* The nearest of the names, near enough to be meant; NULL when none is. */
 const char *spec_nearest(const char *text, const char *(*name)(const void *list, size_t i), const void *list);
 

@@ -8,6 +8,7 @@
 
 #include "common/cron/cron.h"
 #include "common/cron/zone.h"
+#include "common/image_ref.h"
 #include "common/spec/ids.h"
 #include "common/spec/spec.h"
 #include "common/spec/spec_units.h"
@@ -18,6 +19,14 @@
 
 static bool only(const char *s, const char *chars) {
   return s[strspn(s, chars)] == 0;
+}
+
+/* No control character: such a path could not be shown, and nobody means one. */
+static bool writable_down(const char *s) {
+  for (; *s; s++)
+    if ((uint8_t)*s < ' ' || *s == 0x7f)
+      return false;
+  return true;
 }
 
 static bool printable(const char *s) {
@@ -88,6 +97,8 @@ const char *spec_check_http_path(const char *s) {
 const char *spec_check_absolute(const char *s) {
   if (*s != '/')
     return "must be an absolute path";
+  if (!writable_down(s))
+    return "must not contain control characters";
   for (const char *p = s; *p; p += strcspn(p, "/")) {
     p += strspn(p, "/");
     if (strcspn(p, "/") == 2 && p[0] == '.' && p[1] == '.')
@@ -99,6 +110,8 @@ const char *spec_check_absolute(const char *s) {
 const char *spec_check_label_name(const char *s) {
   if (strncmp(s, "orca.", 5) == 0)
     return "labels that begin with orca. are orca's own";
+  if (strncmp(s, "com.docker.", 11) == 0)
+    return "labels that begin with com.docker. are Docker's own";
   size_t len = strlen(s);
   return len && len <= 128 && only(s, LOWER UPPER DIGITS "-_./") ? NULL : "must be 1 to 128 letters, digits, - _ . and /";
 }
@@ -199,8 +212,24 @@ const char *spec_check_device(const char *s) {
 }
 
 const char *spec_check_image(const char *s) {
-  return *s && strlen(s) <= 512 && printable(s) && *s != '-' && *s != '/' ? NULL
-                                                                          : "must be an image's name, like \"registry.example.com/shop/api:1.4\"";
+  struct image_ref ref;
+  return image_ref_is_id(s) || image_ref_parse(s, &ref) == 0 ? NULL : "must be an image's name, like \"registry.example.com/shop/api:1.4\"";
+}
+
+/* USER, UID, either with :GROUP: what /etc/passwd can hold. */
+const char *spec_check_user(const char *s) {
+  const char *colon = strchr(s, ':');
+  size_t len = colon ? (size_t)(colon - s) : strlen(s);
+  bool ok = len && only(s, LOWER UPPER DIGITS "_.-:$") && *s != '-' && (!colon || (colon[1] && colon[1] != '-' && !strchr(colon + 1, ':')));
+  const char *dollar = strchr(s, '$'); /* of a machine's account, at the end of a name */
+  return ok && strlen(s) <= 128 && (!dollar || !dollar[1] || dollar[1] == ':') ? NULL : "must be USER or UID, or either with :GROUP";
+}
+
+const char *spec_check_driver(const char *s) {
+  size_t len = strlen(s);
+  return len && len <= 256 && only(s, LOWER UPPER DIGITS "-_./:") && !strchr("-./:", *s) && !strstr(s, "..")
+             ? NULL
+             : "must be the name of a volume driver, like \"local\" or \"example/driver:1\"";
 }
 
 const char *spec_check_cluster_id(const char *s) {
@@ -217,7 +246,21 @@ const char *spec_check_volume_name(const char *s) {
 
 const char *spec_check_target(const char *s) {
   const char *wrong = spec_check_absolute(s);
-  return wrong ? wrong : s[strspn(s, "/.")] == 0 ? "must not be the container's root" : strchr(s, ':') ? "must not contain :" : NULL;
+  if (wrong)
+    return wrong;
+  if (s[strspn(s, "/.")] == 0)
+    return "must not be the container's root";
+  if (strchr(s, ':'))
+    return "must not contain :";
+  /* What the kernel shows there is what keeps a container in; mounted over, its protections are gone with it. */
+  static const char *const kernels[] = {"proc", "sys", "dev"};
+  const char *first = s;
+  while (*first == '/' || (first[0] == '.' && (first[1] == '/' || !first[1])))
+    first++;
+  for (size_t i = 0; i < sizeof kernels / sizeof *kernels; i++)
+    if (strcspn(first, "/") == strlen(kernels[i]) && strncmp(first, kernels[i], strlen(kernels[i])) == 0)
+      return "must not be /proc, /sys or /dev, or below";
+  return NULL;
 }
 
 const char *spec_check_below(const char *s) {
@@ -247,6 +290,8 @@ const char *spec_check_mount_source(const char *s) {
     return "must not be empty";
   if (*s == '/')
     return spec_check_absolute(s);
+  if (!writable_down(s))
+    return "must not contain control characters";
   for (int depth = 0; *s; s += strspn(s, "/")) { /* relative to the infra directory, and never out of it */
     size_t n = strcspn(s, "/");
     depth += n == 2 && s[0] == '.' && s[1] == '.' ? -1 : !(n == 1 && s[0] == '.');

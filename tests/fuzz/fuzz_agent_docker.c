@@ -4,7 +4,7 @@
 
 #include "orca-agent/docker_auth.h"
 #include "orca-agent/docker_parse.h"
-#include "orca-agent/image_ref.h"
+#include "common/image_ref.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
@@ -57,9 +57,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     docker_auth_free(docker_auth_header_from(json, "docker.io"));
     break;
   }
-  struct agent_image_ref ref;
+  struct image_ref ref;
   if (json_is_string(json))
-    agent_image_ref_parse(json_string_value(json), &ref);
+    image_ref_parse(json_string_value(json), &ref);
   json_decref(json);
   return 0;
 }

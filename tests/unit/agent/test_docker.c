@@ -13,7 +13,7 @@
 #include "orca-agent/docker_frames.h"
 #include "orca-agent/docker_lines.h"
 #include "orca-agent/docker_parse.h"
-#include "orca-agent/image_ref.h"
+#include "common/image_ref.h"
 
 #define ID "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 #define LABELS                                                                                                                                       \
@@ -157,26 +157,26 @@ static void test_image(void **state) {
 
 static void test_image_names(void **state) {
   (void)state;
-  struct agent_image_ref ref;
-  assert_int_equal(agent_image_ref_parse("busybox", &ref), 0);
+  struct image_ref ref;
+  assert_int_equal(image_ref_parse("busybox", &ref), 0);
   assert_string_equal(ref.registry, "docker.io");
   assert_string_equal(ref.path, "library/busybox");
   assert_string_equal(ref.tag, "latest");
-  assert_int_equal(agent_image_ref_parse("registry.example.com:5000/shop/api:1.4@sha256:" ID, &ref), 0);
+  assert_int_equal(image_ref_parse("registry.example.com:5000/shop/api:1.4@sha256:" ID, &ref), 0);
   assert_string_equal(ref.registry, "registry.example.com:5000");
   assert_string_equal(ref.path, "shop/api");
   assert_string_equal(ref.tag, "1.4");
   assert_string_equal(ref.digest, "sha256:" ID);
-  assert_int_equal(agent_image_ref_parse("prom/exporter", &ref), 0);
+  assert_int_equal(image_ref_parse("prom/exporter", &ref), 0);
   assert_string_equal(ref.path, "prom/exporter");
-  assert_true(agent_image_floats("a/b"));
-  assert_true(agent_image_floats("localhost/b:latest"));
-  assert_false(agent_image_floats("a/b:1"));
-  assert_false(agent_image_floats("a/b@sha256:" ID));
-  assert_true(agent_image_is_id("sha256:" ID));
+  assert_true(image_ref_floats("a/b"));
+  assert_true(image_ref_floats("localhost/b:latest"));
+  assert_false(image_ref_floats("a/b:1"));
+  assert_false(image_ref_floats("a/b@sha256:" ID));
+  assert_true(image_ref_is_id("sha256:" ID));
   static const char *const bad[] = {"", ":1", "a:", "a@sha256:12", "a b", "a/../b?x=1", "a//b", "x.y/", "/a", "a#b", "a\nb"};
   for (size_t n = 0; n < sizeof bad / sizeof *bad; n++)
-    assert_int_equal(agent_image_ref_parse(bad[n], &ref), -1);
+    assert_int_equal(image_ref_parse(bad[n], &ref), -1);
 }
 
 static void test_pull_progress(void **state) {

@@ -148,12 +148,14 @@ static void test_policy(void **state) {
 
 /* ---- meaning ---- */
 
+#define SHA "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+
 static void test_defaults(void **state) {
   (void)state;
   struct spec_set set = parse("[[service]]\nname = \"a\"\nimage = \"i\"\nport = 80\nhealth = \"/h\"\n[service.resources]\nmemory = \"64Mi\"\n"
                               "[service.startup]\nexec = [\"true\"]\n[[service]]\nname = \"b\"\nimage = \"r:5000/x/i:latest\"\n[[service]]\nname = "
                               "\"c\"\nimage = \"r:5000/x/i:1\"\n"
-                              "[[service]]\nname = \"d\"\nimage = \"i@sha256:00\"\n");
+                              "[[service]]\nname = \"d\"\nimage = \"i@sha256:" SHA "\"\n");
   Model__ServiceSpec *s = set.services[0];
   spec_fill_defaults(s);
   assert_string_equal(s->project, "shop");

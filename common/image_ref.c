@@ -1,4 +1,4 @@
-#include "orca-agent/image_ref.h"
+#include "common/image_ref.h"
 
 #include <string.h>
 
@@ -11,7 +11,7 @@ static bool digest_valid(const char *s) {
   return true;
 }
 
-bool agent_image_is_id(const char *text) {
+bool image_ref_is_id(const char *text) {
   return digest_valid(text);
 }
 
@@ -30,8 +30,8 @@ static bool all_of(const char *s, const char *extra) {
   return true;
 }
 
-int agent_image_ref_parse(const char *text, struct agent_image_ref *ret) {
-  struct agent_image_ref ref = {.tag = ""};
+int image_ref_parse(const char *text, struct image_ref *ret) {
+  struct image_ref ref = {.tag = ""};
   const char *at = strchr(text, '@');
   const char *end = at ? at : text + strlen(text);
   if (at && (!digest_valid(at + 1) || copy(ref.digest, sizeof ref.digest, at + 1, strlen(at + 1)) < 0))
@@ -66,19 +66,23 @@ int agent_image_ref_parse(const char *text, struct agent_image_ref *ret) {
   } else if (strcmp(ref.registry, "index.docker.io") == 0) {
     memcpy(ref.registry, "docker.io", sizeof "docker.io");
   }
+  for (const char *c = ref.path; *c; c++)
+    if (*c >= 'A' && *c <= 'Z')
+      return -1;
+  if (strspn(ref.registry, ".-:") || strspn(ref.path, "._-") || strspn(ref.tag, ".-") || strstr(ref.path, "/.") || strstr(ref.path, "/-"))
+    return -1;
   if (!all_of(ref.registry, ".-:[]") || !all_of(ref.path, "._-/") || !all_of(ref.tag, "._-") || ref.path[0] == '/' || strstr(ref.path, "//"))
     return -1;
   *ret = ref;
   return 0;
 }
 
-bool agent_image_floats(const char *text) {
-  struct agent_image_ref ref;
-  return agent_image_ref_parse(text, &ref) == 0 && !*ref.digest && strcmp(ref.tag, "latest") == 0;
+bool image_ref_floats(const char *text) {
+  struct image_ref ref;
+  return image_ref_parse(text, &ref) == 0 && !*ref.digest && strcmp(ref.tag, "latest") == 0;
 }
 
-bool agent_image_same_repository(const char *a, const char *b) {
-  struct agent_image_ref ra, rb;
-  return agent_image_ref_parse(a, &ra) == 0 && agent_image_ref_parse(b, &rb) == 0 && strcmp(ra.registry, rb.registry) == 0 &&
-         strcmp(ra.path, rb.path) == 0;
+bool image_ref_same_repository(const char *a, const char *b) {
+  struct image_ref ra, rb;
+  return image_ref_parse(a, &ra) == 0 && image_ref_parse(b, &rb) == 0 && strcmp(ra.registry, rb.registry) == 0 && strcmp(ra.path, rb.path) == 0;
 }
