@@ -2,7 +2,8 @@
  *
  * The owner hands in two functions that read and write what is there now, calls ws_read() when there may be something to read and ws_write() when
  * there is room, and waits for what ws_wants_read() and ws_wants_write() say. Only whole binary messages are handed on; text, what is too long, not
- * masked as its role asks, or not in order closes the conversation with the code that the RFC gives it (1002, 1003, 1009), and that is its end.
+ * masked as its role asks, or not in order closes the conversation with the code that the RFC gives it (1002, 1003, 1009; none for a frame whose
+ * head makes no sense at all), and that is its end.
  * A held conversation reads no more of its pipe: what was already read is kept, and that is bounded.
  * Threads: none; one owner. Nothing calls back but from ws_read(), ws_write() and ws_resume(); ws_free() not from within a callback. */
 #ifndef ORCA_COMMON_WS_WS_H
