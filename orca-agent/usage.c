@@ -6,9 +6,13 @@
 #include "common/bus/pb.h"
 #include "common/log.h"
 #include "orca-agent/cgroup.h"
+#include "orca-agent/net_stats.h"
 
 #define EVERY (15 * NS_PER_SEC)
 #define FIRST NS_PER_SEC /* after something came up: people look at once */
+#define WATCHED_EVERY_MIN (2 * NS_PER_SEC)
+#define WATCHED_FOR_MAX (60 * NS_PER_SEC)
+#define NET_TRIES 4u /* samples that look for a container's interface; one that never speaks is not looked for all the time */
 
 struct sample {
   char instance[INSTANCE_ID_MAX];
@@ -18,6 +22,10 @@ struct sample {
   int64_t at;
   uint32_t cpu_milli;
   bool valid;
+  char interface[IF_NAMESIZE]; /* the host's end; "": not known */
+  unsigned net_tries;
+  bool has_net;
+  uint64_t net_rx, net_tx;
 };
 
 struct usage {
@@ -26,6 +34,7 @@ struct usage {
   struct sample *samples; /* one per running container, in the core's order */
   size_t count;
   bool fresh;
+  int64_t watched_every, watched_until; /* somebody looks: sample more often until then */
   uint64_t node_cpu_ns, node_memory;
 };
 
@@ -56,6 +65,20 @@ static void take(struct sample *s, int64_t now) {
   s->at = now;
 }
 
+static void take_net(struct sample *s, const char *address, bool again) {
+  s->has_net = false;
+  if (!*s->interface && (s->net_tries < NET_TRIES || again)) {
+    s->net_tries++;
+    if (net_stats_find("/proc", "/sys", address, s->interface) < 0)
+      s->interface[0] = 0;
+  }
+  if (!*s->interface)
+    return;
+  s->has_net = net_stats_read("/sys", s->interface, &s->net_rx, &s->net_tx) == 0;
+  if (!s->has_net)
+    s->interface[0] = 0;
+}
+
 static void sample_all(struct usage *u) {
   const struct agent_core *core = &u->a->core;
   struct sample *now = calloc(core->count + 1, sizeof *now);
@@ -73,7 +96,10 @@ static void sample_all(struct usage *u) {
       memcpy(now[count].instance, i->id, sizeof now[count].instance);
       now[count].pid = i->c.pid;
     }
-    take(&now[count++], loop_now(u->a->loop));
+    take(&now[count], loop_now(u->a->loop));
+    if (!i->c.host_network)
+      take_net(&now[count], i->c.address, u->watched_until > loop_now(u->a->loop));
+    count++;
   }
   free(u->samples);
   u->samples = now;
@@ -92,7 +118,7 @@ static void on_timer(void *arg) {
   struct usage *u = arg;
   sample_all(u);
   if (u->count)
-    set_timer(u, EVERY);
+    set_timer(u, u->watched_until > loop_now(u->a->loop) ? u->watched_every : EVERY);
 }
 
 struct usage *usage_open(struct agent *a, struct err *err) {
@@ -127,6 +153,16 @@ void usage_changed(struct usage *u) {
   }
 }
 
+void usage_watch(struct usage *u, uint32_t interval_ms, uint32_t for_ms) {
+  int64_t now = loop_now(u->a->loop), every = interval_ms * NS_PER_MS, length = for_ms * NS_PER_MS;
+  bool began = u->watched_until > now;
+  u->watched_every = every < WATCHED_EVERY_MIN ? WATCHED_EVERY_MIN : every > EVERY ? EVERY : every;
+  u->watched_until = now + (length > WATCHED_FOR_MAX ? WATCHED_FOR_MAX : length);
+  if (began || !loop_timer_is_set(&u->timer))
+    return;
+  set_timer(u, 0);
+}
+
 bool usage_pending(const struct usage *u) {
   return u->fresh;
 }
@@ -149,6 +185,10 @@ void usage_add(struct usage *u, Node__StatusReport *m) {
     PB_SET(one, memory, s->last.memory);
     PB_SET(one, pids, s->last.pids);
     PB_SET(one, cpu_milli, s->cpu_milli);
+    if (s->has_net) {
+      PB_SET(one, net_rx, s->net_rx);
+      PB_SET(one, net_tx, s->net_tx);
+    }
     m->usage[m->n_usage++] = one;
   }
 }

@@ -64,6 +64,7 @@ struct gateway {
   struct gw_batch *gathering, *on_its_way;
   struct api_smap lines;   /* peer → struct gw_lines *, how much the log has had of its comings and goings */
   struct api_smap lost;    /* node → struct gw_lost */
+  int64_t watched_until;   /* figures come faster until then */
   struct loop_timer timer; /* grace periods */
   uint64_t reports, rounds, refused;
 };
@@ -522,7 +523,7 @@ static void take_figures(struct gw_peer *p, const Node__StatusReport *report) {
     const Model__Instance *instance =
         instance_id_parse(id, project, service, &number) ? api_cache_instance(&api->cache, project, service, number) : NULL;
     if (instance && strcmp(PB_STR(instance->node), p->node) == 0)
-      api_figures_usage(&api->figures, id, report->usage[i]);
+      api_figures_usage(&api->figures, id, report->usage[i], api_now_ms(api));
   }
   if (report->has_cpu_ns || report->has_memory_used)
     api_figures_node(&api->figures, p->node, report->cpu_ns, report->memory_used, api_now_ms(api));
@@ -660,9 +661,7 @@ static void on_route_ack(struct gw_peer *p, struct bus_call *call, const Node__R
 }
 
 static void on_proxy_stats(struct gw_peer *p, struct bus_call *call, const Node__ProxyStats *stats) {
-  Node__ProxyStats *copy = (Node__ProxyStats *)(void *)pb_clone(&stats->base);
-  if (copy)
-    api_figures_proxy(&p->g->api->figures, p->node, copy);
+  api_figures_proxy(&p->g->api->figures, p->node, stats, api_now_ms(p->g->api));
   done(call);
 }
 
@@ -685,6 +684,7 @@ static bool may_say(enum gw_role role, Node__Call__BodyCase what) {
   case NODE__CALL__BODY_EXEC_INPUT:
   case NODE__CALL__BODY_DIAGNOSE:
   case NODE__CALL__BODY_PLAN:
+  case NODE__CALL__BODY_WATCH_FIGURES:
   case NODE__CALL__BODY__NOT_SET:
   case _NODE__CALL__BODY__CASE_IS_INT_SIZE:
     break;
@@ -726,6 +726,7 @@ static void dispatch(struct gw_peer *p, struct bus_call *call, const Node__Call 
   case NODE__CALL__BODY_EXEC_INPUT:
   case NODE__CALL__BODY_DIAGNOSE:
   case NODE__CALL__BODY_PLAN:
+  case NODE__CALL__BODY_WATCH_FIGURES:
   case NODE__CALL__BODY__NOT_SET:
   case _NODE__CALL__BODY__CASE_IS_INT_SIZE:
     break;
@@ -995,6 +996,34 @@ void gateway_close(struct gateway *g) {
   api_smap_clear(&g->lost, free);
   api_smap_clear(&g->lines, free);
   free(g);
+}
+
+static void wish_done(void *arg, const uint8_t *body, size_t len) {
+  (void)arg;
+  (void)body;
+  (void)len;
+}
+
+static void wish_failed(void *arg, const struct err *why) { /* an older daemon: its figures come as they always do */
+  (void)arg;
+  (void)why;
+}
+
+void gateway_watch_figures(struct gateway *g) {
+  static const struct bus_call_ops ops = {.done = wish_done, .failed = wish_failed};
+  int64_t now = loop_now(g->api->loop);
+  if (now < g->watched_until - GATEWAY_WATCH_FOR / 2)
+    return;
+  g->watched_until = now + GATEWAY_WATCH_FOR;
+  Node__WatchFigures watch = NODE__WATCH_FIGURES__INIT;
+  PB_SET(&watch, interval_ms, GATEWAY_WATCH_EVERY / NS_PER_MS);
+  PB_SET(&watch, for_ms, GATEWAY_WATCH_FOR / NS_PER_MS);
+  Node__Call call = NODE__CALL__INIT;
+  call.body_case = NODE__CALL__BODY_WATCH_FIGURES;
+  call.watch_figures = &watch;
+  for (const struct gw_peer *p = g->peers; p; p = p->next)
+    if (p->stream && (p->role == GW_AGENT || p->role == GW_PROXY))
+      bus_call(p->conn, &call.base, 5 * NS_PER_SEC, &ops, NULL);
 }
 
 const struct api_route_table *gateway_routes(const struct gateway *g) {

@@ -29,6 +29,11 @@ void gateway_changed(struct gateway *g, enum api_kind kind, const char *key, con
 struct bus_conn *gateway_agent(const struct gateway *g, const char *node);
 struct bus_conn *gateway_scheduler(const struct gateway *g);
 
+#define GATEWAY_WATCH_EVERY (2 * NS_PER_SEC)
+#define GATEWAY_WATCH_FOR (10 * NS_PER_SEC)
+/* Somebody looks at figures: agents and proxies report them more often for a while. Called again and again it asks anew when half of that is over. */
+void gateway_watch_figures(struct gateway *g);
+
 /* The route table, to look at. */
 const struct api_route_table *gateway_routes(const struct gateway *g);
 

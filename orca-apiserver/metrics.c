@@ -123,10 +123,11 @@ static void proxies(struct api_request *r, struct buf *out) {
     else
       head(out, counters[c].name, "counter", counters[c].help);
     for (size_t p = 0; p < all->count; p++) {
-      const Node__ProxyStats *stats = all->list[p].value;
-      for (size_t i = 0; stats && i < stats->n_services; i++) {
-        const Node__ServiceStats *s = stats->services[i];
-        if (!may_see(r, PB_STR(s->project)))
+      const struct api_proxy_figures *of = all->list[p].value;
+      for (size_t i = 0; of && i < of->services.count; i++) {
+        const struct api_traffic *traffic = of->services.list[i].value;
+        const Node__ServiceStats *s = traffic ? traffic->last : NULL;
+        if (!s || !may_see(r, PB_STR(s->project)))
           continue;
         if (histogram) {
           latency(out, all->list[p].key, s);
@@ -139,10 +140,10 @@ static void proxies(struct api_request *r, struct buf *out) {
   }
   head(out, "orca_proxy_connections", "gauge", "Connections of clients that are open.");
   for (size_t p = 0; p < all->count; p++) {
-    const Node__ProxyStats *stats = all->list[p].value;
+    const struct api_proxy_figures *of = all->list[p].value;
     buf_add_str(out, "orca_proxy_connections");
     label(out, "node", all->list[p].key, true);
-    buf_printf(out, "} %" PRIu64 "\n", stats ? stats->connections : 0);
+    buf_printf(out, "} %" PRIu64 "\n", of ? of->connections : 0);
   }
 }
 
