@@ -424,6 +424,28 @@ __attribute__((format(printf, 2, 0))) static void on_log(void *cls, const char *
   log_debug("http", "what", text);
 }
 
+static int hex(char c) {
+  return c >= '0' && c <= '9' ? c - '0' : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10 : -1;
+}
+
+/* libmicrohttpd's own would cut "a%00b" to "a": what is no text stays as it was written, and is the name of nothing. */
+static size_t unescape(void *cls, struct MHD_Connection *c, char *text) {
+  (void)cls;
+  (void)c;
+  char *to = text;
+  for (const char *from = text; *from;) {
+    int high = *from == '%' ? hex(from[1]) : -1, low = high >= 0 ? hex(from[2]) : -1;
+    if (low < 0 || (high == 0 && low == 0)) {
+      *to++ = *from++;
+      continue;
+    }
+    *to++ = (char)(high << 4 | low);
+    from += 3;
+  }
+  *to = 0;
+  return (size_t)(to - text);
+}
+
 struct api_http *api_http_open(struct api *api, const char *address, uint16_t port, struct err *err) {
   struct api_http *h = calloc(1, sizeof *h);
   if (!h) {
@@ -441,7 +463,8 @@ struct api_http *api_http_open(struct api *api, const char *address, uint16_t po
   h->mhd = MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_ALLOW_UPGRADE | MHD_USE_ERROR_LOG, 0, NULL, NULL, on_request, h,
                             MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL, MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT, CONNECTIONS_MAX,
                             MHD_OPTION_CONNECTION_MEMORY_LIMIT, HEAD_MAX, MHD_OPTION_CONNECTION_TIMEOUT, IDLE_SECS, MHD_OPTION_NOTIFY_COMPLETED,
-                            completed, h, MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, MHD_OPTION_END);
+                            completed, h, MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_UNESCAPE_CALLBACK, unescape, NULL,
+                            MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, MHD_OPTION_END);
   if (!h->mhd) {
     err_set(err, ERR_INTERNAL, "libmicrohttpd does not start on %s:%u", address, h->port);
     close(fd);

@@ -1,12 +1,14 @@
 """Secrets: set, listed without values, in the environment and as files, missing, newer than what runs, forgotten, sealed anew."""
 import base64
 import concurrent.futures
+import http.client
+import io
 import json
 import os
 import pathlib
 import random
-import signal
 import subprocess
+import tarfile
 import threading
 import time
 
@@ -102,3 +104,224 @@ def test_from_missing_to_forgotten(cluster):
     folder = files_of(the_container(c))
     c.ctl("rm", "web", "--purge", "--yes")
     wait_for(lambda: not folder.exists(), message="no files are left")
+
+
+def test_a_reboot_takes_the_files_and_they_come_back(cluster):
+    c = cluster
+    for name in ("DB", "CERT", "GLOBAL"):
+        set_secret(c, name, f"value of {name}".encode())
+    c.deploy("shop", SERVICE)
+    container = the_container(c)
+    folder = files_of(container)
+    c.stop()
+    docker("kill", container["Id"])
+    for path in folder.iterdir():
+        path.unlink()
+    folder.rmdir()
+    c.start()
+    wait_for(lambda: c.running("shop/web"), 40, message="runs again")
+    assert the_container(c)["Id"] == container["Id"]
+    assert {p.name: (p.read_bytes(), p.stat().st_uid) for p in folder.iterdir()} == {"CERT": (b"value of CERT", 1234), "GLOBAL": (b"value of GLOBAL", 1234)}
+
+
+def named_user_image():
+    """The test image with an /etc/passwd that knows `web`."""
+    tag = f"orca-test/user:{os.getpid()}"
+    config = json.loads(docker("image", "inspect", APP))[0]["Config"]
+    made = docker("create", APP, "x")
+    try:
+        raw = subprocess.run(["docker", "export", made], capture_output=True, check=True).stdout
+    finally:
+        docker("rm", made)
+    out = io.BytesIO()
+    passwd = b"root:x:0:0::/:/bin/false\nwebber:x:1:1::/:\nweb:x:4321:99::/:/bin/false\n"
+    with tarfile.open(fileobj=io.BytesIO(raw)) as old, tarfile.open(fileobj=out, mode="w") as new:
+        for member in old:
+            if member.name != "etc/passwd":
+                new.addfile(member, old.extractfile(member) if member.isfile() else None)
+        info = tarfile.TarInfo("etc/passwd")
+        info.size = len(passwd)
+        new.addfile(info, io.BytesIO(passwd))
+    command = (config.get("Entrypoint") or []) + (config.get("Cmd") or [])
+    subprocess.run(["docker", "import", "--change", f"ENTRYPOINT {json.dumps(command)}", "--change", "USER web", "-", tag], input=out.getvalue(), check=True, capture_output=True)
+    return tag
+
+
+def test_files_belong_to_a_user_that_only_the_image_knows(cluster):
+    c = cluster
+    tag = named_user_image()
+    try:
+        set_secret(c, "CERT", b"x")
+        text = f"""
+[[service]]
+name = "web"
+image = "{tag}"
+pull = "never"
+port = 8080
+secret_files = ["CERT"]
+"""
+        c.deploy("shop", text)
+        assert [p.stat().st_uid for p in files_of(the_container(c)).iterdir()] == [4321]
+        # a passwd that is a link to somewhere is not followed: root's, and that is said
+        c.ctl("rm", "web", "--purge", "--yes")
+        c.deploy("shop", text.replace('port = 8080', 'port = 8080\nuser = "root:0"'))
+        wait_for(lambda: c.running("shop/web"))
+        assert [p.stat().st_uid for p in files_of(the_container(c)).iterdir()] == [0]
+    finally:
+        c.ctl("rm", "web", "--purge", "--yes", check=False)
+        wait_for(lambda: not c.containers("shop/web"))
+        docker("rmi", "-f", tag)
+
+
+def test_what_can_not_be_an_environment_says_so(cluster):
+    c = cluster
+    text = f"""
+[[service]]
+name = "web"
+image = "{APP}"
+pull = "never"
+[service.env]
+X = "a${{secrets.ODD}}"
+"""
+    set_secret(c, "ODD", b"a\0b")
+    c.deploy("shop", text, "--no-wait")
+    wait_for(lambda: "secret ODD has a NUL byte: it can only be in secret_files" in state(c)["last_error"])
+    set_secret(c, "ODD", b"\xff\xfe")
+    c.ctl("redeploy", "web")
+    wait_for(lambda: "is not UTF-8 text" in state(c)["last_error"], 40)
+    set_secret(c, "ODD", b"even")
+    wait_for(lambda: c.running("shop/web"), 40)
+
+
+def test_refusals(cluster):
+    c = cluster
+    put = lambda name, body, project="": c.api("PUT", f"/api/v1/secrets/{name}{project}", body)  # noqa: E731
+    assert put("A", {"value": "x" * 65537}).status == 413
+    assert put("A", {"value_base64": base64.b64encode(b"x" * 65536).decode()}).status == 200
+    assert put("A", {"value_base64": "!"}).status == 400
+    assert put("A", {"value": 1}).status == 400 and put("A", {}).status == 400
+    assert put("A", {"value": "x"}, "?project=Bad_Name").status == 400
+    assert put("A" * 128, {"value": "x"}).status == 200
+    assert put("A" * 129, {"value": "x"}).status in (400, 404)
+    for name in ("1A", "a%2Fb", "a%20b", "%C3%A4", "..", "a%00b", "-a"):
+        assert put(name, {"value": "x"}).status in (400, 404), name
+    many = {"secrets": {"GOOD": "x", "B AD": "y"}}
+    assert c.api("POST", "/api/v1/secrets", many).status == 400 and c.api("GET", "/api/v1/secrets/GOOD").status == 404
+    assert c.api("POST", "/api/v1/secrets", {"secrets": {}}).status == 400
+    assert c.api("DELETE", "/api/v1/secrets/NONE").status == 404
+    assert c.api("GET", "/api/v1/secrets", token=None).status == 401
+    # all together are bounded, so that they can be sealed anew at once
+    big = {"secrets": {f"BIG{n}": "x" * 65536 for n in range(60)}}
+    assert c.api("POST", "/api/v1/secrets?project=shop", big).status == 413
+    for text, fault in (("A=1\nA=2\n", "line 2: A was there before"), ("A='x\n", "line 1: its quote is never closed"), ("=x\n", "line 1: want NAME=VALUE"),
+                        ('A="\\q"\n', "line 1: after a"), ("", "nothing is in it")):
+        (c.dir / "x.env").write_text(text)
+        done = c.ctl("secrets", "import", "-f", "x.env", check=False)
+        assert done.returncode == 1 and fault in done.stderr, (text, done.stderr)
+    (c.dir / "x.env").write_text("# all\nexport ONE = 1 # one\nTWO=\"a\\nb\"\nTHREE='x\ny'\n")
+    assert c.ctl("secrets", "import", "-f", "x.env", "-p", "shop").stdout.count("kept") == 3
+
+
+def test_a_key_that_others_can_read_is_refused():
+    with Cluster(start=False) as c:
+        key = c.run / "keys/apiserver/master.key"
+        config = ["-c", str(c.run / "node.toml")]
+        for mode in (0o440, 0o404, 0o600 | 0o020):
+            key.chmod(mode)
+            done = subprocess.run([str(BIN / "orca-apiserver"), *config], capture_output=True, text=True, timeout=20, check=False)
+            assert done.returncode != 0 and "master.key" in done.stderr and "chmod" in done.stderr, done.stderr
+        key.chmod(0o600)
+        key.write_text("not a key\n")
+        done = subprocess.run([str(BIN / "orca-apiserver"), *config], capture_output=True, text=True, timeout=20, check=False)
+        assert done.returncode != 0 and "not a key" in done.stderr
+
+
+def test_a_rotation_that_is_killed_loses_nothing(cluster):
+    """2,000 secrets, and the apiserver killed at any moment of sealing them anew."""
+    c = cluster
+    values = {f"S{n:04}": f"v{n}-{random.random()}" for n in range(2000)}
+    names = list(values)
+    for half in (names[:1000], names[1000:]):
+        assert c.api("POST", "/api/v1/secrets", {"secrets": {n: values[n] for n in half}}, timeout=60).status == 200
+    refs = "\n".join(f'E{n} = "{"".join("${secrets." + name + "}" for name in names[n:n + 40])}"' for n in range(0, 2000, 40))
+    text = f"""
+[[service]]
+name = "web"
+image = "{APP}"
+pull = "never"
+[service.deploy]
+min_ready = "0s"
+[service.env]
+{refs}
+"""
+    wanted = {f"E{n}": "".join(values[name] for name in names[n:n + 40]) for n in range(0, 2000, 40)}
+
+    def check():
+        """A new container is made of what opens now."""
+        def right():
+            at = c.running("shop/web")
+            return len(at) == 1 and at[0]["Id"] not in seen and at
+        container = wait_for(right, 60, message="a new container")[0]
+        seen.add(container["Id"])
+        env = env_of(container)
+        assert {k: env[k] for k in wanted} == wanted
+
+    seen = set()
+    c.deploy("shop", text)
+    check()
+    began = time.monotonic()
+    first = c.api("POST", "/api/v1/secrets/rotate-key", timeout=60)
+    took = time.monotonic() - began
+    assert first.status == 200 and first.json()["resealed"] == 2000
+    outcomes = set()
+    for n in range(int(os.environ.get("ORCA_CRASHES", "12"))):
+        def rotate():
+            try:
+                c.api("POST", "/api/v1/secrets/rotate-key", timeout=10)
+            except (OSError, http.client.HTTPException):
+                pass
+        thread = threading.Thread(target=rotate)
+        thread.start()
+        time.sleep(random.random() * took * 1.2)
+        c.kill("apiserver")
+        thread.join()
+        outcomes.add((c.run / "keys/apiserver/master.key.next").exists())
+        c.wait_healthy(30)
+        assert c.api("PUT", "/api/v1/secrets/NEW", {"value": str(n)}).status == 200
+        if n % 4 == 3:
+            wait_for(lambda: c.api("POST", "/api/v1/services/web/redeploy").status == 200, 20)
+            check()
+    assert c.api("POST", "/api/v1/secrets/rotate-key", timeout=60).json()["resealed"] == 2001
+    assert not (c.run / "keys/apiserver/master.key.next").exists()
+    print("took", took, "left a next key behind:", outcomes)
+
+
+def test_two_rotations_and_changes_at_once(cluster):
+    c = cluster
+    stop = time.monotonic() + 4
+    lost = []
+
+    def change(n):
+        done = 0
+        while time.monotonic() < stop:
+            status = c.api("PUT", f"/api/v1/secrets/N{n}_{done}", {"value": f"{n}"}).status
+            if status == 200:
+                done += 1
+            elif status not in (409, 429, 503):
+                lost.append(status)
+        return done
+
+    def rotate(_n):
+        good = 0
+        while time.monotonic() < stop:
+            status = c.api("POST", "/api/v1/secrets/rotate-key", timeout=30).status
+            good += status == 200
+            if status not in (200, 409, 429, 503):
+                lost.append(status)
+        return good
+
+    with concurrent.futures.ThreadPoolExecutor(6) as pool:
+        changed, rotated = pool.map(change, range(4)), pool.map(rotate, range(2))
+        changed, rotated = sum(changed), sum(rotated)
+    assert not lost and changed and rotated
+    assert wait_for(lambda: c.api("POST", "/api/v1/secrets/rotate-key", timeout=30).json().get("resealed")) == changed
