@@ -200,6 +200,7 @@ static void resources(const Model__ServiceSpec *spec, json_t *host_config, json_
     gpus(r->gpu, host_config, device_list, ok);
 }
 
+/* `local` costs Docker less than half of what json-file does, to write and to read. Not compressed: its reader would unpack all of it for the last line. */
 static json_t *logs(const struct agent_core *core, bool *ok) {
   const Model__LogRotation *l = core->cluster ? core->cluster->logs : NULL;
   uint64_t size = l && l->has_max_size && l->max_size ? l->max_size : LOG_SIZE;
@@ -207,7 +208,8 @@ static json_t *logs(const struct agent_core *core, bool *ok) {
   json_t *config = json_object();
   put(config, "max-size", number_text(size), ok);
   put(config, "max-file", number_text(files), ok);
-  return json_pack("{s:s, s:o}", "Type", "json-file", "Config", config);
+  put(config, "compress", json_string("false"), ok);
+  return json_pack("{s:s, s:o}", "Type", "local", "Config", config);
 }
 
 static json_t *endpoint(const struct agent_instance *i, const Model__ServiceSpec *spec, bool *ok) {

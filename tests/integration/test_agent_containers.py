@@ -47,7 +47,7 @@ pids = 50
         assert "PLAIN=a value" in c["Config"]["Env"] and "DOLLAR=${x}" in c["Config"]["Env"]
         host = c["HostConfig"]
         assert host["Memory"] == 64 << 20 and host["NanoCpus"] == 500000000 and host["PidsLimit"] == 50 and host["RestartPolicy"]["Name"] in ("", "no")
-        assert host["LogConfig"] == {"Type": "json-file", "Config": {"max-size": str(10 << 20), "max-file": "3"}}
+        assert host["LogConfig"] == {"Type": "local", "Config": {"max-size": str(10 << 20), "max-file": "3", "compress": "false"}}
         assert host["PortBindings"]["8080/tcp"] == [{"HostIp": "127.0.0.1", "HostPort": "18080"}]
         assert host["PortBindings"]["53/udp"] == [{"HostIp": "127.0.0.1", "HostPort": "18053"}]
         network = f"orca-{a.cluster[:8]}-shop"

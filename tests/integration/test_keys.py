@@ -240,7 +240,7 @@ def test_every_key_of_a_service_has_its_effect(cluster, tmp_path):
     assert (host["Memory"], host["MemoryReservation"], host["NanoCpus"], host["PidsLimit"]) == (64 << 20, 32 << 20, 500000000, 64)
     assert host["CapAdd"] in (["NET_ADMIN"], ["CAP_NET_ADMIN"]) and host["Privileged"] is True
     assert host["Devices"] == [{"PathOnHost": "/dev/null", "PathInContainer": "/dev/nil", "CgroupPermissions": "r"}]
-    assert host["LogConfig"] == {"Type": "json-file", "Config": {"max-size": str(1 << 20), "max-file": "2"}}
+    assert host["LogConfig"] == {"Type": "local", "Config": {"max-size": str(1 << 20), "max-file": "2", "compress": "false"}}
     published = {port: [(b["HostIp"], b["HostPort"]) for b in to] for port, to in host["PortBindings"].items()}
     assert published == {f"{inside}": [(cluster.address, outside)] for inside, outside in (("8080/tcp", "18080"), ("22/tcp", "18022"), ("53/udp", "18053"))}
     mounts = {m["Destination"]: m for m in c["Mounts"]}
