@@ -106,7 +106,9 @@ enum http_upgrade_state http_upgrade_feed(struct http_upgrade *u, const uint8_t 
 }
 
 enum http_upgrade_state http_upgrade_end(struct http_upgrade *u) {
-  if (u->state == HTTP_UPGRADE_MORE && (llhttp_finish(&u->parser) != HPE_OK || u->state != HTTP_UPGRADE_REFUSED))
+  if (u->state == HTTP_UPGRADE_MORE)
+    llhttp_finish(&u->parser); /* tells on_complete, when that is an end */
+  if (u->state == HTTP_UPGRADE_MORE)
     u->state = HTTP_UPGRADE_BAD;
   return u->state;
 }

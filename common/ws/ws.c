@@ -151,11 +151,8 @@ bool ws_read(struct ws *ws) {
     return false;
   if (ws->held)
     return true;
-  if (wslay_event_recv(ws->wslay) != 0 || ws->eof || !wslay_event_get_read_enabled(ws->wslay)) {
+  if (wslay_event_recv(ws->wslay) != 0 || ws->eof || !wslay_event_get_read_enabled(ws->wslay))
     ws->over = true;
-    if (!ws->why && wslay_event_get_close_sent(ws->wslay))
-      ws->why = wslay_event_get_status_code_sent(ws->wslay);
-  }
   return !ws->over;
 }
 
@@ -247,5 +244,5 @@ uint64_t ws_frames(const struct ws *ws) {
 }
 
 unsigned ws_why(const struct ws *ws) {
-  return ws->why;
+  return ws->why || !wslay_event_get_close_sent(ws->wslay) ? ws->why : wslay_event_get_status_code_sent(ws->wslay);
 }

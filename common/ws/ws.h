@@ -63,7 +63,7 @@ void ws_hold(struct ws *ws);
 void ws_resume(struct ws *ws);
 bool ws_is_held(const struct ws *ws);
 uint64_t ws_frames(const struct ws *ws); /* that came in, pongs too: a sign of life */
-unsigned ws_why(const struct ws *ws);    /* the code the peer closed with, or ours; 0: none was said */
+unsigned ws_why(const struct ws *ws);    /* the code the peer closed with, or ours once it is written; 0: none was said */
 
 /* ---- the handshake's head (section 4) ---- */
 
