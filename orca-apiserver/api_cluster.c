@@ -37,15 +37,20 @@ static void node_reason(const Model__NodeStatus *status, char out[256]) {
     snprintf(out, 256, "%.250s", PB_STR(status->reason));
 }
 
-static size_t instances_on(const struct api_cache *cache, const char *node) {
+/* Those that the token sees. */
+static size_t instances_on(const struct api_request *r, const char *node) {
+  const struct api_cache *cache = &r->api->cache;
   size_t count, on = 0;
   const struct api_smap_entry *all = api_cache_all(cache, API_INSTANCES, &count);
-  for (size_t i = 0; i < count; i++)
-    on += strcmp(PB_STR(API_MSG(&all[i], Model__Instance)->node), node) == 0;
+  for (size_t i = 0; i < count; i++) {
+    const Model__Instance *instance = API_MSG(&all[i], Model__Instance);
+    on += strcmp(PB_STR(instance->node), node) == 0 && api_auth_sees(cache, &r->who, PB_STR(instance->project));
+  }
   return on;
 }
 
-static void node_json(const struct api *api, const Model__Node *node, struct api_json *json) {
+static void node_json(const struct api_request *r, const Model__Node *node, struct api_json *json) {
+  const struct api *api = r->api;
   const Model__NodeStatus *status = api_cache_node_status(&api->cache, PB_STR(node->name));
   const struct api_node_use *use = api_figures_of_node(&api->figures, PB_STR(node->name));
   api_json_object(json, NULL);
@@ -70,7 +75,7 @@ static void node_json(const struct api *api, const Model__Node *node, struct api
   api_json_milli(json, "cpu", use ? use->cpu_milli : 0);
   api_json_u64(json, "memory", use ? use->memory : 0);
   api_json_object_end(json);
-  api_json_u64(json, "instances", instances_on(&api->cache, PB_STR(node->name)));
+  api_json_u64(json, "instances", instances_on(r, PB_STR(node->name)));
   api_json_str(json, "version", status ? PB_STR(status->version) : "");
   api_json_str(json, "docker_version", status ? PB_STR(status->docker_version) : "");
   api_json_str(json, "kernel", status ? PB_STR(status->kernel) : "");
@@ -84,9 +89,20 @@ void api_get_nodes(struct api_request *r) {
   struct api_json json = api_reply_json(r, 200);
   api_json_array(&json, "nodes");
   for (size_t i = 0; i < count; i++)
-    node_json(r->api, API_MSG(&all[i], Model__Node), &json);
+    node_json(r, API_MSG(&all[i], Model__Node), &json);
   api_json_array_end(&json);
   api_reply_end(r);
+}
+
+static size_t count_seen(const struct api_request *r, enum api_kind kind) {
+  size_t count, seen = 0;
+  const struct api_smap_entry *all = api_cache_all(&r->api->cache, kind, &count);
+  if (!api_auth_is_limited(&r->api->cache, &r->who))
+    return count;
+  for (size_t i = 0; i < count; i++)
+    seen += api_auth_sees(&r->api->cache, &r->who,
+                          PB_STR(kind == API_SERVICES ? API_MSG(&all[i], Model__Service)->project : API_MSG(&all[i], Model__Instance)->project));
+  return seen;
 }
 
 /* ---- cluster/info: what the store says of itself, when it answers in time ---- */
@@ -142,8 +158,8 @@ static void info_json(struct api *api, struct api_request *r, const Store__Statu
   }
   api_json_object_end(&json);
   api_json_u64(&json, "nodes", api->cache.tables[API_NODES].count);
-  api_json_u64(&json, "services", api->cache.tables[API_SERVICES].count);
-  api_json_u64(&json, "instances", api->cache.tables[API_INSTANCES].count);
+  api_json_u64(&json, "services", count_seen(r, API_SERVICES));
+  api_json_u64(&json, "instances", count_seen(r, API_INSTANCES));
   api_reply_end(r);
 }
 

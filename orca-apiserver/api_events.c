@@ -55,11 +55,34 @@ static Model__Event *unpack(const struct api_object *object) {
   return (Model__Event *)(void *)pb_unpack(&model__event__descriptor, object->bytes, object->len, NULL);
 }
 
+/* ?kind=rollout is every rollout.…, ?kind=rollout.failed just that one. */
+static bool kind_matches(const char *kind, const char *wanted) {
+  size_t len = strlen(wanted);
+  return strncmp(kind, wanted, len) == 0 && (!kind[len] || kind[len] == '.' || (len && wanted[len - 1] == '.'));
+}
+
+/* ?service=NAME or PROJECT/NAME */
+static bool service_matches(const Model__Event *e, const char *wanted) {
+  const char *slash = strchr(wanted, '/'), *project = PB_STR(e->project);
+  if (slash && (strncmp(project, wanted, (size_t)(slash - wanted)) != 0 || project[slash - wanted]))
+    return false;
+  return strcmp(PB_STR(e->service), slash ? slash + 1 : wanted) == 0;
+}
+
 static bool visible(struct api_request *r, const Model__Event *e, const char *project) {
-  const char *its = PB_STR(e->project);
+  const char *its = PB_STR(e->project), *kind = api_request_query(r, "kind"), *service = api_request_query(r, "service");
+  if ((kind && *kind && !kind_matches(PB_STR(e->kind), kind)) || (service && *service && !service_matches(e, service)))
+    return false;
   if (project && strcmp(project, its) != 0)
     return false;
-  return !*its || api_auth_sees(&r->api->cache, &r->who, its);
+  if (*its)
+    return api_auth_sees(&r->api->cache, &r->who, its);
+  /* Of no project: what is about the machines is for all, the rest for those who see all. */
+  static const char *const open[] = {"node.", "proxy.", "api.", "cluster.", "scheduler."};
+  for (size_t i = 0; i < sizeof open / sizeof open[0]; i++)
+    if (strncmp(PB_STR(e->kind), open[i], strlen(open[i])) == 0)
+      return true;
+  return !api_auth_is_limited(&r->api->cache, &r->who);
 }
 
 static void event_json(const Model__Event *e, uint64_t revision, struct api_json *json) {
@@ -116,12 +139,44 @@ int api_parse_limit(struct api_request *r, size_t *ret, struct err *err) {
   return 0;
 }
 
+/* The history is cut at its old end. *ret: the oldest event that both writers still have all after of; false: nothing was cut yet. */
+static bool kept_since(const struct api_cache *cache, uint64_t *ret_revision, int64_t *ret_ms) {
+  static const struct {
+    enum api_kind kind;
+    size_t max;
+  } writers[] = {{API_HISTORY_APISERVER, API_HISTORY_MAX}, {API_HISTORY_SCHEDULER, API_HISTORY_MAX}};
+  *ret_revision = 0;
+  *ret_ms = 0;
+  for (size_t k = 0; k < sizeof writers / sizeof writers[0]; k++) {
+    size_t count;
+    const struct api_smap_entry *all = api_cache_all(cache, writers[k].kind, &count);
+    if (count < writers[k].max)
+      continue;
+    const struct api_object *oldest = all[0].value;
+    Model__Event *e = unpack(oldest);
+    if (oldest->mod > *ret_revision)
+      *ret_revision = oldest->mod;
+    if (e && e->ms > *ret_ms)
+      *ret_ms = e->ms;
+    if (e)
+      model__event__free_unpacked(e, NULL);
+  }
+  return *ret_revision != 0;
+}
+
+static bool is_cut(const struct api_cache *cache, uint64_t after, int64_t from_ms, uint64_t *kept, int64_t *kept_ms) {
+  return kept_since(cache, kept, kept_ms) && after + 1 < *kept && from_ms < *kept_ms;
+}
+
 /* ---- follow ---- */
 
 struct follow {
   struct api_request *request; /* not counted: the stream is the request's */
   uint64_t after;
+  uint64_t skip_of; /* a client that comes again has seen the first `skip` of this revision */
+  size_t skip;
   int64_t from_ms;
+  bool looked; /* whether what it asks for is still there */
   char *project;
 };
 
@@ -137,16 +192,34 @@ static enum api_piece fill(void *arg, struct buf *out) {
   struct found *list = calloc(history_size(cache) + 1, sizeof *list);
   if (!list)
     return API_PIECE_LAST; /* the client comes again with Last-Event-ID */
+  if (!f->looked) {
+    uint64_t kept;
+    int64_t kept_ms;
+    f->looked = true;
+    if (is_cut(cache, f->after, f->from_ms, &kept, &kept_ms)) {
+      buf_add_str(out, "event: trimmed\ndata: ");
+      struct api_json json = {.out = out};
+      api_json_object(&json, NULL);
+      api_json_u64(&json, "oldest", kept);
+      api_json_time(&json, "oldest_time", kept_ms);
+      api_json_object_end(&json);
+      buf_add_str(out, "\n\n");
+    }
+  }
   size_t found = collect(cache, f->after, list);
-  size_t told = 0;
+  size_t told = 0, of_revision = 0;
   for (size_t i = 0; i < found && told < FOLLOW_AT_ONCE; i++) {
     uint64_t revision = list[i].object->mod;
     bool last_of_it = i + 1 == found || list[i + 1].object->mod != revision;
-    Model__Event *e = unpack(list[i].object);
+    of_revision = i && list[i - 1].object->mod == revision ? of_revision + 1 : 1;
+    bool seen = revision == f->skip_of && of_revision <= f->skip;
+    Model__Event *e = seen ? NULL : unpack(list[i].object);
     if (e && e->ms >= f->from_ms && visible(f->request, e, f->project)) {
       buf_add_str(out, "event: event\n");
-      if (last_of_it) /* a client that is cut off inside of a revision gets all of it again */
+      if (last_of_it) /* inside of a revision it also says how many of it were told */
         buf_printf(out, "id: %llu\n", (unsigned long long)revision);
+      else
+        buf_printf(out, "id: %llu.%zu\n", (unsigned long long)revision, of_revision);
       buf_add_str(out, "data: ");
       struct api_json json = {.out = out};
       event_json(e, revision, &json);
@@ -160,6 +233,16 @@ static enum api_piece fill(void *arg, struct buf *out) {
   }
   free(list);
   return out->len ? API_PIECE_SOME : API_PIECE_NONE;
+}
+
+/* "REVISION", or "REVISION.HOW MANY of it". */
+static void parse_id(const char *id, struct follow *f) {
+  char *end;
+  f->after = strtoull(id, &end, 10);
+  if (*end != '.' || !f->after)
+    return;
+  f->skip = strtoull(end + 1, NULL, 10);
+  f->skip_of = f->after--;
 }
 
 static const struct api_stream_ops follow_ops = {.fill = fill, .free = follow_free};
@@ -179,7 +262,7 @@ static void start_follow(struct api_request *r, uint64_t after, int64_t from_ms)
   f->from_ms = from_ms;
   f->after = after;
   if (r->last_event_id)
-    f->after = strtoull(r->last_event_id, NULL, 10);
+    parse_id(r->last_event_id, f);
   else if (!api_request_query(r, "since"))
     f->after = r->api->cache.revision; /* from now on */
   api_reply_stream(r, &follow_ops, f);
@@ -222,6 +305,17 @@ void api_get_events(struct api_request *r) {
     }
     api_json_array_end(&json);
     api_json_u64(&json, "revision", cache->revision);
+    uint64_t oldest;
+    int64_t oldest_ms;
+    bool asks = api_request_query(r, "since") != NULL, cut = asks && is_cut(cache, after, from_ms, &oldest, &oldest_ms);
+    api_json_bool(&json, "trimmed", cut);
+    if (cut) {
+      api_json_u64(&json, "oldest", oldest);
+      api_json_time(&json, "oldest_time", oldest_ms);
+    } else {
+      api_json_null(&json, "oldest");
+      api_json_null(&json, "oldest_time");
+    }
     api_reply_end(r);
   } else {
     api_fail_with(r, ERR_MEMORY, "no memory for events");

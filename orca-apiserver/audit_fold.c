@@ -17,6 +17,8 @@ static size_t code_len(const char *result) {
 
 static bool alike(const struct audit_line *a, const struct audit_line *b) {
   size_t code = code_len(a->result);
+  if (a->status < 400 && strcmp(a->target, b->target) != 0) /* what was done is told apart by what it was done to */
+    return false;
   return a->status == b->status && strcmp(a->token_id, b->token_id) == 0 && strcmp(a->from, b->from) == 0 && strcmp(a->method, b->method) == 0 &&
          strcmp(a->path, b->path) == 0 && code == code_len(b->result) && strncmp(a->result, b->result, code) == 0;
 }
@@ -27,13 +29,13 @@ static bool is_open(const struct audit_line *line, int64_t now_ms) {
 
 static struct audit_line *find(const struct audit_fold *f, const struct audit_line *like) {
   for (size_t i = 0; i < f->count; i++)
-    if (is_open(f->lines[i], like->ms) && alike(f->lines[i], like))
+    if (is_open(f->lines[i], like->ms) && alike(like, f->lines[i]))
       return f->lines[i];
   return NULL;
 }
 
 static bool has_place(const struct audit_fold *f, const struct audit_line *line) {
-  if (f->count == AUDIT_LINES - 2) /* two are left for "many": of those we know, and of strangers */
+  if (f->count >= AUDIT_LINES - 2) /* two are left for "many": of those we know, and of strangers */
     return false;
   if (line->token_id[0])
     return true;

@@ -212,26 +212,99 @@ static bool job_pruned(const struct spec_set *set, const struct api_plan_options
   return !job->task && pruned(set, o, job->project, job->name, true);
 }
 
+/* ---- what the one who deploys may not see ---- */
+
+static bool is_hidden(const struct api_plan_options *o, const char *project) {
+  return o->sees && !o->sees(o->arg, project);
+}
+
+static bool has_text(char *const *list, size_t count, const char *text) {
+  for (size_t i = 0; i < count; i++)
+    if (strcmp(list[i], text) == 0)
+      return true;
+  return false;
+}
+
+/* A reference that somebody who may see there has deployed already stays good. */
+static bool stood_before(const struct api_cache *cache, const Model__ServiceSpec *spec, const char *ref) {
+  const Model__Service *s = spec->job ? NULL : api_cache_service(cache, spec->project, spec->name, NULL);
+  const Model__Job *j = spec->job ? api_cache_job(cache, spec->project, spec->name, NULL) : NULL;
+  const Model__Revision *r = s || j ? api_cache_revision(cache, spec->project, spec->name, s ? s->revision : j->revision) : NULL;
+  return r && r->spec &&
+         (has_text(r->spec->depends_on, r->spec->n_depends_on, ref) ||
+          (r->spec->placement && has_text(r->spec->placement->avoid, r->spec->placement->n_avoid, ref)));
+}
+
+static bool is_referred_to(const struct api_cache *cache, const struct spec_set *set, const Model__ServiceSpec *other) {
+  char ref[130];
+  snprintf(ref, sizeof ref, "%s/%s", other->project, other->name);
+  for (size_t i = 0; i < set->service_count; i++)
+    if (stood_before(cache, set->services[i], ref))
+      return true;
+  return false;
+}
+
+/* Its ports and names are taken, but nobody is told by whom, and it can't be named. */
+static Model__ServiceSpec *as_seen(const struct api_cache *cache, const struct spec_set *set, const struct api_plan_options *o,
+                                   Model__ServiceSpec *spec, Model__ServiceSpec *copy) {
+  static char project[] = "another project", name[] = "a service";
+  if (!is_hidden(o, spec->project) || is_referred_to(cache, set, spec))
+    return spec;
+  *copy = *spec;
+  copy->project = project;
+  copy->name = name;
+  copy->n_depends_on = 0;
+  return copy;
+}
+
+/* depends_on is looked up with the rest; `avoid` may name what is not there, and would tell by its verdicts that it is. */
+static void check_avoid(const struct api_cache *cache, const struct spec_set *set, const struct api_plan_options *o, struct spec_faults *faults) {
+  for (size_t i = 0; i < set->service_count; i++) {
+    const Model__ServiceSpec *s = set->services[i];
+    for (size_t k = 0; s->placement && k < s->placement->n_avoid; k++) {
+      char project[64], path[96];
+      const char *ref = s->placement->avoid[k], *slash = strchr(ref, '/');
+      if (!slash || (size_t)(slash - ref) >= sizeof project)
+        continue;
+      snprintf(project, sizeof project, "%.*s", (int)(slash - ref), ref);
+      if (!is_hidden(o, project) || stood_before(cache, s, ref))
+        continue;
+      snprintf(path, sizeof path, "services[%zu].placement.avoid[%zu]", i, k);
+      spec_fault_add(faults, "", 0, 0, path, "there is no service %s", ref);
+    }
+  }
+}
+
 /* Faults between services and with the policy, beside those that are deployed and stay. */
 static int check(const struct api_cache *cache, const struct spec_set *set, const struct api_plan_options *o, struct spec_faults *faults) {
   size_t count, job_count, others = 0;
   const struct api_smap_entry *all = api_cache_all(cache, API_SERVICES, &count), *jobs = api_cache_all(cache, API_JOBS, &job_count);
   Model__ServiceSpec **list = calloc(count + job_count + 1, sizeof(Model__ServiceSpec *));
-  if (!list)
+  Model__ServiceSpec *copies = calloc(count + job_count + 1, sizeof *copies);
+  if (!list || !copies) {
+    free(list);
+    free(copies);
     return -1;
+  }
   for (size_t i = 0; i < count; i++) {
     const Model__Service *s = API_MSG(&all[i], Model__Service);
     const Model__Revision *r = api_cache_revision(cache, s->project, s->name, s->revision);
-    if (r && r->spec && !in_set(set, s->project, s->name, false) && !pruned(set, o, s->project, s->name, false))
-      list[others++] = r->spec;
+    if (r && r->spec && !in_set(set, s->project, s->name, false) && !pruned(set, o, s->project, s->name, false)) {
+      list[others] = as_seen(cache, set, o, r->spec, &copies[others]);
+      others++;
+    }
   }
   for (size_t i = 0; i < job_count; i++) {
     const Model__Job *j = API_MSG(&jobs[i], Model__Job);
     const Model__Revision *r = api_cache_revision(cache, j->project, j->name, j->revision);
-    if (r && r->spec && !in_set(set, j->project, j->name, true) && !job_pruned(set, o, j))
-      list[others++] = r->spec;
+    if (r && r->spec && !in_set(set, j->project, j->name, true) && !job_pruned(set, o, j)) {
+      list[others] = as_seen(cache, set, o, r->spec, &copies[others]);
+      others++;
+    }
   }
   spec_check_set(set, list, others, set->cluster ? set->cluster : api_cache_cluster(cache, NULL), faults);
+  check_avoid(cache, set, o, faults);
+  free(copies);
   free(list);
   return 0;
 }

@@ -16,9 +16,9 @@
 #define API_THROTTLE_SETS 128
 #define API_THROTTLE_WAYS 8
 #define API_THROTTLE_FREE 10 /* wrong tokens before the first wait */
-#define API_THROTTLE_FORGIVE_MS 6000
+#define API_THROTTLE_FORGIVE_MS 60000
 #define API_THROTTLE_WAIT_MAX_MS 300000
-#define API_THROTTLE_SCORE_MAX 60
+#define API_THROTTLE_SCORE_MAX 20
 
 struct api_throttle_place {
   uint8_t key[16];

@@ -1,0 +1,576 @@
+/* Addresses, the throttle, folding of the audit log, and the rules about tokens. */
+#include <arpa/inet.h>
+#include <netinet/in.h>
+
+#include "orca-apiserver/tokens.h"
+#include "tests/unit/apiserver/world.h"
+
+/* ---- where a request came from ---- */
+
+static struct api_from from_v4(const char *address, const char *forwarded, bool proxied) {
+  struct sockaddr_in in = {.sin_family = AF_INET};
+  struct api_from from;
+  assert_int_equal(inet_pton(AF_INET, address, &in.sin_addr), 1);
+  api_from_make((const struct sockaddr *)(const void *)&in, forwarded, proxied, &from);
+  return from;
+}
+
+static void addresses(void **state) {
+  (void)state;
+  static const struct {
+    const char *peer, *forwarded, *text;
+    bool local;
+  } cases[] = {
+      {"127.0.0.1", NULL, "127.0.0.1", true},
+      {"127.9.9.9", NULL, "127.9.9.9", true},
+      {"10.0.0.7", NULL, "10.0.0.7", false},
+      {"127.0.0.1", "10.0.0.7", "10.0.0.7 via 127.0.0.1", false},
+      {"127.0.0.1", "1.2.3.4, 10.0.0.7", "10.0.0.7 via 127.0.0.1", false},
+      {"127.0.0.1", "1.2.3.4,10.0.0.7:4711", "10.0.0.7 via 127.0.0.1", false},
+      {"127.0.0.1", "[2001:db8::1]:4711", "2001:db8::1 via 127.0.0.1", false},
+      {"127.0.0.1", "2001:db8::1", "2001:db8::1 via 127.0.0.1", false},
+      {"127.0.0.1", "", "unknown via 127.0.0.1", false},
+      {"127.0.0.1", "evil\033[31m", "unknown via 127.0.0.1", false},
+      {"127.0.0.1", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "unknown via 127.0.0.1", false},
+      {"10.0.0.7", "127.0.0.1", "10.0.0.7", false}, /* only a proxy on this machine is believed */
+  };
+  for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+    struct api_from from = from_v4(cases[i].peer, cases[i].forwarded, false);
+    assert_string_equal(from.text, cases[i].text);
+    assert_int_equal(from.local, cases[i].local);
+  }
+  assert_false(from_v4("127.0.0.1", NULL, true).local);
+  struct api_from a = from_v4("127.0.0.1", "10.0.0.7", false), b = from_v4("10.0.0.7", NULL, false), c = from_v4("127.0.0.1", "10.0.0.8", false);
+  assert_memory_equal(a.key, b.key, 16);
+  assert_memory_not_equal(a.key, c.key, 16);
+  /* Of IPv6 the network counts: a client has 2^64 addresses in it. */
+  a = from_v4("127.0.0.1", "2001:db8::1", false);
+  b = from_v4("127.0.0.1", "2001:db8::2", false);
+  c = from_v4("127.0.0.1", "2001:db9::1", false);
+  assert_memory_equal(a.key, b.key, 16);
+  assert_memory_not_equal(a.key, c.key, 16);
+  struct api_from none;
+  api_from_make(NULL, NULL, false, &none);
+  assert_string_equal(none.text, "unknown");
+  assert_false(none.local);
+}
+
+/* ---- the throttle ---- */
+
+static void waits_grow_and_end(void **state) {
+  (void)state;
+  static struct api_throttle t;
+  const uint8_t key[16] = {1}, other[16] = {2};
+  memset(&t, 0, sizeof t);
+  for (int i = 0; i < API_THROTTLE_FREE; i++)
+    assert_int_equal(api_throttle_failed(&t, key, T0), 0);
+  assert_int_equal(api_throttle_wait(&t, key, T0), 0);
+  assert_int_equal(api_throttle_failed(&t, key, T0), 1000);
+  assert_int_equal(api_throttle_wait(&t, key, T0 + 400), 600);
+  assert_int_equal(api_throttle_wait(&t, other, T0), 0);
+  int64_t now = T0, longest = 0;
+  for (int i = 0; i < 100; i++) { /* one that waits as it is told, and tries again */
+    int64_t wait = api_throttle_failed(&t, key, now);
+    assert_true(wait <= API_THROTTLE_WAIT_MAX_MS);
+    longest = wait > longest ? wait : longest;
+    now += wait;
+  }
+  assert_true(longest >= 60000);
+  for (int i = 0; i < 100; i++) /* and one that does not wait */
+    api_throttle_failed(&t, key, now += 10);
+  now += api_throttle_wait(&t, key, now);
+  assert_int_equal(api_throttle_failed(&t, key, now), API_THROTTLE_WAIT_MAX_MS);
+  now += (int64_t)API_THROTTLE_SCORE_MAX * API_THROTTLE_FORGIVE_MS + API_THROTTLE_WAIT_MAX_MS;
+  assert_int_equal(api_throttle_wait(&t, key, now), 0);
+  assert_int_equal(api_throttle_failed(&t, key, now), 0);
+  assert_int_equal(api_throttle_failed(&t, key, now - 1000000), 0); /* a clock that is set back */
+}
+
+static void many_addresses_push_out_the_least_guilty(void **state) {
+  (void)state;
+  static struct api_throttle t;
+  uint8_t guilty[16] = {0xff};
+  memset(&t, 0, sizeof t);
+  for (int i = 0; i < 40; i++)
+    api_throttle_failed(&t, guilty, T0);
+  assert_true(api_throttle_wait(&t, guilty, T0) > 0);
+  for (uint32_t i = 0; i < 20000; i++) {
+    uint8_t key[16] = {0};
+    memcpy(key, &i, sizeof i);
+    api_throttle_failed(&t, key, T0);
+  }
+  assert_true(api_throttle_wait(&t, guilty, T0) > 0);
+}
+
+static struct api_request *knock(struct world *w, const char *token, uint8_t address) {
+  struct api_request *r = api_request_new(&w->api, "GET", "/api/v1/status");
+  char header[API_TOKEN_MAX + 32];
+  snprintf(header, sizeof header, "Bearer %s", token);
+  r->from.key[15] = address;
+  snprintf(r->from.text, sizeof r->from.text, "10.0.0.%u", address);
+  if (api_admit(&w->api, r, header))
+    api_dispatch(&w->api, r);
+  return r;
+}
+
+static int status_of(struct world *w, const char *token, uint8_t address) {
+  struct api_request *r = knock(w, token, address);
+  int status = r->status;
+  assert_true(status != 429 || r->retry_after > 0);
+  api_request_unref(r);
+  return status;
+}
+
+static void declare(struct world *w, const char *name, const char *text) {
+  uint8_t hash[32];
+  char key[KEY_MAX];
+  crypto_sha256(text, strlen(text), hash);
+  Model__Token t = MODEL__TOKEN__INIT;
+  t.id = TEXT(name);
+  t.name = TEXT(name);
+  t.role = TEXT("admin");
+  t.has_hash = 1;
+  t.hash = (ProtobufCBinaryData){.len = 32, .data = hash};
+  PB_SET(&t, declared, 1);
+  key_named(key, KEY_TOKENS, name);
+  put(w, key, &t.base);
+}
+
+static void wrong_tokens_wait_and_right_ones_do_not(void **state) {
+  struct world *w = *state;
+  put_token(w, "made", "secret-made", "admin", NULL, 0);
+  declare(w, "chosen", "secret-chosen");
+  declare(w, "known", "secret-known");
+  assert_int_equal(status_of(w, "secret-known", 7), 200);
+  for (int i = 0; i < API_THROTTLE_FREE; i++)
+    assert_int_equal(status_of(w, "wrong", 7), 401);
+  assert_int_equal(status_of(w, "wrong", 7), 429);
+  assert_int_equal(status_of(w, "wrong", 8), 401);
+  assert_int_equal(status_of(w, "secret-made", 7), 200);   /* nobody locks others out of a shared address */
+  assert_int_equal(status_of(w, "secret-known", 7), 200);  /* nor those who come from there anyway */
+  assert_int_equal(status_of(w, "secret-chosen", 7), 429); /* but a text that somebody chose is not found by trying */
+  assert_int_equal(status_of(w, "secret-chosen", 8), 200);
+  assert_int_equal(status_of(w, "wrong", 7), 429);
+}
+
+/* ---- folding ---- */
+
+static struct audit_line line_of(const char *token, const char *from, const char *path, const char *result, int64_t ms, uint32_t seq) {
+  struct audit_line l = {.ms = ms, .seq = seq, .status = 401, .count = 1};
+  snprintf(l.token_id, sizeof l.token_id, "%s", token);
+  snprintf(l.actor, sizeof l.actor, "%s", token);
+  snprintf(l.from, sizeof l.from, "%s", from);
+  snprintf(l.method, sizeof l.method, "GET");
+  snprintf(l.path, sizeof l.path, "%s", path);
+  snprintf(l.result, sizeof l.result, "%s", result);
+  return l;
+}
+
+struct told {
+  size_t count;
+  struct audit_line last;
+  uint64_t sum;
+};
+
+static void tell(void *arg, const struct audit_line *line) {
+  struct told *t = arg;
+  t->count++;
+  t->last = *line;
+  t->sum += line->count;
+}
+
+static void alike_within_a_minute_is_one_line(void **state) {
+  (void)state;
+  struct audit_fold f = {0};
+  struct told t = {0};
+  struct audit_line l = line_of("", "10.0.0.7", "/x", "unauthenticated: no", T0, 1);
+  assert_int_equal(audit_fold_due(&f, 100), INT64_MAX);
+  audit_fold_note(&f, &l);
+  assert_int_equal(audit_fold_due(&f, 100), T0 + 100);
+  assert_int_equal(audit_fold_pending(&f, T0 + 100, 10, tell, &t), 1);
+  audit_fold_written(&f, 1, 1, T0 + 100);
+  assert_int_equal(audit_fold_due(&f, 100), T0 + AUDIT_MINUTE_MS);
+  for (int i = 0; i < 36; i++) {
+    l = line_of("", "10.0.0.7", "/x", "unauthenticated: another text", T0 + 1000 * i, 2);
+    audit_fold_note(&f, &l);
+  }
+  assert_int_equal(audit_fold_pending(&f, T0 + 36000, 10, tell, &t), 0);
+  assert_int_equal(audit_fold_pending(&f, T0 + AUDIT_MINUTE_MS, 10, tell, &t), 1);
+  assert_int_equal(t.last.count, 37);
+  assert_int_equal(t.last.seq, 1);
+  /* The next minute is another line, while the last one is still being written. */
+  l = line_of("", "10.0.0.7", "/x", "unauthenticated: no", T0 + AUDIT_MINUTE_MS, 3);
+  audit_fold_note(&f, &l);
+  assert_int_equal(f.count, 2);
+  audit_fold_written(&f, 1, 37, T0 + AUDIT_MINUTE_MS);
+  assert_int_equal(f.count, 1);
+  /* Other actors, results, paths and addresses are other lines. */
+  l = line_of("ci", "10.0.0.7", "/x", "denied: no", T0 + AUDIT_MINUTE_MS, 4);
+  audit_fold_note(&f, &l);
+  l = line_of("ci", "10.0.0.8", "/x", "denied: no", T0 + AUDIT_MINUTE_MS, 5);
+  audit_fold_note(&f, &l);
+  l = line_of("ci", "10.0.0.7", "/y", "denied: no", T0 + AUDIT_MINUTE_MS, 6);
+  audit_fold_note(&f, &l);
+  assert_int_equal(f.count, 4);
+  audit_fold_free(&f);
+}
+
+static void a_flood_has_few_lines_and_loses_no_count(void **state) {
+  (void)state;
+  struct audit_fold f = {0};
+  struct told t = {0};
+  char path[64], from[64];
+  const unsigned n = 100000;
+  for (unsigned i = 0; i < n; i++) {
+    snprintf(path, sizeof path, "/%u", i);
+    snprintf(from, sizeof from, "10.%u.%u.7", i % 7, i % 250);
+    struct audit_line l = line_of("", from, path, "unauthenticated: no", T0, i + 1);
+    audit_fold_note(&f, &l);
+  }
+  assert_true(f.count <= AUDIT_LINES_STRANGERS + 1);
+  /* Those whom we know still have room. */
+  struct audit_line l = line_of("ci", "10.0.0.1", "/x", "denied: no", T0, n + 1);
+  audit_fold_note(&f, &l);
+  audit_fold_pending(&f, T0 + 100, 1000, tell, &t);
+  assert_int_equal(t.sum, n + 1);
+  for (unsigned i = 0; i < 10000; i++) {
+    snprintf(path, sizeof path, "/%u", i);
+    l = line_of("ci", "10.0.0.1", path, "denied: no", T0, n + 2 + i);
+    audit_fold_note(&f, &l);
+  }
+  assert_true(f.count <= AUDIT_LINES);
+  audit_fold_free(&f);
+}
+
+/* ---- what is written ---- */
+
+static size_t audit_count(struct world *w) {
+  return w->api.cache.tables[API_AUDIT].count;
+}
+
+static Model__AuditEntry *audit_at(struct world *w, size_t i) {
+  const struct api_object *o = w->api.cache.tables[API_AUDIT].list[i].value;
+  Model__AuditEntry *e = (Model__AuditEntry *)(void *)pb_unpack(&model__audit_entry__descriptor, o->bytes, o->len, NULL);
+  assert_non_null(e);
+  return e;
+}
+
+static void run_for(struct world *w, int64_t ms) {
+  struct err err;
+  int64_t end = loop_now(w->loop) + ms * NS_PER_MS;
+  while (loop_now(w->loop) < end)
+    assert_int_equal(loop_once(w->loop, 10 * NS_PER_MS, &err), 0);
+}
+
+static void a_change_has_its_line_in_its_transaction(void **state) {
+  struct world *w = *state;
+  put_token(w, "admin", "secret-admin", "admin", NULL, 0);
+  put_service(w, "shop", "api", 1, 1);
+  put_revision(w, "shop", "api", 1, "x:1", NULL);
+  struct api_request *r = ask(w, "POST", "/api/v1/services/api/scale", "secret-admin", "{\"replicas\":3}", NULL, NULL);
+  assert_int_equal(r->status, 200);
+  api_request_unref(r);
+  assert_int_equal(w->commits, 1);
+  assert_int_equal(audit_count(w), 1);
+  Model__AuditEntry *e = audit_at(w, 0);
+  assert_string_equal(e->actor, "admin");
+  assert_string_equal(e->path, "/api/v1/services/{name}/scale");
+  assert_string_equal(e->target, "shop/api");
+  assert_string_equal(e->project, "shop");
+  assert_string_equal(e->result, "ok");
+  model__audit_entry__free_unpacked(e, NULL);
+  /* The same again changes nothing: no line. */
+  r = ask(w, "POST", "/api/v1/services/api/scale", "secret-admin", "{\"replicas\":3}", NULL, NULL);
+  assert_int_equal(r->status, 200);
+  api_request_unref(r);
+  run_for(w, 150);
+  assert_int_equal(audit_count(w), 1);
+  /* Somebody was faster twice: still one line. */
+  w->refuse = 2;
+  r = ask(w, "POST", "/api/v1/services/api/scale", "secret-admin", "{\"replicas\":4}", NULL, NULL);
+  run_for(w, 400);
+  assert_int_equal(r->status, 200);
+  api_request_unref(r);
+  assert_int_equal(audit_count(w), 2);
+}
+
+static void refusals_have_lines_too(void **state) {
+  struct world *w = *state;
+  put_token(w, "viewer", "secret-viewer", "viewer", NULL, 0);
+  put_token(w, "other", "secret-other", "admin", "other", 0);
+  put_service(w, "shop", "api", 1, 1);
+  put_revision(w, "shop", "api", 1, "x:1", NULL);
+  static const struct {
+    const char *method, *path, *token, *body;
+  } asked[] = {{"GET", "/api/v1/status", NULL, NULL},
+               {"GET", "/secret\033path", "wrong-token-text", NULL},
+               {"POST", "/api/v1/services/api/scale", "secret-viewer", "{\"replicas\":77}"},
+               {"GET", "/api/v1/services/api", "secret-other", NULL},
+               {"POST", "/api/v1/services/api/stop", "secret-other", NULL},
+               {"GET", "/api/v1/services/nothing", "secret-viewer", NULL}, /* not there: no refusal */
+               {"GET", "/api/v1/status", "secret-viewer", NULL}};
+  for (size_t i = 0; i < sizeof asked / sizeof asked[0]; i++)
+    api_request_unref(ask(w, asked[i].method, asked[i].path, asked[i].token, asked[i].body, NULL, NULL));
+  run_for(w, 200);
+  assert_int_equal(audit_count(w), 5);
+  for (size_t i = 0; i < 5; i++) {
+    static const unsigned status[] = {401, 401, 403, 404, 404};
+    Model__AuditEntry *e = audit_at(w, i);
+    assert_int_equal(e->status, status[i]);
+    assert_null(strstr(PB_STR(e->result), "77"));
+    assert_null(strstr(PB_STR(e->result), "wrong-token"));
+    if (i == 1)
+      assert_string_equal(e->path, "/secret?path");
+    if (i == 2)
+      assert_string_equal(e->target, "api");
+    model__audit_entry__free_unpacked(e, NULL);
+  }
+}
+
+static void the_log_is_bounded_and_keeps_what_was_done(void **state) {
+  struct world *w = *state;
+  char key[KEY_MAX];
+  for (uint32_t i = 0; i < API_AUDIT_MAX + 500; i++) {
+    Model__AuditEntry e = MODEL__AUDIT_ENTRY__INIT;
+    PB_SET(&e, ms, T0 + i);
+    key_event(key, KEY_AUDIT, T0 + i, i);
+    if (i % 3)
+      strcat(key, "s");
+    put(w, key, &e.base);
+  }
+  put_token(w, "admin", "secret-admin", "admin", NULL, 0);
+  put_service(w, "shop", "api", 1, 1);
+  put_revision(w, "shop", "api", 1, "x:1", NULL);
+  size_t done = 0;
+  for (unsigned i = 0; i < 200; i++) {
+    char body[64];
+    snprintf(body, sizeof body, "{\"replicas\":%u}", i + 2);
+    api_request_unref(ask(w, "POST", "/api/v1/services/api/scale", "secret-admin", body, NULL, NULL));
+  }
+  assert_true(audit_count(w) <= API_AUDIT_MAX);
+  for (size_t i = 0; i < audit_count(w); i++) {
+    const char *k = w->api.cache.tables[API_AUDIT].list[i].key;
+    done += k[strlen(k) - 1] != 's';
+  }
+  assert_int_equal(done, 200 + (API_AUDIT_MAX + 500) / 3 + 1 - ((API_AUDIT_MAX + 500) % 3 == 0)); /* of those with an actor, none has gone */
+}
+
+/* ---- tokens ---- */
+
+static struct api_request *make(struct world *w, const char *as, const char *body) {
+  return ask(w, "POST", "/api/v1/tokens", as, body, NULL, NULL);
+}
+
+static int made(struct world *w, const char *as, const char *body) {
+  struct api_request *r = make(w, as, body);
+  int status = r->status;
+  api_request_unref(r);
+  return status;
+}
+
+static void a_token_is_made_shown_once_and_works(void **state) {
+  struct world *w = *state;
+  put_token(w, "admin", "secret-admin", "admin", NULL, 0);
+  struct api_request *r = make(w, "secret-admin", "{\"name\":\"ci\",\"role\":\"viewer\",\"projects\":[\"shop\"],\"expires\":\"720h\"}");
+  assert_int_equal(r->status, 200);
+  json_t *json = answer_of(r);
+  const char *value = json_string_value(json_object_get(json, "value"));
+  assert_int_equal(strlen(value), 57);
+  assert_int_equal(strncmp(value, "orca_", 5), 0);
+  assert_int_equal(status_of(w, value, 1), 200);
+  struct api_request *list = ask(w, "GET", "/api/v1/tokens", "secret-admin", NULL, NULL, NULL);
+  assert_null(strstr(buf_str(&list->out), value));
+  assert_null(strstr(buf_str(&list->out), "hash"));
+  json_t *all = answer_of(list), *one = json_array_get(json_object_get(all, "tokens"), 1);
+  assert_string_equal(json_string_value(json_object_get(one, "name")), "ci");
+  assert_string_equal(json_string_value(json_object_get(one, "created_by")), "admin");
+  assert_true(json_is_string(json_object_get(one, "last_used")));
+  json_decref(all);
+  api_request_unref(list);
+  char text[API_TOKEN_TEXT_MAX];
+  snprintf(text, sizeof text, "%s", value);
+  json_decref(json);
+  api_request_unref(r);
+  /* Removed, it ends at once; one of its name that is made later is another. */
+  r = ask(w, "DELETE", "/api/v1/tokens/ci", "secret-admin", NULL, NULL, NULL);
+  assert_int_equal(r->status, 200);
+  api_request_unref(r);
+  assert_int_equal(status_of(w, text, 1), 401);
+  assert_int_equal(made(w, "secret-admin", "{\"name\":\"ci\",\"role\":\"viewer\"}"), 200);
+  assert_int_equal(status_of(w, text, 1), 401);
+  assert_int_equal(made(w, "secret-admin", "{\"name\":\"ci\",\"role\":\"viewer\"}"), 409);
+  assert_int_equal(made(w, "secret-admin", "{\"name\":\"admin\",\"role\":\"viewer\"}"), 409);
+  /* No body is in the audit log, no text of a token in the store. */
+  for (size_t k = 0; k < API_KIND_COUNT; k++)
+    for (size_t i = 0; i < w->api.cache.tables[k].count; i++) {
+      const struct api_object *o = w->api.cache.tables[k].list[i].value;
+      if (o->len)
+        assert_null(memmem(o->bytes, o->len, text + 5, 20));
+    }
+}
+
+static void what_is_no_token_is_not_made(void **state) {
+  struct world *w = *state;
+  put_token(w, "admin", "secret-admin", "admin", NULL, 0);
+  static const char *const bodies[] = {
+      "{}",
+      "{\"name\":\"a\"}",
+      "{\"role\":\"admin\"}",
+      "{\"name\":\"A b\",\"role\":\"admin\"}",
+      "{\"name\":\"../x\",\"role\":\"admin\"}",
+      "{\"name\":\"a\",\"role\":\"root\"}",
+      "{\"name\":\"a\",\"role\":[\"admin\"]}",
+      "{\"name\":\"a\",\"role\":\"viewer\",\"projects\":\"shop\"}",
+      "{\"name\":\"a\",\"role\":\"viewer\",\"projects\":[1]}",
+      "{\"name\":\"a\",\"role\":\"viewer\",\"projects\":[\"\\n\"]}",
+      "{\"name\":\"a\",\"role\":\"viewer\",\"expires\":\"yesterday\"}",
+      "{\"name\":\"a\",\"role\":\"viewer\",\"expires\":\"2001-01-01T00:00:00Z\"}",
+      "{\"name\":\"a\",\"role\":\"viewer\",\"expires\":\"0s\"}",
+      "{\"name\":\"a\",\"role\":\"viewer\",\"expires\":1.5}",
+      "{\"name\":\"a\",\"role\":\"viewer\",\"expires\":\"1000000h\"}",
+      "{\"name\":\"a\",\"role\":\"viewer\",\"value\":\"chosen\"}",
+      "{\"name\":\"a\",\"name\":\"b\",\"role\":\"viewer\"}",
+  };
+  for (size_t i = 0; i < sizeof bodies / sizeof bodies[0]; i++)
+    if (made(w, "secret-admin", bodies[i]) != 400)
+      fail_msg("%s was taken", bodies[i]);
+  assert_int_equal(w->api.cache.tables[API_TOKENS].count, 1);
+}
+
+static void nobody_makes_more_than_he_has(void **state) {
+  struct world *w = *state;
+  put_token(w, "admin", "secret-admin", "admin", NULL, 0);
+  put_token(w, "shop-admin", "secret-shop", "admin", "shop", 0);
+  put_token(w, "brief", "secret-brief", "admin", NULL, api_now_ms(&w->api) + 3600000);
+  assert_int_equal(made(w, "secret-shop", "{\"name\":\"a\",\"role\":\"viewer\"}"), 403);
+  assert_int_equal(made(w, "secret-shop", "{\"name\":\"a\",\"role\":\"viewer\",\"projects\":[]}"), 403);
+  assert_int_equal(made(w, "secret-shop", "{\"name\":\"a\",\"role\":\"viewer\",\"projects\":[\"shop\",\"blog\"]}"), 403);
+  assert_int_equal(made(w, "secret-shop", "{\"name\":\"a\",\"role\":\"admin\",\"projects\":[\"shop\"]}"), 200);
+  assert_int_equal(made(w, "secret-brief", "{\"name\":\"b\",\"role\":\"admin\"}"), 403);
+  assert_int_equal(made(w, "secret-brief", "{\"name\":\"b\",\"role\":\"admin\",\"expires\":\"2h\"}"), 403);
+  assert_int_equal(made(w, "secret-brief", "{\"name\":\"b\",\"role\":\"admin\",\"expires\":\"30m\"}"), 200);
+  struct api_request *r = ask(w, "DELETE", "/api/v1/tokens/admin", "secret-shop", NULL, NULL, NULL);
+  assert_int_equal(r->status, 404);
+  api_request_unref(r);
+}
+
+static int removed(struct world *w, const char *name) {
+  char path[128];
+  snprintf(path, sizeof path, "/api/v1/tokens/%s", name);
+  struct api_request *r = ask(w, "DELETE", path, "secret-admin", NULL, NULL, NULL);
+  int status = r->status;
+  api_request_unref(r);
+  return status;
+}
+
+static void the_last_one_that_may_everything_stays(void **state) {
+  struct world *w = *state;
+  put_token(w, "admin", "secret-admin", "admin", NULL, 0);
+  put_token(w, "limited", "secret-limited", "admin", "shop", 0);
+  put_token(w, "brief", "secret-brief", "admin", NULL, api_now_ms(&w->api) + 3600000);
+  put_token(w, "deployer", "secret-deployer", "deployer", NULL, 0);
+  assert_int_equal(removed(w, "admin"), 409);
+  put_token(w, "second", "secret-second", "admin", NULL, 0);
+  assert_int_equal(removed(w, "second"), 200);
+  put_token(w, "second", "secret-second", "admin", NULL, 0);
+  assert_int_equal(removed(w, "admin"), 200); /* one's own, too */
+  assert_int_equal(removed(w, "second"), 401);
+}
+
+static void committed(void *arg, bool succeeded, uint64_t revision, const struct err *err) {
+  (void)arg;
+  (void)revision;
+  assert_true(succeeded);
+  assert_null(err);
+}
+
+static int declare_all(struct world *w, Model__TokenDecl **list, size_t count, struct err *err) {
+  Model__ClusterSpec cluster = MODEL__CLUSTER_SPEC__INIT;
+  cluster.tokens = list;
+  cluster.n_tokens = count;
+  struct storec_txn *txn = storec_txn_new();
+  int rc = api_tokens_declare(&w->api.cache, &cluster, "admin", T0, txn, err);
+  if (rc == 0)
+    w->api.commit(w, txn, committed, NULL);
+  else
+    storec_txn_free(txn);
+  return rc;
+}
+
+static Model__TokenDecl decl(const char *name, const char *role, uint8_t hash[32], const char *text) {
+  Model__TokenDecl d = MODEL__TOKEN_DECL__INIT;
+  crypto_sha256(text, strlen(text), hash);
+  d.name = TEXT(name);
+  d.role = TEXT(role);
+  d.has_hash = 1;
+  d.hash = (ProtobufCBinaryData){.len = 32, .data = hash};
+  return d;
+}
+
+static void declared_ones_come_and_go(void **state) {
+  struct world *w = *state;
+  uint8_t hashes[4][32];
+  uint64_t mod;
+  struct err err;
+  put_token(w, "first", "secret-first", "admin", NULL, 0);
+  Model__TokenDecl ci = decl("ci", "deployer", hashes[0], "text-ci"), ops = decl("ops", "admin", hashes[1], "text-ops");
+  Model__TokenDecl *both[] = {&ci, &ops}, *twice[] = {&ci, &ci};
+  assert_int_equal(declare_all(w, both, 2, &err), 0);
+  assert_int_equal(status_of(w, "text-ci", 1), 200);
+  assert_int_equal(status_of(w, "text-ops", 1), 200);
+  assert_true(api_token_by_name(&w->api.cache, "ci", &mod)->declared);
+  uint64_t revision = w->revision;
+  assert_int_equal(declare_all(w, both, 2, &err), 0); /* nothing is written that is so already */
+  assert_int_equal(api_token_by_name(&w->api.cache, "ci", &mod)->created_ms, T0);
+  assert_true(mod <= revision);
+  /* Another text: the old one ends. */
+  Model__TokenDecl changed = decl("ci", "viewer", hashes[2], "text-new");
+  Model__TokenDecl *with_changed[] = {&changed, &ops};
+  assert_int_equal(declare_all(w, with_changed, 2, &err), 0);
+  assert_int_equal(status_of(w, "text-ci", 1), 401);
+  assert_int_equal(status_of(w, "text-new", 1), 200);
+  /* It can't be removed by hand, nor take a name or a text that is another's. */
+  put_token(w, "admin", "secret-admin", "admin", NULL, 0);
+  assert_int_equal(removed(w, "ci"), 409);
+  assert_int_equal(declare_all(w, twice, 2, &err), -1);
+  Model__TokenDecl thief = decl("first", "admin", hashes[3], "text-thief"), *thieves[] = {&thief};
+  assert_int_equal(declare_all(w, thieves, 1, &err), -1);
+  thief = decl("thief", "admin", hashes[3], "secret-first");
+  assert_int_equal(declare_all(w, thieves, 1, &err), -1);
+  thief = decl("thief", "admin", hashes[3], "text-thief");
+  thief.value = TEXT("text-thief");
+  assert_int_equal(declare_all(w, thieves, 1, &err), -1);
+  assert_null(strstr(err.msg, "text-thief"));
+  thief.value = NULL;
+  thief.hash.len = 31;
+  assert_int_equal(declare_all(w, thieves, 1, &err), -1);
+  /* Gone from the file, gone at all; but not with the last one that may everything. */
+  assert_int_equal(declare_all(w, &both[1], 1, &err), 0);
+  assert_null(api_token_by_name(&w->api.cache, "ci", &mod));
+  api_cache_del(&w->api.cache, "/tokens/first");
+  api_cache_del(&w->api.cache, "/tokens/admin");
+  assert_int_equal(declare_all(w, NULL, 0, &err), -1);
+  assert_int_equal(err.code, ERR_UNPROCESSABLE);
+  ops.role = TEXT("viewer");
+  assert_int_equal(declare_all(w, &both[1], 1, &err), -1);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(addresses),
+      cmocka_unit_test(waits_grow_and_end),
+      cmocka_unit_test(many_addresses_push_out_the_least_guilty),
+      cmocka_unit_test_setup_teardown(wrong_tokens_wait_and_right_ones_do_not, world_setup, world_teardown),
+      cmocka_unit_test(alike_within_a_minute_is_one_line),
+      cmocka_unit_test(a_flood_has_few_lines_and_loses_no_count),
+      cmocka_unit_test_setup_teardown(a_change_has_its_line_in_its_transaction, world_setup, world_teardown),
+      cmocka_unit_test_setup_teardown(refusals_have_lines_too, world_setup, world_teardown),
+      cmocka_unit_test_setup_teardown(the_log_is_bounded_and_keeps_what_was_done, world_setup, world_teardown),
+      cmocka_unit_test_setup_teardown(a_token_is_made_shown_once_and_works, world_setup, world_teardown),
+      cmocka_unit_test_setup_teardown(what_is_no_token_is_not_made, world_setup, world_teardown),
+      cmocka_unit_test_setup_teardown(nobody_makes_more_than_he_has, world_setup, world_teardown),
+      cmocka_unit_test_setup_teardown(the_last_one_that_may_everything_stays, world_setup, world_teardown),
+      cmocka_unit_test_setup_teardown(declared_ones_come_and_go, world_setup, world_teardown),
+  };
+  return cmocka_run_group_tests_name("access", tests, NULL, NULL);
+}
