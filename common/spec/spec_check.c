@@ -1,5 +1,5 @@
 /* Between services, and against the cluster: names, circles, routes, ports, [policy]. */
-#include "common/spec/spec.h"
+#include "common/spec/spec_set.h"
 
 #include <stdarg.h>
 #include <stdint.h>
@@ -226,7 +226,8 @@ static size_t find(const struct checker *c, const Model__ServiceSpec *from, cons
   return SIZE_MAX;
 }
 
-static void check_names(struct checker *c) {
+/* Twice in the set itself. */
+static bool check_twice(struct checker *c) {
   const Model__ServiceSpec *s = service(c, c->at);
   for (size_t i = 0; i < c->at; i++)
     if (same_service(service(c, i), s->project, strlen(s->project), s->name)) {
@@ -235,8 +236,15 @@ static void check_names(struct checker *c) {
         snprintf(where, sizeof where, ", first at %.100s:%u:%u", c->set->places[i].file, c->set->places[i].line, c->set->places[i].column);
       set_fault(c, "name", "%s/%s is there twice%s%s", s->project, s->name, !service(c, i)->job == !s->job ? "" : ", as a service and as a job",
                 where);
-      return;
+      return true;
     }
+  return false;
+}
+
+static void check_names(struct checker *c) {
+  const Model__ServiceSpec *s = service(c, c->at);
+  if (check_twice(c))
+    return;
   /* What is deployed already and does not go with this: its kind cannot change under it. */
   for (size_t i = c->set->service_count; i < c->count; i++)
     if (!service(c, i)->job != !s->job && same_service(service(c, i), s->project, strlen(s->project), s->name)) {
@@ -368,6 +376,12 @@ static void check_pairs(struct checker *c) {
       set_fault(c, PB_GET(a, host_port, 0) == port ? "host_port" : "extra_ports", "port %u of %s is taken by %s/%s", port, a->placement->node,
                 PB_STR(b->project), PB_STR(b->name));
   }
+}
+
+void spec_check_names(const struct spec_set *set, struct spec_faults *faults) {
+  struct checker c = {.set = set, .count = set->service_count, .faults = faults};
+  for (c.at = 0; c.at < set->service_count; c.at++)
+    check_twice(&c);
 }
 
 void spec_check_set(const struct spec_set *set, Model__ServiceSpec *const *others, size_t other_count, const Model__ClusterSpec *cluster,

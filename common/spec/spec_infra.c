@@ -305,6 +305,8 @@ int spec_read_infra(const char *dir, struct spec_set *ret, struct spec_faults *f
     rc = err_errno(err, errno, "%s/services", dir);
   }
   close(in.dir_fd);
+  if (rc == 0)
+    spec_check_names(&set, faults);
   if (rc == 0 && faults->count > first)
     rc = spec_faults_err(faults, err);
   if (rc == 0)

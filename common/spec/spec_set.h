@@ -10,6 +10,9 @@ int spec_set_add(struct spec_set *set, struct spec_reader *r, const struct spec_
 /* Takes content. One that is there already is freed. -1: memory (content is freed). */
 int spec_set_add_file(struct spec_set *set, const char sha256[65], uint8_t *content, size_t len);
 
+/* Names that are there twice, in files with the place of each. */
+void spec_check_names(const struct spec_set *set, struct spec_faults *faults);
+
 /* Text of a whole file by its table. r needs file and faults (and project, collect). -1: it has faults. */
 int spec_parse_file(struct spec_reader *r, const char *text, size_t len, const struct spec_table *table, void *target);
 
