@@ -29,17 +29,18 @@ int cmd_init(struct ctl *ctl) {
   };
   if (read_port(ctl, "http-port", &options.http_port) != CTL_OK || read_port(ctl, "https-port", &options.https_port) != CTL_OK)
     return CTL_USAGE;
-  char node_toml[PATH_MAX];
+  char node_toml[PATH_MAX], ca_hash[65];
   struct err err;
-  if (init_run(&options, node_toml, &err) < 0)
+  if (init_run(&options, node_toml, ca_hash, &err) < 0)
     return ctl_fail(ctl, &err);
   if (ctl->output == CTL_JSON) {
-    json_t *out = json_pack("{s:s}", "node_toml", node_toml);
+    json_t *out = json_pack("{s:s,s:s}", "node_toml", node_toml, "ca_sha256", ca_hash);
     int rc = ctl_print_json(ctl, out);
     json_decref(out);
     return rc;
   }
   printf("This machine is a master now: %s\n", node_toml);
+  printf("Its CA, for `orcactl login` elsewhere: sha256:%s\n", ca_hash);
   if (!options.root)
     printf("Start it: systemctl enable --now orca-master.target\n");
   return CTL_OK;

@@ -24,6 +24,7 @@
 #include "common/bus/bus.h"
 #include "common/crypto/crypto.h"
 #include "common/spec/spec.h"
+#include "common/tls/cert.h"
 #include "orcactl/context.h"
 #include "orcactl/files.h"
 
@@ -361,7 +362,21 @@ static int write_node_toml(const struct plan *plan, struct err *err) {
   return rc;
 }
 
-int init_run(const struct init_options *options, char *node_toml, struct err *err) {
+static int read_ca_hash(const struct plan *plan, char ret[65], struct err *err) {
+  char path[PATH_MAX];
+  struct buf pem = BUF_INIT(TLS_PEM_MAX);
+  struct tls_certificate ca;
+  int rc = join(path, plan->key_dir, "ca.pem", err) < 0 || files_read(path, false, &pem, err) < 0 ||
+                   tls_certificate_read(buf_str(&pem), pem.len, &ca, err) < 0
+               ? -1
+               : 0;
+  if (rc == 0)
+    memcpy(ret, ca.sha256, sizeof ca.sha256);
+  buf_free(&pem);
+  return rc;
+}
+
+int init_run(const struct init_options *options, char *node_toml, char ca_hash[65], struct err *err) {
   struct plan plan = {0};
   if (plan_paths(&plan, options->root, err) < 0)
     return -1;
@@ -372,7 +387,8 @@ int init_run(const struct init_options *options, char *node_toml, struct err *er
   if (plan_identity(&plan, options, err) < 0 || plan_ports(&plan, options, err) < 0 || files_mkdir_p(plan.config_dir, 0755, err) < 0 ||
       files_mkdir_p(plan.key_dir, 0700, err) < 0 || files_mkdir_p(plan.api_dir, 0700, err) < 0 || files_mkdir_p(plan.state_dir, 0700, err) < 0 ||
       files_mkdir_p(plan.run_dir, 0755, err) < 0 || make_bus_keys(&plan, err) < 0 || make_master_key(&plan, err) < 0 || make_ca(&plan, err) < 0 ||
-      make_first_token(&plan, options->use, err) < 0 || give_owners(&plan, err) < 0 || write_node_toml(&plan, err) < 0)
+      make_first_token(&plan, options->use, err) < 0 || give_owners(&plan, err) < 0 || read_ca_hash(&plan, ca_hash, err) < 0 ||
+      write_node_toml(&plan, err) < 0)
     return -1;
   snprintf(node_toml, PATH_MAX, "%s", plan.node_toml);
   return 0;

@@ -21,7 +21,8 @@ struct init_options {
   bool free_ports;                /* a taken port gives way to a free one; else it is an error */
   uint16_t http_port, https_port; /* 0: 80, 443 */
 };
-/* Fills node_toml with the path written (PATH_MAX bytes). ERR_CONFLICT: this node is a master already. */
-int init_run(const struct init_options *options, char *node_toml, struct err *err);
+/* Fills node_toml with the path written (PATH_MAX bytes), ca_hash with the SHA-256 of the cluster's CA, by which others pin it. ERR_CONFLICT: this
+ * node is a master already. */
+int init_run(const struct init_options *options, char *node_toml, char ca_hash[65], struct err *err);
 
 #endif
