@@ -43,19 +43,28 @@ static bool name_is_good(struct api_request *r, const char *name) {
 
 /* ---- what is told ---- */
 
+static void use(const struct api_cache *cache, const Model__Secret *secret, const char *project, const char *name, uint64_t number,
+                struct api_json *json) {
+  const Model__Revision *revision = api_cache_revision(cache, project, name, number);
+  if (!revision || !revision->spec || !secrets_uses(revision->spec, secret->name) || secrets_find(cache, project, secret->name) != secret)
+    return;
+  char id[INSTANCE_ID_MAX];
+  snprintf(id, sizeof id, "%s/%s", project, name);
+  api_json_str(json, NULL, id);
+}
+
 static void used_by(const struct api_cache *cache, const Model__Secret *secret, struct api_json *json) {
   size_t count;
   const struct api_smap_entry *all = api_cache_all(cache, API_SERVICES, &count);
   api_json_array(json, "used_by");
   for (size_t i = 0; i < count; i++) {
     const Model__Service *s = API_MSG(&all[i], Model__Service);
-    const Model__Revision *revision = api_cache_revision(cache, PB_STR(s->project), PB_STR(s->name), s->revision);
-    if (!revision || !revision->spec || !secrets_uses(revision->spec, secret->name) ||
-        secrets_find(cache, PB_STR(s->project), secret->name) != secret)
-      continue;
-    char id[INSTANCE_ID_MAX];
-    snprintf(id, sizeof id, "%s/%s", PB_STR(s->project), PB_STR(s->name));
-    api_json_str(json, NULL, id);
+    use(cache, secret, PB_STR(s->project), PB_STR(s->name), s->revision, json);
+  }
+  all = api_cache_all(cache, API_JOBS, &count);
+  for (size_t i = 0; i < count; i++) {
+    const Model__Job *job = API_MSG(&all[i], Model__Job);
+    use(cache, secret, PB_STR(job->project), PB_STR(job->name), job->revision, json);
   }
   api_json_array_end(json);
 }
