@@ -10,6 +10,7 @@
 #include "orca-agent/exec_session.h"
 #include "orca-agent/gateway_rpc.h"
 #include "orca-agent/keeper_rpc.h"
+#include "orca-agent/last_words.h"
 #include "orca-agent/log_stream.h"
 #include "orca-agent/usage.h"
 #include "orca-agent/verdicts.h"
@@ -56,6 +57,9 @@ static void carry_out(struct agent *a, const struct agent_action *act) {
   case AGENT_ACT_RESOLVED:
     log_info("image resolved", "project", act->project, "service", act->service, "revision", log_u64(act->number), "image", act->name);
     report_image(&a->report, act);
+    break;
+  case AGENT_ACT_WORDS:
+    last_words_read(a->words, act);
     break;
   case AGENT_ACT_GONE:
     gone(a, act);
@@ -129,7 +133,7 @@ int agent_open(struct agent *a, struct daemon *d, struct err *err) {
   secret_files_open(&a->secret_files, config->run_dir, a->core.cluster8, a->core.node);
   if (!(a->files = files_open(config->state_dir, err)) || !(a->verdicts = verdicts_open(a, err)) || !(a->bus = daemon_bus(d, err)) ||
       !(a->http = http_client_new(a->loop, err)) || !(a->docker = docker_new(a->loop, a->http, config->docker, err)) ||
-      !(a->usage = usage_open(a, err)) || !(a->logs = log_streams_open(a, err)) || !(a->keeper = keeper_open(a, err)) || !(a->execs = exec_sessions_open(a, err)) || !(a->gateway = gateway_open(a, err)) ||
+      !(a->usage = usage_open(a, err)) || !(a->logs = log_streams_open(a, err)) || !(a->words = last_words_open(a, err)) || !(a->keeper = keeper_open(a, err)) || !(a->execs = exec_sessions_open(a, err)) || !(a->gateway = gateway_open(a, err)) ||
       agent_docker_start(a, err) < 0)
     return -1;
   loop_hook_add(a->loop, &a->hook);
@@ -142,6 +146,7 @@ void agent_close(struct agent *a) {
   loop_timer_cancel(a->loop, &a->tick);
   exec_sessions_close(a->execs);
   log_streams_close(a->logs);
+  last_words_close(a->words);
   docker_free(a->docker);
   gateway_close(a->gateway);
   keeper_close(a->keeper);

@@ -15,6 +15,7 @@
 
 struct gateway;
 struct keeper_link;
+struct last_words;
 struct log_streams;
 struct usage;
 struct verdicts;
@@ -38,6 +39,7 @@ struct agent {
   struct keeper_link *keeper;
   struct usage *usage;
   struct log_streams *logs;
+  struct last_words *words;
   struct verdicts *verdicts;
   struct exec_sessions *execs;
   Model__NodeStatus node; /* its strings are the agent's */

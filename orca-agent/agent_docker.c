@@ -569,6 +569,7 @@ void agent_docker_do(struct agent *a, const struct agent_action *act) {
     break;
   case AGENT_ACT_RESOLVED:
   case AGENT_ACT_GONE:
+  case AGENT_ACT_WORDS:
   case AGENT_ACT_EVENT:
     break;
   }

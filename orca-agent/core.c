@@ -384,6 +384,11 @@ void agent_core_step(struct agent_core *core, const struct agent_event *ev, stru
     if (i)
       agent_instance_container_event(&s, i, ev);
     break;
+  case AGENT_EV_WORDS:
+    i = agent_core_find(core, ev->instance);
+    if (i)
+      agent_instance_words(&s, i, ev);
+    break;
   case AGENT_EV_VERDICT:
     i = agent_core_find(core, ev->instance);
     if (i)

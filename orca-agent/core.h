@@ -89,6 +89,11 @@ struct agent_instance {
   uint32_t restarts;
   int32_t last_exit; /* how it ended the last time; with exit_handled_ns */
   bool last_oom;
+  int64_t words_ns; /* the end whose last lines are being read; 0: none. Nothing is removed meanwhile */
+  char *last_lines;
+  size_t last_lines_len;
+  int64_t ended_ms;
+  char ended_by[200];
   struct agent_verdict verdict; /* about the running container */
 
   Model__Phase phase; /* what is reported, from here on */
@@ -167,6 +172,7 @@ enum agent_event_kind {
   AGENT_EV_IMAGE_PULLED,   /* op, code, text */
   AGENT_EV_IMAGE_PROGRESS, /* op, text */
   AGENT_EV_NETWORK_DONE,   /* op, code, text; ours */
+  AGENT_EV_WORDS,          /* instance, time_ns, text, text_len */
   AGENT_EV_VERDICT,        /* instance, container_id, started_ms, verdict, live */
   AGENT_EV_TICK,
 };
@@ -185,6 +191,7 @@ struct agent_event {
   uint64_t op;
   enum err_code code; /* ERR_NONE: it went well */
   const char *text;
+  size_t text_len; /* of WORDS */
   const struct agent_container *containers;
   size_t container_count;
   const struct agent_found_network *networks;
@@ -214,6 +221,7 @@ enum agent_action_kind {
   AGENT_ACT_REMOVE_STRAY,   /* container: ours, and a second one of an instance; no answer */
   AGENT_ACT_RESOLVED,       /* project, service, number = revision, name = image: tell the masters */
   AGENT_ACT_GONE,           /* instance: nothing of it is left; tell the masters, drop its files */
+  AGENT_ACT_WORDS,          /* instance, container; number: when it ended, ns → WORDS */
   AGENT_ACT_EVENT,          /* for the history: name = kind, text, severity, instance */
 };
 

@@ -52,6 +52,7 @@ struct agent_instance *agent_instance_add(struct agent_step *s, const char *proj
 void agent_instance_free(struct agent_instance *i) {
   if (i->assigned)
     node__assignment__free_unpacked(i->assigned, NULL);
+  free(i->last_lines);
   free(i);
 }
 
@@ -209,6 +210,33 @@ static void no_container(struct agent_instance *i) {
   i->stop_tries = i->address_tries = 0;
 }
 
+/* What it wrote last is read while it is started again. */
+static void ended(struct agent_step *s, struct agent_instance *i, int64_t at_ns) {
+  free(i->last_lines);
+  i->last_lines = NULL;
+  i->last_lines_len = 0;
+  i->ended_ms = at_ns / NS_PER_MS;
+  i->words_ns = 0;
+  struct agent_action *act = i->c.id[0] ? agent_act(s, AGENT_ACT_WORDS) : NULL;
+  if (!act)
+    return;
+  agent_copy(act->instance, sizeof act->instance, i->id);
+  agent_copy(act->container, sizeof act->container, i->c.id);
+  act->number = (uint64_t)at_ns;
+  i->words_ns = at_ns;
+}
+
+void agent_instance_words(struct agent_step *s, struct agent_instance *i, const struct agent_event *ev) {
+  if (!i->words_ns || ev->time_ns != i->words_ns)
+    return;
+  i->words_ns = 0;
+  if (ev->text_len && (i->last_lines = malloc(ev->text_len))) {
+    memcpy(i->last_lines, ev->text, ev->text_len);
+    i->last_lines_len = ev->text_len;
+  }
+  i->status_seq = ++s->core->status_seq;
+}
+
 /* The container has ended: when may it start again? */
 static void exited(struct agent_step *s, struct agent_instance *i, int32_t code, bool oom, int64_t at_ns) {
   i->c.state = AGENT_C_EXITED;
@@ -218,6 +246,11 @@ static void exited(struct agent_step *s, struct agent_instance *i, int32_t code,
   i->c.address[0] = 0;
   i->c.detailed = true;
   i->exit_handled_ns = at_ns;
+  if (i->restart_wanted)
+    agent_copy(i->ended_by, sizeof i->ended_by, i->restart_reason);
+  else
+    snprintf(i->ended_by, sizeof i->ended_by, "exit code %" PRId32 "%s", code, oom ? ", out of memory" : "");
+  ended(s, i, at_ns);
   i->verdict.known = false;
   i->stop_tries = i->address_tries = 0;
   i->touched = s->core->seq;
@@ -281,7 +314,7 @@ static void wind_down(struct agent_step *s, struct agent_instance *i) {
   case AGENT_C_EXITED:
   case AGENT_C_BROKEN:
     set_phase(s, i, MODEL__PHASE__PHASE_STOPPING, "%s", why);
-    if (!waiting(s, i))
+    if (!waiting(s, i) && !i->words_ns)
       begin(s, i, AGENT_OP_REMOVE);
     return;
   }
@@ -292,7 +325,7 @@ static void replace(struct agent_step *s, struct agent_instance *i) {
             i->assigned->instance->epoch);
   if (i->c.state == AGENT_C_RUNNING)
     stop(s, i);
-  else if (!waiting(s, i))
+  else if (!waiting(s, i) && !i->words_ns)
     begin(s, i, AGENT_OP_REMOVE);
 }
 
@@ -391,9 +424,11 @@ static void start_again(struct agent_step *s, struct agent_instance *i) {
   const Model__ServiceSpec *spec = agent_instance_spec(i);
   Model__RestartPolicy policy = is_job(i) ? MODEL__RESTART_POLICY__RESTART_NEVER : spec ? spec_restart(spec) : (Model__RestartPolicy)i->c.restart;
   const char *oom = i->c.oom_killed ? ", out of memory" : "";
-  bool ended = policy == MODEL__RESTART_POLICY__RESTART_NEVER ||
-               (policy == MODEL__RESTART_POLICY__RESTART_ON_FAILURE && i->c.exit_code == 0 && !i->forced_restart);
-  if (ended) {
+  bool will_not = policy == MODEL__RESTART_POLICY__RESTART_NEVER ||
+                  (policy == MODEL__RESTART_POLICY__RESTART_ON_FAILURE && i->c.exit_code == 0 && !i->forced_restart);
+  if (will_not && i->words_ns) { /* its end is told with its last words */
+    set_phase(s, i, MODEL__PHASE__PHASE_STOPPING, "exit code %" PRId32 "%s", i->c.exit_code, oom);
+  } else if (will_not) {
     i->next_try = 0;
     set_phase(s, i, MODEL__PHASE__PHASE_EXITED, "exit code %" PRId32 "%s", i->c.exit_code, oom);
   } else if (waiting(s, i)) {
@@ -529,6 +564,7 @@ void agent_instance_docker_down(struct agent_step *s, struct agent_instance *i) 
   i->c.state = AGENT_C_UNKNOWN;
   i->c.detailed = false;
   i->next_try = 0;
+  i->words_ns = 0;
 }
 
 void agent_instance_listed(struct agent_step *s, struct agent_instance *i, const struct agent_container *found) {
@@ -659,9 +695,13 @@ static void started(struct agent_step *s, struct agent_instance *i, const struct
 static void stopped(struct agent_step *s, struct agent_instance *i, const struct agent_event *ev) {
   if (ev->code == ERR_NONE || ev->code == ERR_NOT_FOUND || ev->code == ERR_CONFLICT) {
     bool winding_down = i->want == AGENT_WANT_STOP || i->want == AGENT_WANT_NONE || mismatch(i);
-    if (ev->code == ERR_NONE && i->c.state == AGENT_C_RUNNING && winding_down)
+    if (ev->code == ERR_NONE && i->c.state == AGENT_C_RUNNING && winding_down) {
       i->c.state = AGENT_C_EXITED; /* how it ended no longer matters */
-    else if (i->c.state == AGENT_C_RUNNING)
+      if (i->exit_handled_ns < i->c.started_ns) {
+        agent_copy(i->ended_by, sizeof i->ended_by, "stopped");
+        ended(s, i, s->now.wall_ms * NS_PER_MS);
+      }
+    } else if (i->c.state == AGENT_C_RUNNING)
       i->c.state = AGENT_C_UNKNOWN;
     if (ev->code != ERR_CONFLICT)
       i->stop_tries = 0;

@@ -24,6 +24,7 @@ void agent_instance_done(struct agent_step *s, struct agent_instance *i, const s
 void agent_instance_container_event(struct agent_step *s, struct agent_instance *i, const struct agent_event *ev);
 void agent_instance_verdict(struct agent_step *s, struct agent_instance *i, const struct agent_event *ev);
 void agent_instance_listed(struct agent_step *s, struct agent_instance *i, const struct agent_container *found); /* NULL: not in the list */
+void agent_instance_words(struct agent_step *s, struct agent_instance *i, const struct agent_event *ev);
 void agent_instance_docker_down(struct agent_step *s, struct agent_instance *i);
 void agent_instance_assign(struct agent_step *s, struct agent_instance *i, const Node__Assignment *assigned);
 void agent_instance_unassign(struct agent_step *s, struct agent_instance *i);

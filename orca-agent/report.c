@@ -182,6 +182,15 @@ Model__InstanceStatus *report_instance(const struct agent_core *core, const stru
     PB_SET(st, ready_since_ms, i->ready_since_ms);
   if (i->next_try_ms)
     PB_SET(st, next_try_ms, i->next_try_ms);
+  if (i->ended_ms) {
+    PB_SET(st, ended_ms, i->ended_ms);
+    st->ended_by = strdup(i->ended_by);
+  }
+  if (i->last_lines && (st->last_lines.data = malloc(i->last_lines_len))) {
+    memcpy(st->last_lines.data, i->last_lines, i->last_lines_len);
+    st->last_lines.len = i->last_lines_len;
+    st->has_last_lines = true;
+  }
   if (i->progress[0])
     st->progress = strdup(i->progress);
   add_secrets(st, i);

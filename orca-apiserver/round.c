@@ -14,6 +14,7 @@
 #define FULL_WRITES 10000u
 #define FULL_EVENTS 2000u
 #define STATUS_MAX ((size_t)8 << 10)        /* bytes of an instance's status */
+#define LAST_LINES_MAX 4096u
 #define NODE_STATUS_MAX ((size_t)256 << 10) /* bytes of a node's */
 #define IMAGE_MAX 512u
 
@@ -144,6 +145,21 @@ static bool is_address(const char *text) {
   return inet_pton(AF_INET, text, parsed) == 1 || inet_pton(AF_INET6, text, parsed) == 1;
 }
 
+static bool is_tail_of_log(const ProtobufCBinaryData *lines) {
+  return !lines->len || (lines->len <= LAST_LINES_MAX && !memchr(lines->data, 0, lines->len) && pb_utf8_valid((const char *)lines->data, lines->len));
+}
+
+/* An agent that was restarted does not know how the run before the one it found had ended; what it said of it then stays. */
+static void keep_last_words(Model__InstanceStatus *status, const Model__InstanceStatus *before) {
+  if (!before || status->has_ended_ms || before->epoch != status->epoch || !before->has_ended_ms ||
+      strcmp(PB_STR(before->container_id), PB_STR(status->container_id)) != 0)
+    return;
+  PB_SET(status, ended_ms, before->ended_ms);
+  status->has_last_lines = before->has_last_lines;
+  status->last_lines = before->last_lines;
+  status->ended_by = before->ended_by;
+}
+
 static int take_status(struct api_round *r, const char *node, Model__InstanceStatus *status) {
   char key[KEY_MAX];
   const char *project = PB_STR(status->project), *service = PB_STR(status->service);
@@ -157,6 +173,11 @@ static int take_status(struct api_round *r, const char *node, Model__InstanceSta
   tame(status->reason, 512);
   tame(status->progress, 256);
   tame(status->container_id, 64);
+  tame(status->ended_by, 256);
+  if (!is_tail_of_log(&status->last_lines)) {
+    r->refused++;
+    return 0;
+  }
   if (protobuf_c_message_get_packed_size(&status->base) > STATUS_MAX) {
     r->refused++;
     return 0;
@@ -170,7 +191,9 @@ static int take_status(struct api_round *r, const char *node, Model__InstanceSta
   char *named = status->node, own[64];
   snprintf(own, sizeof own, "%s", node);
   status->node = own;
-  int rc = write_message(r, API_INSTANCE_STATUS, key, &status->base);
+  Model__InstanceStatus whole = *status;
+  keep_last_words(&whole, before);
+  int rc = write_message(r, API_INSTANCE_STATUS, key, &whole.base);
   status->node = named;
   return rc;
 }

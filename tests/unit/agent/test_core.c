@@ -257,6 +257,8 @@ static void run_effect(struct pending *p) {
       if (strcmp(f.networks[n].name, p->act.name) == 0)
         f.networks[n--] = f.networks[--f.network_count];
     break;
+  case AGENT_ACT_WORDS:
+    break;
   case AGENT_ACT_REMOVE_STRAY:
     if (by_name(p->act.container))
       remove_container(by_name(p->act.container));
@@ -299,6 +301,9 @@ static void reply(struct pending *p) {
   case AGENT_ACT_NETWORK_REMOVE:
     ev.kind = AGENT_EV_NETWORK_DONE;
     ev.ours = true;
+    break;
+  case AGENT_ACT_WORDS:
+    ev = (struct agent_event){.kind = AGENT_EV_WORDS, .instance = p->act.instance, .time_ns = (int64_t)p->act.number, .text = "bye", .text_len = 3};
     break;
   default:
     return;
