@@ -49,6 +49,7 @@ static void fill(const struct spec_table *table, ProtobufCMessage *msg) {
       ProtobufCMessage *inner = *spec_within(msg, key->within);
       struct spec_key plain = *key;
       plain.within = NULL;
+      plain.flags &= ~(unsigned)(SPEC_OF_JOB | SPEC_OF_SERVICE);
       const struct spec_table one = {.desc = inner ? inner->descriptor : NULL, .keys = &plain, .count = 1};
       if (inner)
         fill(&one, inner);
