@@ -1,9 +1,9 @@
 /* TLS 1.3 on accepted connections, by OpenSSL: a certificate with its key (tls_server), and the connections made under it (tls_stream).
  *
  * No earlier version, no early data, no renegotiation (1.3 has none), no client certificates. Session tickets are on; their keys belong to the
- * tls_server. Which certificate a connection gets will be asked by name where there are several: tls_server_new() is the place for that.
- * Ownership: a stream holds its server; the descriptor stays the caller's. Threads: a tls_server may be shared (tls_server_ref); a stream is
- * its thread's. */
+ * tls_server. The process ignores SIGPIPE. Which certificate a connection gets will be asked by name where there are several: tls_server_new() is the
+ * place for that. Ownership: a stream holds its server; the descriptor stays the caller's. Threads: a tls_server may be shared (tls_server_ref); a
+ * stream is its thread's. */
 #ifndef ORCA_COMMON_TLS_SERVER_H
 #define ORCA_COMMON_TLS_SERVER_H
 
