@@ -26,7 +26,7 @@
 #define TICK NS_PER_SEC
 #define PING_TICKS 15u
 #define SILENT_TICKS 50u /* nothing heard in all of them: the client is gone */
-#define CLOSING_TICKS 5u /* for what is still to be written, and the client's own close */
+#define CLOSING_TICKS 5u /* for the client's own close, once all is written */
 #define INPUT_TIMEOUT 0  /* a command may take its time to read */
 
 struct exec_relay {
@@ -42,7 +42,7 @@ struct exec_relay {
   char project[64], service[64], instance[INSTANCE_ID_MAX], node[64];
   uint64_t session, heard;
   int64_t began;
-  unsigned silent, ticks, closing; /* closing: ticks since the last word was queued, plus one */
+  unsigned silent, ticks, closing; /* closing: ticks since all was written, plus one */
   bool started, deaf;              /* deaf: the command takes no more input */
   struct exec_relay *next, *prev;
 };
@@ -347,7 +347,7 @@ static void on_tick(void *arg) {
   struct exec_relay *x = arg;
   struct err err;
   x->ticks++;
-  if (x->closing && ++x->closing > CLOSING_TICKS) {
+  if (x->closing && ws_queued(x->ws) == 0 && ++x->closing > CLOSING_TICKS) {
     relay_free(x);
     return;
   }
@@ -356,13 +356,15 @@ static void on_tick(void *arg) {
   uint64_t heard = ws_frames(x->ws);
   x->silent = heard != x->heard || ws_is_held(x->ws) ? 0 : x->silent + 1;
   x->heard = heard;
-  if (!may_go_on(x))
-    fail(x, WS_POLICY, ERR_UNAUTHENTICATED, "the token was revoked, or has expired");
-  if (!x->closing && x->silent > SILENT_TICKS) {
-    tell(x, "exec.ended", "the client is silent");
+  bool may = may_go_on(x);
+  if (x->silent > SILENT_TICKS || (x->closing && !may)) {
+    if (!x->closing)
+      tell(x, "exec.ended", "the client is silent");
     relay_free(x);
     return;
   }
+  if (!may)
+    fail(x, WS_POLICY, ERR_UNAUTHENTICATED, "the token was revoked, or has expired");
   if (x->ticks % PING_TICKS == 0 && !x->closing && !ws_wants_write(x->ws))
     ws_ping(x->ws);
   settle(x);

@@ -9,8 +9,8 @@
 #include "common/buf.h"
 #include "common/crypto/crypto.h"
 
-/* Pongs are answers to a peer's pings, which cost it nothing: one that doesn't read them gets no more than this. */
-#define CONTROL_QUEUE_MAX 16
+/* Pongs are queued without being asked for: a peer that pings and reads nothing gets no more than this many. */
+#define PINGS_MAX 64
 
 struct ws {
   wslay_event_context_ptr wslay;
@@ -20,7 +20,8 @@ struct ws {
   struct buf given;   /* came with the handshake, or was there when it was held */
   struct buf waiting; /* messages that came out of wslay's own buffer while held: length, bytes */
   bool held, over, broken, eof;
-  bool closing; /* a close waits for what was sent before it: wslay would send it first, and nothing after it */
+  bool closing;   /* a close waits for what was sent before it: wslay would send it first, and nothing after it */
+  unsigned pings; /* since anything could be written */
   uint16_t close_code;
   char close_reason[124];
   unsigned why;
@@ -56,8 +57,10 @@ static ssize_t on_send(wslay_event_context_ptr wslay, const uint8_t *data, size_
   (void)flags;
   struct ws *ws = arg;
   ssize_t n = ws->ops.write(ws->arg, data, len);
-  if (n > 0)
+  if (n > 0) {
+    ws->pings = 0;
     return n;
+  }
   if (n < 0 && errno != EAGAIN && errno != EINTR) {
     ws->broken = true;
     wslay_event_set_error(wslay, WSLAY_ERR_CALLBACK_FAILURE);
@@ -79,8 +82,15 @@ static void on_frame(wslay_event_context_ptr wslay, const struct wslay_event_on_
   ((struct ws *)arg)->frames++;
 }
 
+/* Nothing more is heard of it. */
+static void refuse(struct ws *ws, enum ws_code code, const char *why) {
+  ws_close(ws, code, why);
+  wslay_event_shutdown_read(ws->wslay);
+}
+
 static void on_message(wslay_event_context_ptr wslay, const struct wslay_event_on_msg_recv_arg *m, void *arg) {
   struct ws *ws = arg;
+  (void)wslay;
   switch (m->opcode) {
   case WSLAY_BINARY_FRAME:
     if (!ws->held) {
@@ -91,19 +101,18 @@ static void on_message(wslay_event_context_ptr wslay, const struct wslay_event_o
     buf_add(&ws->waiting, &len, sizeof len);
     buf_add(&ws->waiting, m->msg, m->msg_length);
     if (buf_failed(&ws->waiting))
-      ws_close(ws, WS_INTERNAL, "no memory");
+      refuse(ws, WS_INTERNAL, "no memory");
     return;
   case WSLAY_TEXT_FRAME:
-    ws_close(ws, WS_UNSUPPORTED, "only binary messages");
-    wslay_event_shutdown_read(wslay);
+    refuse(ws, WS_UNSUPPORTED, "only binary messages");
     return;
   case WSLAY_CONNECTION_CLOSE:
     if (!ws->why)
       ws->why = m->status_code ? m->status_code : 1005; /* section 7.1.5: none was said */
     return;
   default:
-    if (wslay_event_get_queued_msg_count(wslay) > CONTROL_QUEUE_MAX && m->opcode == WSLAY_PING && !ws->held)
-      ws_close(ws, WS_POLICY, "pings are not read");
+    if (m->opcode == WSLAY_PING && ++ws->pings > PINGS_MAX)
+      refuse(ws, WS_POLICY, "pongs are not read");
     return;
   }
 }

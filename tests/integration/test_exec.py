@@ -254,6 +254,14 @@ def test_a_slow_reader_gets_all(cluster):
     process.stderr.close()
 
 
+def test_what_is_left_is_read_long_after_the_command_has_ended(cluster):
+    process = start(cluster, "box", "--", "head", "-c", "5000000", "/dev/zero")
+    time.sleep(8)
+    assert len(process.stdout.read()) == 5000000 and process.wait(10) == 0
+    process.stdout.close()
+    process.stderr.close()
+
+
 def test_the_protocol_itself(cluster):
     ws = connect(cluster, "sh", "-c", "cat; echo bad >&2; exit 7", stdin="true")
     assert ws.headers["sec-websocket-protocol"] == "orca.exec.v1"
