@@ -7,6 +7,8 @@ import pathlib
 import pty
 import select
 import signal
+import socket
+import ssl
 import struct
 import subprocess
 import tarfile
@@ -387,6 +389,31 @@ def test_sessions_are_bounded(cluster):
     assert refused == 4
     for ws in open_ones:
         ws.close()
+
+
+def test_over_tls_through_the_proxy(cluster):
+    c = cluster
+    host = next(iter(orca.docker("network", "inspect", "bridge", "-f", "{{range .IPAM.Config}}{{.Gateway}} {{end}}", check=False).split()), None)
+    if not host:
+        pytest.skip("no address of this machine but loopback")
+    with socket.socket() as s:
+        s.bind((host, 0))
+        port = s.getsockname()[1]
+    (c.infra / "cluster.toml").write_text(f'[cluster]\nname = "test"\n[api]\nlisten = ["{host}:{port}"]\ntls = true\n')
+    c.ctl("-C", str(c.infra), "deploy")
+    with socket.socket() as s:
+        orca.wait_for(lambda: s.connect_ex((host, port)) == 0, message="the proxy listens")
+    pin = hashlib.sha256(ssl.PEM_cert_to_DER_cert((c.run / "keys/ca.pem").read_text())).hexdigest()
+    login = [str(orca.BIN / "orcactl"), "login", f"{host}:{port}", "--ca-hash", pin, "--context", "tls"]
+    subprocess.run(login, input=c.token() + "\n", text=True, env=c.env, check=True, capture_output=True)
+    data = os.urandom(4 << 20)
+    done = run(c, "--context", "tls", "-i", "box", "--", "sh", "-c", "cat; exit 42", input=data)
+    assert done.returncode == 42 and done.stdout == data
+    process = start(c, "--context", "tls", "box", "--", "sleep", "1000")
+    orca.wait_for(lambda: "sleep 1000" in processes(c), 5)
+    process.kill()
+    process.communicate()
+    orca.wait_for(lambda: len(processes(c)) == 1, 10, message="the command has ended")
 
 
 def test_an_agent_that_dies_is_told(cluster):
