@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "common/bus/pb.h"
+#include "common/spec/ids.h"
 #include "orca-agent/secret_values.h"
 
 static bool in_memory(const char *path) {
@@ -119,8 +120,10 @@ int secret_files_lay(struct secret_files *f, const char *container, const Model_
   int folder = open_folder(f, container), rc = folder < 0 ? err_errno(err, errno, "%s/%s", f->base, container) : 0;
   for (size_t n = 0; n < spec->n_secret_files && rc == 0; n++) {
     const Node__SecretValue *value = secret_value_of(values, spec->secret_files[n]);
-    rc = value ? write_one(folder, spec->secret_files[n], value->value.data, value->value.len, err)
-               : err_set(err, ERR_UNPROCESSABLE, "secret %s is missing", spec->secret_files[n]);
+    bool valid = spec_secret_name_valid(spec->secret_files[n], strlen(spec->secret_files[n]));
+    rc = !valid  ? err_set(err, ERR_INVALID, "secret_files: not a name of a secret")
+         : value ? write_one(folder, spec->secret_files[n], value->value.data, value->value.len, err)
+                 : err_set(err, ERR_UNPROCESSABLE, "secret %s is missing", spec->secret_files[n]);
   }
   if (folder >= 0)
     close(folder);

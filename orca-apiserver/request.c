@@ -221,6 +221,9 @@ int api_request_parse(struct api_request *r, struct err *err) {
     return err_set(err, ERR_INVALID, "body: nests deeper than %d", API_BODY_DEPTH);
   json_error_t fault;
   r->json = json_loadb((const char *)r->body.data, r->body.len, JSON_REJECT_DUPLICATES, &fault);
+  char *quoted = strstr(fault.text, " near "); /* what follows is of the body, which may be a secret */
+  if (!r->json && quoted)
+    *quoted = 0;
   if (!r->json)
     return err_set(err, ERR_INVALID, "body: line %d, column %d: %s", fault.line, fault.column, fault.text);
   if (!json_is_object(r->json))

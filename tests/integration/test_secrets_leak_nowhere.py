@@ -121,6 +121,9 @@ def test_a_value_is_nowhere_else(cluster):
     assert c.api("PUT", "/api/v1/secrets/9bad", {"value": typed}).status == 400
     assert c.api("PUT", "/api/v1/secrets/TYPED?project=shop", {"value": typed, "other": 1}).status == 400
     assert c.api("PUT", "/api/v1/secrets/TYPED?project=shop", f'{{"value": "{typed}", "value": 1}}').status == 400
+    for broken in (f'{{"value": {typed}}}', f'{{"value": "x" {typed}', f'{{"{typed}" "x"}}', f'["{typed}"', typed):
+        answer = c.api("PUT", "/api/v1/secrets/TYPED?project=shop", broken)
+        assert answer.status == 400 and typed not in answer.text, answer.text
 
     # every answer there is
     paths = [p.replace("{name}", "web") for p, methods in c.api("GET", "/api/v1/openapi.json").json()["paths"].items() if "get" in methods]

@@ -706,6 +706,56 @@ static void test_a_stop_that_hangs(void **state) {
   finish();
 }
 
+static void test_a_missing_secret_is_waited_for(void **state) {
+  (void)state;
+  begin(11);
+  f.faults = false;
+  come_up();
+  f.want[0][0].assigned = true;
+  f.want[0][0].epoch = f.want[0][0].revision = 1;
+  Node__Assignment *a = assignment(0, 0);
+  Model__SecretVersion missing = MODEL__SECRET_VERSION__INIT, *list[1] = {&missing};
+  char name[] = "DB", value[] = "${secrets.DB}";
+  Model__Pair pair = MODEL__PAIR__INIT, *env[1] = {&pair};
+  pair.key = name;
+  pair.value = value;
+  missing.name = name;
+  PB_SET(&missing, version, 0);
+  a->secrets = list;
+  a->n_secrets = 1;
+  a->revision->spec->env = env;
+  a->revision->spec->n_env = 1;
+  Node__DesiredState d = NODE__DESIRED_STATE__INIT;
+  d.assigned = &a;
+  d.n_assigned = 1;
+  PB_SET(&d, full, 1);
+  step(&(struct agent_event){.kind = AGENT_EV_DESIRED, .desired = &d});
+  settle(300);
+  const struct agent_instance *i = agent_core_find(&f.core, "shop/api.1");
+  assert_int_equal(f.creates, 0);
+  assert_int_equal(i->phase, MODEL__PHASE__PHASE_WAITING);
+  assert_string_equal(i->reason, "secret DB is missing: orcactl secrets set DB");
+  assert_int_equal(i->restarts, 0);
+  PB_SET(&missing, version, 1);
+  step(&(struct agent_event){.kind = AGENT_EV_DESIRED, .desired = &d});
+  settle(5);
+  assert_int_equal(f.creates, 1);
+  assert_int_equal(i->phase, MODEL__PHASE__PHASE_RUNNING);
+  PB_SET(&missing, version, 2); /* a new value, or none any more, restarts nothing */
+  step(&(struct agent_event){.kind = AGENT_EV_DESIRED, .desired = &d});
+  PB_SET(&missing, version, 0);
+  step(&(struct agent_event){.kind = AGENT_EV_DESIRED, .desired = &d});
+  settle(10);
+  assert_int_equal(f.creates, 1);
+  assert_int_equal(i->phase, MODEL__PHASE__PHASE_RUNNING);
+  a->secrets = NULL;
+  a->n_secrets = 0;
+  a->revision->spec->env = NULL;
+  a->revision->spec->n_env = 0;
+  node__assignment__free_unpacked(a, NULL);
+  finish();
+}
+
 static void test_foreign_container_with_our_name(void **state) {
   (void)state;
   begin(9);
@@ -735,6 +785,7 @@ int main(void) {
       cmocka_unit_test(test_liveness_restarts),
       cmocka_unit_test(test_without_master_keeps_and_restarts),
       cmocka_unit_test(test_a_stop_that_hangs),
+      cmocka_unit_test(test_a_missing_secret_is_waited_for),
       cmocka_unit_test(test_foreign_container_with_our_name),
       cmocka_unit_test(test_histories),
   };

@@ -134,6 +134,12 @@ static void test_files(void **state) {
   assert_int_equal(secret_files_lay(&f, "../x", &spec, &values, &err), -1);
   assert_int_equal(secret_files_lay(&f, "c1", &spec, &values, &err), 0);
   assert_int_equal(secret_files_lay(&f, "c1", &spec, &values, &err), 0); /* anew */
+  char *evil[] = {TEXT("../../x")};
+  two.name = evil[0];
+  spec.secret_files = evil;
+  assert_int_equal(secret_files_lay(&f, "c2", &spec, &values, &err), -1);
+  spec.secret_files = files;
+  two.name = TEXT("TWO");
   assert_true(secret_files_there(&f, "c1") && !secret_files_owned(&f, "c1") && !secret_files_there(&f, "c2"));
   assert_int_equal(secret_files_own(&f, "c1", geteuid(), &err), 0);
   assert_true(secret_files_owned(&f, "c1"));
