@@ -43,7 +43,7 @@ static int teardown(void **state) {
 
 static void put(struct world *w, const char *key, const ProtobufCMessage *m) {
   uint8_t packed[4096];
-  struct sched_event event = {SCHED_EVENT_PUT, key, packed, protobuf_c_message_pack(m, packed)};
+  struct sched_event event = {.kind = SCHED_EVENT_PUT, .key = key, .value = packed, .len = protobuf_c_message_pack(m, packed)};
   assert_int_equal(sched_core_step(w->core, &event, w->now, &w->actions, NULL), 0);
 }
 

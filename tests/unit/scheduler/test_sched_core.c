@@ -38,7 +38,7 @@ static int teardown(void **state) {
 static void put(struct fixture *f, const char *key, const ProtobufCMessage *m) {
   uint8_t buf[4096];
   assert_true(protobuf_c_message_get_packed_size(m) <= sizeof buf);
-  struct sched_event event = {SCHED_EVENT_PUT, key, buf, protobuf_c_message_pack(m, buf)};
+  struct sched_event event = {.kind = SCHED_EVENT_PUT, .key = key, .value = buf, .len = protobuf_c_message_pack(m, buf)};
   assert_int_equal(sched_core_step(f->core, &event, NOW, &f->actions, NULL), 0);
 }
 
@@ -165,17 +165,17 @@ static void test_malformed(void **state) {
                                      "/services//api",        "/nodes/",
                                      "/revisions/a/b/",       "/nodes/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"};
   for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
-    struct sched_event event = {SCHED_EVENT_PUT, keys[i], (const uint8_t *)"", 0};
+    struct sched_event event = {.kind = SCHED_EVENT_PUT, .key = keys[i], .value = (const uint8_t *)"", .len = 0};
     struct err err;
     assert_int_equal(sched_core_step(f->core, &event, NOW, &f->actions, &err), -1);
   }
-  struct sched_event garbage = {SCHED_EVENT_PUT, "/services/shop/api", (const uint8_t *)"\x0a\xff\xff", 3};
+  struct sched_event garbage = {.kind = SCHED_EVENT_PUT, .key = "/services/shop/api", .value = (const uint8_t *)"\x0a\xff\xff", .len = 3};
   struct err err;
   assert_int_equal(sched_core_step(f->core, &garbage, NOW, &f->actions, &err), -1);
   assert_non_null(strstr(err.msg, "/services/shop/api"));
   assert_int_equal(run(f, NOW), 0);
   /* Empty messages are well-formed, and nothing to act upon. */
-  struct sched_event empty = {SCHED_EVENT_PUT, "/services/shop/api", (const uint8_t *)"", 0};
+  struct sched_event empty = {.kind = SCHED_EVENT_PUT, .key = "/services/shop/api", .value = (const uint8_t *)"", .len = 0};
   assert_int_equal(sched_core_step(f->core, &empty, NOW, &f->actions, NULL), 0);
   assert_int_equal(run(f, NOW), 0);
 }
@@ -284,7 +284,7 @@ static void test_history_is_trimmed(void **state) {
   for (uint32_t i = 0; i < SCHED_MAX_HISTORY; i++) {
     char key[KEY_MAX];
     key_event(key, KEY_HISTORY_SCHEDULER, NOW - 100000 + i, 0);
-    struct sched_event event = {SCHED_EVENT_PUT, key, (const uint8_t *)"", 0};
+    struct sched_event event = {.kind = SCHED_EVENT_PUT, .key = key, .value = (const uint8_t *)"", .len = 0};
     sched_core_step(f->core, &event, NOW, &f->actions, NULL);
   }
   put_node(f, "n1", UINT64_C(8) << 30);
@@ -313,7 +313,7 @@ static void test_unknown_fields_survive(void **state) {
   put_service(f, "api", 1, 0);
   /* An instance as a later version may write it: field 900 = "x". */
   static const uint8_t later[] = {0x18, 1, 0x20, 1, 0x32, 2, 'n', '1', 0x38, 1, 0x40, 0, 0xa2, 0x38, 1, 'x'};
-  struct sched_event event = {SCHED_EVENT_PUT, "/instances/shop/api/0000000001", later, sizeof later};
+  struct sched_event event = {.kind = SCHED_EVENT_PUT, .key = "/instances/shop/api/0000000001", .value = later, .len = sizeof later};
   assert_int_equal(sched_core_step(f->core, &event, NOW, &f->actions, NULL), 0);
   put_status(f, "api", 1, "n1", true);
   run(f, NOW);

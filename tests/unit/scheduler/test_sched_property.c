@@ -421,7 +421,7 @@ static void start_over(struct sim *s) {
   size_t from = rnd(s, s->key_count ? s->key_count : 1);
   for (size_t i = 0; i < s->key_count; i++) {
     struct entry *e = &s->keys[(from + i) % s->key_count];
-    struct sched_event event = {SCHED_EVENT_PUT, e->key, e->value, e->len};
+    struct sched_event event = {.kind = SCHED_EVENT_PUT, .key = e->key, .value = e->value, .len = e->len};
     assert_int_equal(sched_core_step(s->core, &event, s->now, &s->actions, NULL), 0);
   }
   struct sched_event synced = {.kind = SCHED_EVENT_SYNCED};
@@ -433,7 +433,7 @@ static void deliver(struct sim *s) {
   size_t n = 0;
   while (n < s->queue_len && s->queue[n].at <= s->now) {
     struct event *e = &s->queue[n++];
-    struct sched_event event = {e->value ? SCHED_EVENT_PUT : SCHED_EVENT_DELETE, e->key, e->value, e->len};
+    struct sched_event event = {.kind = e->value ? SCHED_EVENT_PUT : SCHED_EVENT_DELETE, .key = e->key, .value = e->value, .len = e->len};
     struct err err = {0};
     int64_t next = s->actions.next_ms;
     CHECK(s, sched_core_step(s->core, &event, s->now, &s->actions, &err) == 0, "refused: %s", err.msg);
