@@ -42,6 +42,12 @@ static void count(struct worker *w, const struct exchange *x) {
   add(&s->latency[bucket < WORKER_LATENCY_BUCKETS ? bucket : WORKER_LATENCY_BUCKETS - 1], 1);
 }
 
+/* Of the API's own requests: what `orcactl exec` runs is in there, and may hold secrets. */
+static struct span without_query(struct span target) {
+  const uint8_t *query = memchr(target.at, '?', target.len);
+  return query ? (struct span){target.at, (size_t)(query - target.at)} : target;
+}
+
 static void log_exchange(struct worker *w, const struct exchange *x) {
   struct head h;
   const struct table_service *s = table_service(w->table, x->service);
@@ -58,6 +64,8 @@ static void log_exchange(struct worker *w, const struct exchange *x) {
     e.method = h.method;
     e.host = h.host;
     e.target = (struct span){x->request->data + BLOCK_SIZE - x->target_len, x->target_len};
+    if (s && s == w->table->api)
+      e.target = without_query(e.target);
     e.referer = head_value(&h, FIELD_REFERER);
     e.agent = head_value(&h, FIELD_USER_AGENT);
   }
@@ -576,7 +584,7 @@ void exchange_refuse(struct worker *w, struct client *c, const struct head *h, u
     if (h) {
       e.method = h->method;
       e.host = h->host;
-      e.target = h->target;
+      e.target = c->front == FRONT_API ? without_query(h->target) : h->target;
     }
     accesslog_add(w->shared->log, &e);
   }
