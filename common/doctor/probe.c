@@ -11,11 +11,13 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/sysmacros.h>
 #include <sys/timex.h>
 #include <time.h>
 #include <unistd.h>
 
 #define TEXT_MAX ((size_t)4 << 20) /* /proc/net/tcp of a busy node */
+#define PIECE ((size_t)64 << 10)   /* /proc/sys refuses a read as large as that */
 
 /* The file as text; the caller frees. NULL: it can't be read. */
 static char *read_text(const char *path) {
@@ -23,7 +25,7 @@ static char *read_text(const char *path) {
   char *text = fd < 0 ? NULL : malloc(TEXT_MAX + 1);
   size_t len = 0;
   while (text && len < TEXT_MAX) {
-    ssize_t n = read(fd, text + len, TEXT_MAX - len);
+    ssize_t n = read(fd, text + len, TEXT_MAX - len < PIECE ? TEXT_MAX - len : PIECE);
     if (n < 0 && errno == EINTR)
       continue;
     if (n <= 0)
@@ -40,8 +42,34 @@ static char *read_text(const char *path) {
 void doctor_read_clock(struct doctor_clock *ret) {
   struct timex tx = {0};
   int state = adjtimex(&tx); /* reads only: modes is 0 */
-  *ret = (struct doctor_clock){
-      .known = state >= 0, .synchronised = state >= 0 && state != TIME_ERROR && !(tx.status & STA_UNSYNC), .error_us = tx.esterror};
+  /* A unit with ProtectClock= may not even ask the kernel; systemd's own time client leaves a mark. */
+  if (state < 0) {
+    *ret = (struct doctor_clock){.known = access("/run/systemd/timesync/synchronized", F_OK) == 0, .synchronised = true};
+    return;
+  }
+  *ret = (struct doctor_clock){.known = true, .synchronised = state != TIME_ERROR && !(tx.status & STA_UNSYNC), .error_us = tx.esterror};
+}
+
+/* Is the file system itself read-only? A daemon's own view is, by its unit, wherever it has nothing to write; so it is asked of the device's mounts:
+ * "36 35 98:0 / /mnt ro,noatime master:1 - ext4 /dev/sda1 rw,errors=remount-ro", of which the last field tells. */
+static bool went_read_only(const char *path, bool otherwise) {
+  struct stat st;
+  char device[32], *text = read_text("/proc/self/mountinfo"), *rest = text;
+  bool found = otherwise;
+  if (text && stat(path, &st) == 0) {
+    snprintf(device, sizeof device, " %u:%u ", major(st.st_dev), minor(st.st_dev));
+    for (char *line; (line = strsep(&rest, "\n"));) {
+      char *at = strstr(line, device), *options = at ? strstr(at, " - ") : NULL;
+      for (int i = 0; options && i < 3; i++)
+        options = strchr(options + 1, ' ');
+      if (!options)
+        continue;
+      found = strncmp(options, " ro", 3) == 0;
+      break;
+    }
+  }
+  free(text);
+  return found;
 }
 
 void doctor_read_disk(const char *path, struct doctor_disk *ret) {
@@ -57,7 +85,7 @@ void doctor_read_disk(const char *path, struct doctor_disk *ret) {
   ret->bytes_free = fs.f_bavail * fs.f_frsize;
   ret->files = fs.f_files;
   ret->files_free = fs.f_favail;
-  ret->read_only = fs.f_flag & ST_RDONLY;
+  ret->read_only = (fs.f_flag & ST_RDONLY) && went_read_only(path, true);
 }
 
 void doctor_read_key(const char *path, struct doctor_key *ret) {
