@@ -241,6 +241,7 @@ static void write_again(void *arg) {
 
 static void write_done(void *arg, bool succeeded, uint64_t revision, const struct err *err) {
   struct api_write *w = arg;
+  w->api->disk_full = err && err->code == ERR_NO_SPACE;
   if (err) {
     api_fail(w->request, err);
     write_free(w);

@@ -43,6 +43,7 @@ struct api {
   bool synced;       /* the cache has held the whole state at least once */
   bool in_touch;     /* and hears of changes now */
   char why_not[256]; /* when not */
+  bool disk_full;    /* the last transaction was refused for that */
   api_commit_fn *commit;
   void *commit_arg;
   struct storec *store; /* for reads that are not cached; NULL in tests */

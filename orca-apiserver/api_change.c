@@ -39,7 +39,9 @@ static Model__Service *edit(const Model__Service *s, int64_t now_ms, struct err 
 static int still_allowed(const struct api_cache *cache, const Model__Service *s, uint64_t number, struct err *err) {
   const Model__Revision *r = api_cache_revision(cache, s->project, s->name, number);
   if (!r || !r->spec)
-    return err_set(err, ERR_NOT_FOUND, "%s/%s has no revision %" PRIu64, s->project, s->name, number);
+    return err_set(err, ERR_NOT_FOUND, number > s->last_revision ? "%s/%s has no revision %" PRIu64 ": `orcactl history` lists what there is"
+                                                                 : "%s/%s has no revision %" PRIu64 " any more: the newest are kept, `orcactl history` lists them",
+                   s->project, s->name, number);
   return spec_check_policy(r->spec, api_cache_cluster(cache, NULL), err);
 }
 

@@ -5,9 +5,26 @@
 #include "orca-apiserver/api.h"
 #include "orca-apiserver/explain_view.h"
 #include "orca-apiserver/gateway.h"
+#include "orca-apiserver/headline.h"
 #include "orca-apiserver/listeners.h"
 #include "orca-apiserver/routes.h"
 #include "orca-apiserver/status_view.h"
+
+static void summary_json(const struct api *api, struct headline *h, struct api_json *json) {
+  char text[3 * HEADLINE_TEXT];
+  if (!api->in_touch)
+    headline_add(h, 100, "the store is away, this is what was last known: %s", api->why_not);
+  else if (api->disk_full)
+    headline_add(h, 98, "the store's disk is full: changes are refused");
+  headline_cluster(h, &api->cache, api->gateway ? gateway_routes(api->gateway) : NULL);
+  headline_text(h, text, sizeof text);
+  api_json_bool(json, "well", !h->wrong);
+  api_json_str(json, "summary", text);
+  api_json_array(json, "reasons");
+  for (size_t i = 0; i < h->count; i++)
+    api_json_str(json, NULL, h->reasons[i].text);
+  api_json_array_end(json);
+}
 
 void api_get_status(struct api_request *r) {
   const struct api_cache *cache = &r->api->cache;
@@ -15,12 +32,18 @@ void api_get_status(struct api_request *r) {
   size_t count;
   const struct api_smap_entry *all = api_cache_all(cache, API_SERVICES, &count);
   bool limited = api_auth_is_limited(cache, &r->who);
+  struct headline h = {0};
   struct api_json json = api_reply_json(r, 200);
   api_json_array(&json, "services");
   for (size_t i = 0; i < count; i++) {
     const Model__Service *s = API_MSG(&all[i], Model__Service);
     if ((!project || strcmp(project, PB_STR(s->project)) == 0) && (!limited || api_auth_sees(cache, &r->who, PB_STR(s->project))))
-      api_view_status_json(cache, &r->api->figures, s, &json);
+    {
+      struct api_view v;
+      api_view(cache, &r->api->figures, s, &v);
+      api_view_status_json(cache, &v, &json);
+      headline_service(&h, &v);
+    }
   }
   api_json_array_end(&json);
   api_json_array(&json, "problems");
@@ -29,6 +52,7 @@ void api_get_status(struct api_request *r) {
   if (r->api->gateway)
     gateway_problems(r->api->gateway, &json);
   api_json_array_end(&json);
+  summary_json(r->api, &h, &json);
   api_reply_end(r);
 }
 
@@ -48,7 +72,7 @@ void api_get_history(struct api_request *r) {
   if (!s)
     return;
   struct api_json json = api_reply_json(r, 200);
-  api_view_revisions_json(&r->api->cache, s, &json);
+  api_view_revisions_json(&r->api->cache, s, true, &json);
   api_reply_end(r);
 }
 

@@ -372,6 +372,7 @@ static void round_seen(void *arg) {
 static void round_done(void *arg, bool succeeded, uint64_t revision, const struct err *err) {
   struct gateway *g = arg;
   struct err refused;
+  g->api->disk_full = err && err->code == ERR_NO_SPACE;
   if (!err && !succeeded) {
     err_set(&refused, ERR_INTERNAL, "the store refused a round without conditions");
     err = &refused;

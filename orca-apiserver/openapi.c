@@ -40,9 +40,9 @@ static const struct { const char *name, *json; } schemas[] = {
       F("status", "{\"type\":\"string\",\"enum\":[\"running\",\"deploying\",\"pending\",\"degraded\",\"crashing\",\"failed\",\"rolling_back\",\"rolled_back\",\"stopping\",\"stopped\"]}") ","
       F("replicas", INT) "," F("running_replicas", INT) "," F("ready_replicas", INT) "," F("image", STR) "," F("domain", STR) "," F("revision", INT) ","
       F("nodes", LIST(STR)) "," F("cpu", NUM) "," F("memory", INT) "," F("last_error", STR) "," F("secrets_newer", BOOL))},
-  {"Status", OBJECT(F("services", LIST(REF("Service"))) "," F("problems", LIST(STR)))},
+  {"Status", OBJECT(F("services", LIST(REF("Service"))) "," F("problems", LIST(STR)) "," F("well", BOOL) "," F("summary", STR) "," F("reasons", LIST(STR)))},
   {"Revision", OBJECT(F("number", INT) "," F("created", TIME) "," F("created_by", STR) "," F("image", STR) "," F("resolved", STR) "," F("current", BOOL) ","
-      F("stable", BOOL))},
+      F("stable", BOOL) "," F("state", STR) "," F("changes", STR))},
   {"History", OBJECT(F("revisions", LIST(REF("Revision"))))},
   {"Instance", OBJECT(F("id", STR) "," F("state", STR) "," F("ready", BOOL) "," F("reason", STR) "," F("restarts", INT) ","
       F("exit_code", "{\"type\":[\"integer\",\"null\"]}") "," F("oom_killed", BOOL) "," F("node", STR) "," F("address", STR) "," F("container_id", STR) ","
@@ -73,7 +73,7 @@ static const struct { const char *name, *json; } schemas[] = {
   {"Stopped", OBJECT(F("stopped", LIST(STR)) "," F("removed", LIST(STR)))},
   {"Event", OBJECT(F("revision", INT) "," F("time", TIME) "," F("kind", STR) "," F("project", STR) "," F("service", STR) "," F("instance", STR) ","
       F("node", STR) "," F("message", STR) "," F("severity", STR) "," F("actor", STR))},
-  {"Events", OBJECT(F("events", LIST(REF("Event"))) "," F("revision", INT))},
+  {"Events", OBJECT(F("events", LIST(REF("Event"))) "," F("revision", INT) "," F("trimmed", BOOL) "," F("oldest", INT_NULL) "," F("oldest_time", TIME))},
   {"Cluster", OBJECT(F("id", STR) "," F("name", STR) "," F("domain", STR) "," F("version", STR) "," F("node", STR) "," F("started", TIME) ","
       F("masters", LIST(OBJECT(F("name", STR) "," F("address", STR)))) "," F("scheduler", "{\"type\":[\"object\",\"null\"]}") "," F("store", "{\"type\":\"object\"}") ","
       F("nodes", INT) "," F("services", INT) "," F("instances", INT))},

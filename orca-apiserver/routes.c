@@ -46,7 +46,7 @@ const struct api_route api_routes[] = {
   ROUTE("POST", "/api/v1/tasks", API_PERM_OPERATE, api_post_task, ONE " wait:boolean", "Task", "Run", "Run one container to its end")
   ROUTE("GET", "/tasks", API_PERM_VIEW, api_get_tasks, ONE, NULL, "Tasks", "The same as /api/v1/tasks")
   ROUTE("POST", "/tasks", API_PERM_OPERATE, api_post_task, ONE " wait:boolean", "Task", "Run", "The same as /api/v1/tasks")
-  ROUTE("GET", "/api/v1/events", API_PERM_VIEW, api_get_events, "since:string project:string follow:boolean limit:integer", NULL, "Events", "The cluster's history, replayable")
+  ROUTE("GET", "/api/v1/events", API_PERM_VIEW, api_get_events, "since:string project:string service:string kind:string follow:boolean limit:integer", NULL, "Events", "The cluster's history, replayable")
   ROUTE("GET", "/api/v1/tokens", API_PERM_ADMIN, api_get_tokens, "", NULL, "Tokens", "Tokens: names, roles, projects, last use; never their text")
   ROUTE("POST", "/api/v1/tokens", API_PERM_ADMIN, api_post_token, "", "NewToken", "CreatedToken", "Make a token; its text is in this answer only")
   ROUTE("GET", "/api/v1/tokens/{name}", API_PERM_ADMIN, api_get_token, "", NULL, "OneToken", "One token")

@@ -214,15 +214,83 @@ static void service_fields(const struct api_cache *cache, const struct api_view 
   api_json_bool(json, "secrets_newer", v->secrets_newer);
 }
 
-void api_view_status_json(const struct api_cache *cache, const struct api_figures *figures, const Model__Service *service, struct api_json *json) {
-  struct api_view v;
-  api_view(cache, figures, service, &v);
+void api_view_status_json(const struct api_cache *cache, const struct api_view *v, struct api_json *json) {
   api_json_object(json, NULL);
-  service_fields(cache, &v, json);
+  service_fields(cache, v, json);
   api_json_object_end(json);
 }
 
-void api_view_revisions_json(const struct api_cache *cache, const Model__Service *service, struct api_json *json) {
+/* How a revision stands: what runs, what is on its way, what the scheduler gave up. "": it is of the past. */
+static const char *revision_state(const Model__Service *service, const Model__Rollout *rollout, uint64_t number) {
+  bool current = rollout_is_current(rollout, service);
+  if (number == service->revision && service->stopped)
+    return "stopped";
+  if (!current)
+    return number == service->revision ? "waiting" : rollout && number == rollout->stable_revision ? "running" : "";
+  if (number == rollout->revision)
+    switch (rollout->state) {
+    case MODEL__ROLLOUT_STATE__ROLLOUT_COMPLETE:
+      return "running";
+    case MODEL__ROLLOUT_STATE__ROLLOUT_PROGRESSING:
+      return "deploying";
+    case MODEL__ROLLOUT_STATE__ROLLOUT_ROLLING_BACK:
+      return "rolling back";
+    case MODEL__ROLLOUT_STATE__ROLLOUT_ROLLED_BACK:
+      return "rolled back";
+    case MODEL__ROLLOUT_STATE__ROLLOUT_FAILED:
+      return "failed";
+    case _MODEL__ROLLOUT_STATE_IS_INT_SIZE:
+      break;
+    }
+  return number == rollout->stable_revision ? "running" : "";
+}
+
+/* Which keys differ, from a unified diff in TOML: "image, env.TEXT and 3 more". Names only: values may be long, and are in the specs. */
+static void changed_keys(const char *diff, char out[200]) {
+  char keys[6][64];
+  size_t count = 0, more = 0;
+  out[0] = 0;
+  for (const char *line = diff; line && *line; line = strchr(line, '\n'), line += line != NULL) {
+    const char *text = line + 1;
+    bool changed = (*line == '+' || *line == '-') && strncmp(line, "+++", 3) != 0 && strncmp(line, "---", 3) != 0;
+    text += strspn(text, " ");
+    if (*text == '[')
+      continue;
+    size_t len = strcspn(text, "=\n");
+    if (!changed || text[len] != '=' || !len || len > 60)
+      continue;
+    while (len && text[len - 1] == ' ')
+      len--;
+    char key[64];
+    snprintf(key, sizeof key, "%.*s", (int)len, text);
+    bool known = false;
+    for (size_t i = 0; i < count && !known; i++)
+      known = strcmp(keys[i], key) == 0;
+    if (known)
+      continue;
+    if (count == 6)
+      more++;
+    else
+      memcpy(keys[count++], key, sizeof key);
+  }
+  size_t used = 0;
+  for (size_t i = 0; i < count && used < 160; i++)
+    used += (size_t)snprintf(out + used, 200 - used, "%s%.24s", i ? ", " : "", keys[i]);
+  if (more)
+    snprintf(out + used, 200 - used, " and %zu more", more);
+}
+
+static void changes_since(const Model__Revision *r, const Model__Revision *before, char out[200]) {
+  struct buf diff = BUF_INIT((size_t)8 << 20);
+  out[0] = 0;
+  if (before && before->spec && r->spec && spec_diff(before->spec, r->spec, &diff) >= 0)
+    changed_keys(buf_str(&diff), out);
+  buf_free(&diff);
+  if (before && !*out)
+    snprintf(out, 200, r->force_pull ? "the image was pulled again" : "nothing");
+}
+
+void api_view_revisions_json(const struct api_cache *cache, const Model__Service *service, bool changes, struct api_json *json) {
   size_t count;
   const struct api_smap_entry *list = api_cache_of_service(cache, API_REVISIONS, PB_STR(service->project), PB_STR(service->name), &count);
   const Model__Rollout *rollout = api_cache_rollout(cache, PB_STR(service->project), PB_STR(service->name));
@@ -238,6 +306,13 @@ void api_view_revisions_json(const struct api_cache *cache, const Model__Service
     api_json_str(json, "resolved", resolved ? PB_STR(resolved->image) : "");
     api_json_bool(json, "current", r->number == service->revision);
     api_json_bool(json, "stable", rollout && r->number == rollout->stable_revision);
+    api_json_str(json, "state", revision_state(service, rollout, r->number));
+    if (changes) {
+      char keys[200], text[200];
+      changes_since(r, i ? API_MSG(&list[i - 1], Model__Revision) : NULL, keys);
+      api_text_copy(text, sizeof text, keys);
+      api_json_str(json, "changes", text);
+    }
     api_json_object_end(json);
   }
   api_json_array_end(json);
@@ -310,7 +385,7 @@ void api_view_detail_json(const struct api_cache *cache, const struct api_figure
   api_json_time(json, "updated", service->updated_ms);
   api_json_object_end(json);
   spec_json(v.spec, json);
-  api_view_revisions_json(cache, service, json);
+  api_view_revisions_json(cache, service, false, json);
   api_view_instances_json(cache, figures, project, name, json);
   if (!v.rollout) {
     api_json_null(json, "rollout");

@@ -39,11 +39,12 @@ bool api_view_settled(const struct api_view *view, bool *ok);
 const char *api_rollout_state_text(Model__RolloutState state);
 const char *api_phase_text(const Model__Instance *instance, const Model__InstanceStatus *status);
 
-void api_view_status_json(const struct api_cache *cache, const struct api_figures *figures, const Model__Service *service, struct api_json *json);
+void api_view_status_json(const struct api_cache *cache, const struct api_view *view, struct api_json *json);
 void api_view_detail_json(const struct api_cache *cache, const struct api_figures *figures, const Model__Service *service, struct api_json *json);
 /* "instances": all of a service or a job. */
 void api_view_instances_json(const struct api_cache *cache, const struct api_figures *figures, const char *project, const char *name,
                              struct api_json *json);
-void api_view_revisions_json(const struct api_cache *cache, const Model__Service *service, struct api_json *json);
+/* changes: with what each changed against the one before. */
+void api_view_revisions_json(const struct api_cache *cache, const Model__Service *service, bool changes, struct api_json *json);
 
 #endif

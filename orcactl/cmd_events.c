@@ -17,10 +17,10 @@ static void print_event(struct ctl *ctl, const json_t *e) {
     return;
   }
   const char *severity = api_str(e, "severity"), *message = api_str(e, "message");
-  const char *color = !ctl->color                        ? ""
-                      : strcmp(severity, "error") == 0   ? table_color_code(TABLE_RED)
-                      : strcmp(severity, "warning") == 0 ? table_color_code(TABLE_YELLOW)
-                                                         : "";
+  const char *color = !ctl->color                      ? ""
+                      : strcmp(severity, "error") == 0 ? table_color_code(TABLE_RED)
+                      : strcmp(severity, "warn") == 0  ? table_color_code(TABLE_YELLOW)
+                                                       : "";
   int64_t at = text_time(api_str(e, "time"));
   char when[32] = "-", subject[300];
   time_t t = (time_t)at;
@@ -49,11 +49,21 @@ static void print_event(struct ctl *ctl, const json_t *e) {
   buf_free(&line);
 }
 
+/* The history is not kept for ever: what was asked for may be gone. */
+static void say_trimmed(const json_t *from) {
+  char *time = text_cleaned(api_str(from, "oldest_time"));
+  fprintf(stderr, "orcactl: what happened before %s (revision %lld) is no longer kept: this is not all that was asked for\n", time ? time : "",
+          api_int(from, "oldest"));
+  free(time);
+}
+
 static bool on_event(void *arg, const char *event, const char *data) {
   struct ctl *ctl = arg;
   json_t *json = json_loads(data, 0, NULL);
   if (json && strcmp(event, "event") == 0)
     print_event(ctl, json);
+  else if (json && strcmp(event, "trimmed") == 0)
+    say_trimmed(json);
   json_decref(json);
   return fflush(stdout) == 0; /* the reader of a pipe has gone */
 }
@@ -72,32 +82,51 @@ static int follow(struct ctl *ctl, const char *path) {
   }
 }
 
+/* "key=VALUE&", escaped; -1: too long. */
+static int add_query(struct buf *path, const char *key, const char *value) {
+  char escaped[400];
+  if (!value)
+    return 0;
+  if (strlen(value) > 128 || http_escape(value, escaped, sizeof escaped) < 0)
+    return -1;
+  return buf_printf(path, "%s=%s&", key, escaped);
+}
+
+static int filters(struct ctl *ctl, struct buf *path) {
+  static const char *const names[] = {"project", "service", "kind"};
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+    if (add_query(path, names[i], ctl_value(ctl, names[i])) < 0)
+      return -1;
+  return 0;
+}
+
 int cmd_events(struct ctl *ctl) {
-  const char *since = ctl_value(ctl, "since"), *project = ctl_value(ctl, "project"), *tail = ctl_value(ctl, "tail");
-  char path[512], value[128];
-  int n = snprintf(path, sizeof path, "/api/v1/events?");
-  bool follows = ctl_flag(ctl, "follow");
-  if (tail && (!*tail || strspn(tail, "0123456789") != strlen(tail) || strlen(tail) > 5))
-    return ctl_usage(ctl, "--tail %s: want a number", tail);
-  if ((since && http_escape(since, value, sizeof value) < 0) || (project && strlen(project) > 63))
-    return ctl_usage(ctl, "--since or --project is too long");
-  if (since)
-    n += snprintf(path + n, sizeof path - (size_t)n, "since=%s&", value);
-  if (project && http_escape(project, value, sizeof value) == 0)
-    n += snprintf(path + n, sizeof path - (size_t)n, "project=%s&", value);
-  snprintf(path + n, sizeof path - (size_t)n, "limit=%s", tail ? tail : since ? "10000" : "100");
+  const char *since = ctl_value(ctl, "since"), *tail = ctl_value(ctl, "tail");
+  struct buf path = BUF_INIT(4096);
   struct err err;
   json_t *reply, *one;
   size_t i;
-  if (api_call(ctl, "GET", path, NULL, &reply, &err) < 0)
+  if (tail && (!*tail || strspn(tail, "0123456789") != strlen(tail) || strlen(tail) > 5))
+    return ctl_usage(ctl, "--tail %s: want a number", tail);
+  buf_add_str(&path, "/api/v1/events?");
+  if (filters(ctl, &path) < 0 || add_query(&path, "since", since) < 0) {
+    buf_free(&path);
+    return ctl_usage(ctl, "--since, --project, --service or --kind is too long");
+  }
+  buf_printf(&path, "limit=%s", tail ? tail : since ? "10000" : "100");
+  int rc = api_call(ctl, "GET", buf_str(&path), NULL, &reply, &err);
+  buf_reset(&path);
+  if (rc < 0) {
+    buf_free(&path);
     return ctl_fail(ctl, &err);
+  }
+  if (json_is_true(json_object_get(reply, "trimmed")))
+    say_trimmed(reply);
   json_array_foreach(json_object_get(reply, "events"), i, one) print_event(ctl, one);
-  n = snprintf(path, sizeof path, "/api/v1/events?since=%lld&follow=true", api_int(reply, "revision"));
+  buf_printf(&path, "/api/v1/events?since=%lld&follow=true&", api_int(reply, "revision"));
   json_decref(reply);
-  if (!follows)
-    return CTL_OK;
-  if (project && http_escape(project, value, sizeof value) == 0)
-    snprintf(path + n, sizeof path - (size_t)n, "&project=%s", value);
   fflush(stdout);
-  return follow(ctl, path);
+  rc = filters(ctl, &path) < 0 ? ctl_usage(ctl, "a filter is too long") : ctl_flag(ctl, "follow") ? follow(ctl, buf_str(&path)) : CTL_OK;
+  buf_free(&path);
+  return rc;
 }

@@ -17,19 +17,22 @@ int cmd_history(struct ctl *ctl) {
     bool wide = ctl->output == CTL_WIDE;
     struct table t = {0};
     table_column(&t, "REVISION", true);
-    table_column(&t, "", false);
+    table_column(&t, "STATE", false);
     table_column(&t, "CREATED", false);
     table_column(&t, "BY", false);
     table_column(&t, "IMAGE", false);
+    table_column(&t, "CHANGED", false);
     if (wide)
       table_column(&t, "RESOLVED", false);
     json_array_foreach(json_object_get(reply, "revisions"), i, r) {
-      bool current = json_is_true(json_object_get(r, "current")), stable = json_is_true(json_object_get(r, "stable"));
+      const char *state = api_str(r, "state");
       table_cellf(&t, TABLE_PLAIN, "%lld", api_int(r, "number"));
-      table_cell(&t, stable ? TABLE_GREEN : TABLE_PLAIN, current && stable ? "current" : current ? "wanted" : stable ? "stable" : "");
+      bool gave_up = strcmp(state, "failed") == 0 || strcmp(state, "rolled back") == 0;
+      table_cell(&t, strcmp(state, "running") == 0 ? TABLE_GREEN : gave_up ? TABLE_RED : TABLE_PLAIN, state);
       table_cellf(&t, TABLE_PLAIN, "%.19s", api_str(r, "created"));
       table_cell(&t, TABLE_PLAIN, api_str(r, "created_by"));
       table_cell(&t, TABLE_PLAIN, api_str(r, "image"));
+      table_cell(&t, TABLE_DIM, api_str(r, "changes"));
       if (wide)
         table_cell(&t, TABLE_PLAIN, api_str(r, "resolved"));
     }

@@ -11,7 +11,7 @@
 static void page_of(const struct ctl *ctl, const json_t *reply, struct buf *page) {
   size_t i;
   json_t *one;
-  view_status(ctl, json_object_get(reply, "services"), page);
+  view_status(ctl, reply, page);
   json_array_foreach(json_object_get(reply, "problems"), i, one) {
     char *text = text_cleaned(json_is_string(one) ? json_string_value(one) : "");
     buf_printf(page, "%s%s\n", i ? "" : "\n", text ? text : "");

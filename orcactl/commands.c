@@ -50,7 +50,11 @@ const struct ctl_command ctl_commands[] = {
   {"job rm", "NAME...", 1, -1, cmd_job_rm, "remove a job and its runs", NULL, {{0}}},
   {"nodes", "", 0, 0, cmd_nodes, "the nodes: state, capacity, use", NULL, {{0}}},
   {"events", "", 0, 0, cmd_events, "what has happened in the cluster",
-   NULL, {PROJECT, {"follow", 'f', NULL, "go on as things happen"}, {"since", 0, "WHEN", "10m, 2h, or 2026-01-02T03:04:05Z"}, {"tail", 'n', "N", "only the newest N (100)"}}},
+   "With -f it goes on, also over a restart of the apiserver, without a gap or a repeat. With -o json it is one object a line; each carries the revision\n"
+   "of the store it is of, from which --since goes on.",
+   {PROJECT, {"service", 0, "NAME", "only of this service: NAME or PROJECT/NAME"}, {"kind", 0, "KIND", "only these: rollout, or rollout.failed"},
+    {"follow", 'f', NULL, "go on as things happen"}, {"since", 0, "WHEN", "10m, 2h, 2026-01-02T03:04:05Z, or after this revision of the store"},
+    {"tail", 'n', "N", "only the newest N (100)"}}},
   {"logs", "NAME", 1, 1, cmd_logs, "what a service's instances, or a job's runs, have written",
    "NAME is a service's name, or PROJECT/NAME. Of several instances the lines are put in the order of time, each behind its instance's name. With -f\n"
    "instances that come join in, and a restart of the container, of its agent or of the apiserver leaves no gap. To a pipe go the lines as they were written.",

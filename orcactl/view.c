@@ -135,37 +135,21 @@ static void row(struct table *t, const json_t *s, bool wide) {
   table_cell(t, TABLE_PLAIN, memory);
 }
 
-static void headline(const struct ctl *ctl, const json_t *services, struct buf *to) {
-  size_t i, count = json_array_size(services), bad = 0, busy = 0;
-  long long ready = 0, wanted = 0;
-  json_t *s;
-  json_array_foreach(services, i, s) {
-    bad += view_status_is_bad(api_str(s, "status"));
-    busy += strcmp(api_str(s, "status"), "deploying") == 0;
-    ready += api_int(s, "ready_replicas");
-    wanted += api_int(s, "replicas");
-  }
-  const char *color = bad ? table_color_code(TABLE_RED) : busy ? table_color_code(TABLE_YELLOW) : table_color_code(TABLE_GREEN);
-  const char *plural = count == 1 ? "" : "s";
+static void headline(const struct ctl *ctl, const json_t *reply, struct buf *to) {
+  bool well = json_is_true(json_object_get(reply, "well")), notes = json_array_size(json_object_get(reply, "reasons")) != 0;
   if (ctl->color)
-    buf_add_str(to, color);
-  if (bad)
-    buf_printf(to, "%zu of %zu service%s need%s a look; ", bad, count, plural, bad == 1 ? "s" : "");
-  else if (busy)
-    buf_printf(to, "All well, %zu of %zu service%s being deployed; ", busy, count, plural);
-  else
-    buf_printf(to, "All is well: %zu service%s, ", count, plural);
-  buf_printf(to, "%lld of %lld instance%s ready%s\n", ready, wanted, wanted == 1 ? "" : "s", ctl->color ? "\033[0m" : "");
+    buf_add_str(to, table_color_code(!well ? TABLE_RED : notes ? TABLE_YELLOW : TABLE_GREEN));
+  text_clean(api_str(reply, "summary"), to);
+  buf_printf(to, "%s\n", ctl->color ? "\033[0m" : "");
 }
 
-void view_status(const struct ctl *ctl, const json_t *services, struct buf *to) {
+void view_status(const struct ctl *ctl, const json_t *reply, struct buf *to) {
+  const json_t *services = json_object_get(reply, "services");
   size_t i;
   json_t *s;
-  if (!json_array_size(services)) {
-    buf_add_str(to, "All is well: nothing is deployed yet (`orcactl deploy` does that).\n");
+  headline(ctl, reply, to);
+  if (!json_array_size(services))
     return;
-  }
-  headline(ctl, services, to);
   buf_add_byte(to, '\n');
   struct table t = {0};
   columns(&t, ctl->output == CTL_WIDE);

@@ -15,7 +15,7 @@ void view_age(const char *rfc3339, char out[16]);      /* "3h", "-" */
 void view_instance_columns(struct table *t, bool wide);
 void view_instance_row(struct table *t, const json_t *instance, bool wide);
 /* The page of `orcactl status`: a line that says whether all is well, the table, what is wrong. */
-void view_status(const struct ctl *ctl, const json_t *services, struct buf *to);
+void view_status(const struct ctl *ctl, const json_t *reply, struct buf *to);
 void view_print(const struct ctl *ctl, const struct table *t); /* to stdout */
 
 #endif

@@ -235,25 +235,29 @@ static void test_status_page(void **state) {
   (void)state;
   struct ctl ctl = {0};
   struct buf out = BUF_INIT(100000);
-  json_t *services = json_loads("[{\"project\":\"shop\",\"name\":\"web\",\"status\":\"running\",\"replicas\":2,\"ready_replicas\":2,\"running_"
-                                "replicas\":2,\"image\":\"x:1\",\"domain\":\"w.test\","
-                                "\"revision\":3,\"nodes\":[\"n1\"],\"cpu\":0.25,\"memory\":2097152,\"last_error\":\"\"}]",
-                                0, NULL);
-  view_status(&ctl, services, &out);
-  assert_string_equal(buf_str(&out), "All is well: 1 service, 2 of 2 instances ready\n\n"
+  json_t *reply = json_loads("{\"well\":true,\"summary\":\"All is well: 1 service\",\"reasons\":[],\"services\":["
+                             "{\"project\":\"shop\",\"name\":\"web\",\"status\":\"running\",\"replicas\":2,\"ready_replicas\":2,\"running_"
+                             "replicas\":2,\"image\":\"x:1\",\"domain\":\"w.test\","
+                             "\"revision\":3,\"nodes\":[\"n1\"],\"cpu\":0.25,\"memory\":2097152,\"last_error\":\"\"}]}",
+                             0, NULL);
+  json_t *services = json_object_get(reply, "services");
+  view_status(&ctl, reply, &out);
+  assert_string_equal(buf_str(&out), "All is well: 1 service\n\n"
                                      "SERVICE   STATUS   READY  IMAGE  DOMAIN  REV   CPU  MEMORY\n"
                                      "shop/web  running    2/2  x:1    w.test    3  0.25   2.0Mi\n");
   json_object_set_new(json_array_get(services, 0), "status", json_string("rolled_back"));
   json_object_set_new(json_array_get(services, 0), "last_error", json_string("exit 1\nagain"));
+  json_object_set_new(reply, "summary", json_string("Not well: \033[2Jit"));
   buf_reset(&out);
-  view_status(&ctl, services, &out);
-  assert_true(strncmp(buf_str(&out), "1 of 1 service needs a look; 2 of 2 instances ready\n", 52) == 0);
+  view_status(&ctl, reply, &out);
+  assert_true(strncmp(buf_str(&out), "Not well: ", 10) == 0);
+  assert_null(strchr(buf_str(&out), '\033'));
   assert_non_null(strstr(buf_str(&out), "shop/web: rolled back to revision 3: exit 1 again\n"));
   buf_reset(&out);
   json_array_clear(services);
-  view_status(&ctl, services, &out);
-  assert_non_null(strstr(buf_str(&out), "nothing is deployed yet"));
-  json_decref(services);
+  view_status(&ctl, reply, &out);
+  assert_int_equal(strcspn(buf_str(&out), "\n") + 1, out.len);
+  json_decref(reply);
   buf_free(&out);
 }
 
