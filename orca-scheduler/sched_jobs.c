@@ -38,7 +38,7 @@ static size_t run_position(const struct sched_job *job, uint64_t number, bool *f
 static int put_run(struct sched_job *job, Model__JobRun *record) {
   bool found;
   size_t at = run_position(job, PB_GET(record, number, 0), &found);
-  if (found) {
+  if (found && job->runs) {
     free_message(job->runs[at]);
     job->runs[at] = record;
     return 0;

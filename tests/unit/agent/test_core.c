@@ -596,6 +596,27 @@ static void test_crash_is_started_at_once(void **state) {
   finish();
 }
 
+/* Once is once: whatever the spec says of restarting, and whoever takes the container away. */
+static void test_a_job_is_never_started_again(void **state) {
+  (void)state;
+  const struct agent_instance *i = one_running();
+  PB_SET(i->assigned->instance, job, 1);
+  settle(31); /* a comparison has seen it */
+  unsigned starts = f.starts;
+  end_container(&f.containers[0], 3);
+  settle(120);
+  assert_int_equal(f.starts, starts);
+  assert_int_equal(i->phase, MODEL__PHASE__PHASE_EXITED);
+  assert_int_equal(i->last_exit, 3);
+  assert_int_equal(i->restarts, 0);
+  remove_container(&f.containers[0]);
+  settle(120);
+  assert_int_equal(f.starts, starts);
+  assert_int_equal(i->phase, MODEL__PHASE__PHASE_EXITED);
+  assert_string_equal(i->reason, "its container is gone");
+  finish();
+}
+
 static void test_backoff_grows_and_resets(void **state) {
   (void)state;
   const struct agent_instance *i = one_running();
@@ -782,6 +803,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_crash_is_started_at_once),
       cmocka_unit_test(test_backoff_grows_and_resets),
+      cmocka_unit_test(test_a_job_is_never_started_again),
       cmocka_unit_test(test_liveness_restarts),
       cmocka_unit_test(test_without_master_keeps_and_restarts),
       cmocka_unit_test(test_a_stop_that_hangs),

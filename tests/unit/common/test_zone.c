@@ -65,7 +65,8 @@ static void damaged_files(void **state) {
   struct err err;
   uint8_t file[200];
   memset(file, 0xff, sizeof file);
-  memcpy(file, "TZif2", 5);
+  static const uint8_t magic[5] = {'T', 'Z', 'i', 'f', '2'};
+  memcpy(file, magic, sizeof magic);
   for (size_t len = 0; len <= sizeof file; len++)
     assert_null(zone_parse(file, len, &err));
   memset(file + 5, 0, sizeof file - 5);

@@ -1,0 +1,216 @@
+/* Deploys of jobs, the verbs that change them, tasks: what is written, what is refused, what is shown. */
+#include "orca-apiserver/deploy_plan.h"
+#include "orca-apiserver/upkeep.h"
+#include "tests/unit/apiserver/world.h"
+
+#define JOB(rest) "{\"jobs\":[{\"name\":\"j\",\"project\":\"shop\",\"image\":\"x:1\"" rest "}]}"
+
+static int setup(void **state) {
+  struct world *w = world_new();
+  put_token(w, "admin", "a", "admin", NULL, 0);
+  put_token(w, "shopper", "s", "deployer", "shop", 0);
+  *state = w;
+  return 0;
+}
+
+static int teardown(void **state) {
+  world_free(*state);
+  return 0;
+}
+
+static json_t *say_as(struct world *w, const char *token, const char *method, const char *path, const char *body, const char *query,
+                      const char *value, int status) {
+  struct api_request *r = ask(w, method, path, token, body, query, value);
+  if (!r->answered || r->status != status)
+    fail_msg("%s %s: %d, not %d: %s", method, path, r->status, status, buf_str(&r->out));
+  json_t *json = answer_of(r);
+  api_request_unref(r);
+  return json;
+}
+
+static void say(struct world *w, const char *method, const char *path, const char *body, int status) {
+  json_decref(say_as(w, "a", method, path, body, NULL, NULL, status));
+}
+
+static const Model__Job *job(struct world *w, const char *name) {
+  return api_cache_job(&w->api.cache, "shop", name, NULL);
+}
+
+static void a_revision_for_what_changed_and_a_run_for_each(void **state) {
+  struct world *w = *state;
+  say(w, "POST", "/api/v1/deploy", JOB(""), 200);
+  assert_int_equal(job(w, "j")->revision, 1);
+  assert_int_equal(job(w, "j")->requested, 1);
+  assert_null(api_cache_service(&w->api.cache, "shop", "j", NULL));
+  unsigned commits = w->commits;
+  say(w, "POST", "/api/v1/deploy", JOB(""), 200);
+  assert_int_equal(w->commits, commits);
+  say(w, "POST", "/api/v1/deploy", JOB(",\"retries\":2"), 200);
+  assert_int_equal(job(w, "j")->requested, 2);
+  say(w, "POST", "/api/v1/deploy", JOB(",\"schedule\":\"@daily\""), 200);
+  assert_int_equal(job(w, "j")->revision, 3);
+  assert_int_equal(job(w, "j")->requested, 2); /* it runs by its schedule */
+  /* A dry run shows the difference. */
+  json_t *json = say_as(w, "a", "POST", "/api/v1/deploy", JOB(",\"schedule\":\"@hourly\""), "dry_run", "true", 200);
+  json_t *change = json_array_get(json_object_get(json, "changes"), 0);
+  assert_non_null(strstr(json_string_value(json_object_get(change, "diff")), "+schedule = \"@hourly\""));
+  assert_true(json_is_true(json_object_get(change, "job")));
+  json_decref(json);
+  assert_int_equal(job(w, "j")->revision, 3);
+}
+
+static void verbs(void **state) {
+  struct world *w = *state;
+  say(w, "POST", "/api/v1/deploy", JOB(",\"schedule\":\"@daily\""), 200);
+  say(w, "POST", "/api/v1/jobs/j/run", NULL, 202);
+  assert_int_equal(job(w, "j")->requested, 1);
+  say(w, "POST", "/api/v1/jobs/j/stop", NULL, 200);
+  assert_true(job(w, "j")->suspended);
+  say(w, "POST", "/api/v1/jobs/j/run", NULL, 409);
+  say(w, "POST", "/api/v1/jobs/j/start", NULL, 200);
+  assert_false(job(w, "j")->suspended);
+  say(w, "POST", "/api/v1/jobs/j/stop", NULL, 200);
+  say(w, "POST", "/api/v1/deploy", JOB(",\"schedule\":\"@daily\""), 200);
+  assert_false(job(w, "j")->suspended); /* a deploy starts what was stopped */
+  say(w, "POST", "/api/v1/stop", NULL, 200);
+  assert_true(job(w, "j")->suspended);
+  say(w, "DELETE", "/api/v1/jobs/j", NULL, 200);
+  assert_null(job(w, "j"));
+  assert_null(api_cache_revision(&w->api.cache, "shop", "j", 1));
+  say(w, "DELETE", "/api/v1/jobs/j", NULL, 404);
+}
+
+static void asked_for_without_end(void **state) {
+  struct world *w = *state;
+  say(w, "POST", "/api/v1/deploy", JOB(",\"schedule\":\"@daily\""), 200);
+  for (int i = 0; i < 100; i++)
+    say(w, "POST", "/api/v1/jobs/j/run", NULL, 202);
+  say(w, "POST", "/api/v1/jobs/j/run", NULL, 429);
+  assert_int_equal(job(w, "j")->requested, 100);
+}
+
+static void pruned_but_not_tasks(void **state) {
+  struct world *w = *state;
+  say(w, "POST", "/api/v1/deploy", JOB(""), 200);
+  say(w, "POST", "/api/v1/tasks", "{\"image\":\"x:1\",\"name\":\"t\",\"project\":\"shop\"}", 202);
+  json_t *json =
+      say_as(w, "a", "POST", "/api/v1/deploy", "{\"services\":[{\"name\":\"api\",\"project\":\"shop\",\"image\":\"x:1\"}]}", "prune", "true", 200);
+  assert_string_equal(json_string_value(json_array_get(json_object_get(json, "removed"), 0)), "shop/j");
+  json_decref(json);
+  assert_null(job(w, "j"));
+  assert_true(job(w, "t")->task);
+}
+
+static void names_are_shared_with_services(void **state) {
+  struct world *w = *state;
+  say(w, "POST", "/api/v1/deploy", JOB(""), 200);
+  say(w, "POST", "/api/v1/deploy", "{\"services\":[{\"name\":\"j\",\"project\":\"shop\",\"image\":\"x:1\"}]}", 422);
+  say(w, "POST", "/api/v1/deploy",
+      "{\"services\":[{\"name\":\"k\",\"project\":\"shop\",\"image\":\"x:1\"}],\"jobs\":[{\"name\":\"k\",\"project\":\"shop\",\"image\":\"x:1\"}]}",
+      422);
+  put_service(w, "shop", "api", 1, 1);
+  put_revision(w, "shop", "api", 1, "x:1", NULL);
+  say(w, "POST", "/api/v1/deploy", "{\"jobs\":[{\"name\":\"api\",\"project\":\"shop\",\"image\":\"x:1\"}]}", 422);
+  say(w, "POST", "/api/v1/tasks", "{\"image\":\"x:1\",\"name\":\"api\",\"project\":\"shop\"}", 409);
+  say(w, "POST", "/api/v1/tasks", "{\"image\":\"x:1\",\"name\":\"j\",\"project\":\"shop\"}", 409);
+}
+
+static void tasks(void **state) {
+  struct world *w = *state;
+  say(w, "POST", "/tasks",
+      "{\"image\":\"x:1\",\"name\":\"t\",\"project\":\"shop\",\"command\":[\"a\",\"b "
+      "c\"],\"memory\":\"64Mi\",\"cpu\":0.5,\"portBindings\":{\"80/tcp\":\"8080\",\"53/udp\":53},"
+      "\"nodeSelectors\":{\"disk\":\"ssd\"},\"restartPolicy\":\"no\",\"env\":{\"A\":\"1\"}}",
+      202);
+  const Model__ServiceSpec *spec = api_cache_revision(&w->api.cache, "shop", "t", 1)->spec;
+  assert_string_equal(spec->command[1], "b c");
+  assert_int_equal(spec->resources->memory, 64 << 20);
+  assert_int_equal(spec->resources->cpu_milli, 500);
+  assert_int_equal(spec->n_extra_ports, 2);
+  assert_string_equal(spec->placement->labels[0]->value, "ssd");
+  assert_non_null(spec->job);
+  assert_int_equal(job(w, "t")->requested, 1);
+  json_t *json = say_as(w, "a", "POST", "/tasks", "{\"image\":\"x:1\"}", NULL, NULL, 202); /* a name is made up */
+  assert_int_equal(strncmp(json_string_value(json_object_get(json, "job")), "default/task-", 13), 0);
+  json_decref(json);
+  static const char *const bad[] = {
+      "{}",
+      "{\"image\":\"\"}",
+      "{\"image\":\"x\",\"privileged\":true}",
+      "{\"image\":\"x\",\"mounts\":[\"/:/h\"]}",
+      "{\"image\":\"x\",\"network\":\"host\"}",
+      "{\"image\":\"x\",\"restartPolicy\":\"always\"}",
+      "{\"image\":\"x\",\"name\":\"a b\"}",
+      "{\"image\":\"x\",\"name\":\"-\"}",
+      "{\"image\":\"x\",\"portBindings\":[]}",
+      "{\"image\":\"x\",\"portBindings\":{\"80\":\"0\"}}",
+      "{\"image\":\"x\",\"portBindings\":{\"80/tcp\":\"99999\"}}",
+      "{\"image\":\"x\",\"portBindings\":{\"0/tcp\":\"80\"}}",
+      "{\"image\":\"x\",\"portBindings\":{\"80/icmp\":\"80\"}}",
+      "{\"image\":\"x\",\"portBindings\":{\"80/tcp\":\"80x\"}}",
+      "{\"image\":\"x\",\"portBindings\":{\"80/tcp\":\"80\",\"81/tcp\":\"80\"}}",
+      "{\"image\":\"x\",\"nodeSelectors\":[\"a\"]}",
+      "{\"image\":\"x\",\"command\":\"sh\"}",
+      "{\"image\":\"x\",\"memory\":\"much\"}",
+      "{\"image\":\"x\",\"cpu\":\"1\"}",
+      "{\"image\":\"x\",\"labels\":{\"orca.cluster\":\"x\"}}",
+      "{\"image\":\"x\",\"env\":{\"A B\":\"x\"}}",
+  };
+  for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+    say(w, "POST", "/tasks", bad[i], 400);
+  json_decref(say_as(w, "s", "POST", "/tasks", "{\"image\":\"x\",\"project\":\"other\"}", NULL, NULL, 403));
+  json_decref(say_as(w, "s", "POST", "/tasks", "{\"image\":\"x\"}", "project", "shop", 202));
+}
+
+/* What the policy takes back is not run again. */
+static void the_policy_holds_for_jobs(void **state) {
+  struct world *w = *state;
+  say(w, "POST", "/api/v1/deploy", JOB(",\"privileged\":true"), 422);
+  say(w, "POST", "/api/v1/deploy", JOB(",\"mounts\":[\"/var/run/docker.sock:/s\"]"), 422);
+  say(w, "POST", "/api/v1/deploy",
+      "{\"cluster\":{\"policy\":{\"allow_privileged\":true}},\"jobs\":[{\"name\":\"j\",\"project\":\"shop\",\"image\":\"x\",\"privileged\":true,"
+      "\"schedule\":\"@daily\"}]}",
+      200);
+  say(w, "POST", "/api/v1/jobs/j/run", NULL, 202);
+  say(w, "POST", "/api/v1/jobs/j/stop", NULL, 200);
+  Model__ClusterSpec none = MODEL__CLUSTER_SPEC__INIT;
+  put(w, KEY_CLUSTER, &none.base);
+  say(w, "POST", "/api/v1/jobs/j/start", NULL, 403);
+}
+
+static void what_is_shown(void **state) {
+  struct world *w = *state;
+  put_job(w, "shop", "nightly", 1, "shop:1");
+  json_t *json = say_as(w, "a", "GET", "/api/v1/jobs", NULL, NULL, NULL, 200);
+  json_t *one = json_array_get(json_object_get(json, "jobs"), 0);
+  assert_string_equal(json_string_value(json_object_get(one, "status")), "succeeded");
+  json_decref(json);
+  json = say_as(w, "a", "GET", "/api/v1/jobs/nightly", NULL, NULL, NULL, 200);
+  one = json_array_get(json_object_get(json_object_get(json, "job"), "runs"), 0);
+  assert_int_equal(json_integer_value(json_object_get(one, "run")), 1);
+  assert_int_equal(json_integer_value(json_object_get(one, "exit_code")), 0);
+  assert_string_equal(json_string_value(json_object_get(json_object_get(json, "spec"), "image")), "shop:1");
+  json_decref(json);
+  json_decref(say_as(w, "a", "GET", "/api/v1/jobs/nightly", NULL, "run", "1", 200));
+  json_decref(say_as(w, "a", "GET", "/api/v1/jobs/nightly", NULL, "run", "2", 404));
+  json_decref(say_as(w, "a", "GET", "/api/v1/jobs/nightly", NULL, "run", "-1", 400));
+  json_decref(say_as(w, "a", "GET", "/api/v1/jobs/nightly", NULL, "run", "99999999999999999999999", 404));
+  json = say_as(w, "a", "GET", "/api/v1/status", NULL, NULL, NULL, 200);
+  assert_int_equal(json_array_size(json_object_get(json, "services")), 0);
+  json_decref(json);
+}
+
+int main(void) {
+#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+  const struct CMUnitTest tests[] = {
+      TEST(a_revision_for_what_changed_and_a_run_for_each),
+      TEST(verbs),
+      TEST(asked_for_without_end),
+      TEST(pruned_but_not_tasks),
+      TEST(names_are_shared_with_services),
+      TEST(tasks),
+      TEST(the_policy_holds_for_jobs),
+      TEST(what_is_shown),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
