@@ -309,8 +309,32 @@ static int check(const struct api_cache *cache, const struct spec_set *set, cons
   return 0;
 }
 
+static bool mounts_it(const Model__ServiceSpec *spec, const char *sha256) {
+  for (size_t m = 0; spec && m < spec->n_mounts; m++)
+    for (size_t f = 0; f < spec->mounts[m]->n_files; f++)
+      if (strcmp(PB_STR(spec->mounts[m]->files[f]->sha256), sha256) == 0)
+        return true;
+  return false;
+}
+
+/* There, and in a revision that the one who deploys may see: else a hash would be enough to get at what another project mounts. */
+static bool has_file(const struct api_cache *cache, const struct api_plan_options *o, const char *sha256) {
+  char key[KEY_MAX];
+  size_t count;
+  const struct api_smap_entry *all = api_cache_all(cache, API_REVISIONS, &count);
+  key_named(key, KEY_FILES, sha256);
+  if (!api_cache_object(cache, API_FILES, key))
+    return false;
+  for (size_t i = 0; i < count; i++) {
+    const Model__Revision *r = API_MSG(&all[i], Model__Revision);
+    if (!is_hidden(o, PB_STR(r->project)) && mounts_it(r->spec, sha256))
+      return true;
+  }
+  return false;
+}
+
 /* The contents of mounts come with the deploy, or are there already. */
-static void check_files(const struct api_cache *cache, const struct spec_set *set, struct spec_faults *faults) {
+static void check_files(const struct api_cache *cache, const struct spec_set *set, const struct api_plan_options *o, struct spec_faults *faults) {
   for (size_t i = 0; i < set->service_count; i++)
     for (size_t m = 0; m < set->services[i]->n_mounts; m++)
       for (size_t f = 0; f < set->services[i]->mounts[m]->n_files; f++) {
@@ -318,9 +342,8 @@ static void check_files(const struct api_cache *cache, const struct spec_set *se
         bool known = false;
         for (size_t k = 0; k < set->file_count && !known; k++)
           known = strcmp(set->files[k].sha256, sha) == 0;
-        char key[KEY_MAX], path[96];
-        key_named(key, KEY_FILES, sha);
-        if (known || api_cache_object(cache, API_FILES, key))
+        char path[96];
+        if (known || has_file(cache, o, sha))
           continue;
         snprintf(path, sizeof path, "services[%zu].mounts[%zu].files[%zu]", i, m, f);
         spec_fault_add(faults, "", 0, 0, path, "its content %.64s was not sent", sha);
@@ -332,7 +355,7 @@ int api_plan_make(const struct api_cache *cache, const struct spec_set *set, con
   *plan = (struct api_plan){0};
   if (check(cache, set, o, faults) < 0)
     return err_set(err, ERR_MEMORY, "no memory for a plan");
-  check_files(cache, set, faults);
+  check_files(cache, set, o, faults);
   if (faults->count)
     return err_set(err, ERR_UNPROCESSABLE, "%zu faults", faults->count);
   for (size_t i = 0; i < set->service_count; i++)

@@ -1,6 +1,7 @@
 #include "orca-apiserver/plan_steps.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/bus/pb.h"
 #include "orca-apiserver/gateway.h"
@@ -35,16 +36,27 @@ static void step_json(const Node__PlanStep *step, struct api_json *json) {
   api_json_object_end(json);
 }
 
-void api_plan_steps_json(const Node__Planned *planned, struct api_json *json) {
+static bool is_seen(const struct api_request *r, const char *instance) {
+  char project[64];
+  size_t len = strcspn(instance, "/");
+  if (len >= sizeof project)
+    return false;
+  memcpy(project, instance, len);
+  project[len] = 0;
+  return !*instance || api_auth_sees(&r->api->cache, &r->who, project);
+}
+
+static void steps_json(const struct api_request *r, const Node__Planned *planned, struct api_json *json) {
   api_json_array(json, "steps");
   for (size_t i = 0; i < planned->n_steps; i++)
-    step_json(planned->steps[i], json);
+    if (is_seen(r, PB_STR(planned->steps[i]->instance)))
+      step_json(planned->steps[i], json);
   api_json_array_end(json);
 }
 
 static void answer(struct api_request *r, struct api_json json, const Node__Planned *planned, const char *why_not) {
   if (planned)
-    api_plan_steps_json(planned, &json);
+    steps_json(r, planned, &json);
   else
     api_json_null(&json, "steps");
   api_json_str(&json, "steps_missing", planned ? "" : why_not);

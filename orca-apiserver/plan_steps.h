@@ -10,7 +10,4 @@
  * answered. The plan is borrowed until it returns. */
 void api_plan_steps(struct api_request *request, struct api_json json, const struct api_plan *plan);
 
-/* For tests: the steps as JSON. */
-void api_plan_steps_json(const Node__Planned *planned, struct api_json *json);
-
 #endif
