@@ -43,7 +43,7 @@ static int put_run(struct sched_job *job, Model__JobRun *record) {
     job->runs[at] = record;
     return 0;
   }
-  if (job->run_count == job->run_size) {
+  if (job->run_count == job->run_size || !job->runs) {
     size_t size = job->run_size ? job->run_size * 2 : 8;
     Model__JobRun **list = reallocarray(job->runs, size, sizeof(Model__JobRun *));
     if (!list) {
