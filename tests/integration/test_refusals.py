@@ -57,7 +57,7 @@ def test_policy_allows_what_it_names(cluster, tmp_path):
     ('runtime = "wasm"', "not supported yet"),
     ('replicas = "auto"', "not supported yet"),
     ("[service.scale]\nmin = 1", "not supported yet"),
-    ('[service.env]\nX = "${secrets.Y}"', "not supported yet"),
+    ('workdir = "/${secrets.Y}"', "is not for here"),
 ])
 def test_what_does_not_exist_yet_is_said(cluster, spec, words):
     done = cluster.deploy("shop", f'[[service]]\nname = "web"\nimage = "{APP}"\n{spec}\n', check=False)
