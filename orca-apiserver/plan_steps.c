@@ -99,7 +99,7 @@ void api_plan_steps(struct api_request *r, struct api_json json, const struct ap
   ask.changes = list;
   for (size_t i = 0; changes && list && i < plan->count; i++) {
     const struct api_plan_item *item = &plan->items[i];
-    if (!changes_something(item->change))
+    if (!changes_something(item->change) || item->is_job) /* a job runs when it is time: that is no step of the deploy */
       continue;
     Node__PlannedChange *c = &changes[ask.n_changes];
     node__planned_change__init(c);
