@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pathlib
+import pty
 import random
 import subprocess
 import tarfile
@@ -325,3 +326,35 @@ def test_two_rotations_and_changes_at_once(cluster):
         changed, rotated = sum(changed), sum(rotated)
     assert not lost and changed and rotated
     assert wait_for(lambda: c.api("POST", "/api/v1/secrets/rotate-key", timeout=30).json().get("resealed")) == changed
+
+
+def on_a_terminal(c, typed, *args):
+    """orcactl on a terminal of its own: what it shows, and its exit code."""
+    pid, fd = pty.fork()
+    if pid == 0:
+        os.execve(str(BIN / "orcactl"), ["orcactl", *args], c.env)
+    shown = b""
+    while b"not shown" not in shown:
+        shown += os.read(fd, 4096)
+    time.sleep(0.2)
+    os.write(fd, typed)
+    while True:
+        try:
+            piece = os.read(fd, 4096)
+        except OSError:
+            break
+        if not piece:
+            break
+        shown += piece
+    os.close(fd)
+    return shown, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def test_a_value_is_typed_without_being_seen(cluster):
+    c = cluster
+    shown, code = on_a_terminal(c, b"hidden words\n", "secrets", "set", "TYPED")
+    assert code == 0 and b"Value of TYPED" in shown and b"hidden" not in shown
+    assert b"value already" in set_secret(c, "TYPED", b"hidden words").stdout
+    shown, code = on_a_terminal(c, b"other\x03", "secrets", "set", "TYPED")
+    assert code == 1 and b"other" not in shown
+    assert b"value already" in set_secret(c, "TYPED", b"hidden words").stdout
