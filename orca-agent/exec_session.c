@@ -457,7 +457,7 @@ static void refused(struct session *s) {
 
 /* false: it is no more. */
 static bool take_head(struct session *s, const uint8_t *data, size_t len) {
-  size_t used;
+  size_t used = 0;
   switch (len ? http_upgrade_feed(&s->head, data, len, &used) : http_upgrade_end(&s->head)) {
   case HTTP_UPGRADE_MORE:
     return true;

@@ -288,8 +288,10 @@ static void pump(struct client *c) {
   if (!ws_read(c->ws)) /* what came with the handshake, and what TLS has read already, wakes no poll */
     lose(c, ERR_UNAVAILABLE, "the connection to the cluster is lost");
   while (!c->ended || has_output(c)) {
-    if (!c->ended && !ws_write(c->ws))
+    if (!c->ended && !ws_write(c->ws)) {
+      ws_read(c->ws); /* the end may have been said already */
       lose(c, ERR_UNAVAILABLE, "the connection to the cluster is lost");
+    }
     bool reads_stdin = !c->ended && c->options->stdin_open && !c->stdin_over && ws_queued(c->ws) < 2 * PIECE;
     struct pollfd p[] = {
         {.fd = c->signals, .events = POLLIN},

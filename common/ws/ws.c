@@ -178,7 +178,9 @@ bool ws_write(struct ws *ws) {
     if (wslay_event_want_write(ws->wslay) && wslay_event_send(ws->wslay) != 0)
       ws->broken = true;
   }
-  return !ws->broken && (ws->closing || wslay_event_get_write_enabled(ws->wslay) || wslay_event_want_write(ws->wslay));
+  /* Our close is not the end: who closes the pipe with something unread in it takes from the peer what it has not read yet. */
+  bool done = wslay_event_get_close_sent(ws->wslay) && wslay_event_get_close_received(ws->wslay);
+  return !ws->broken && (ws->closing || wslay_event_want_write(ws->wslay) || !done);
 }
 
 bool ws_wants_read(const struct ws *ws) {

@@ -48,7 +48,7 @@ int ws_give(struct ws *ws, const uint8_t *data, size_t len);
 
 /* false: over, nothing more will come in (the peer closed, or the pipe did, or what came was refused: ws_why()). */
 bool ws_read(struct ws *ws);
-/* false: the pipe is broken, or our close and all before it has been written after the peer's. */
+/* false: the pipe is broken, or the close of both sides has been said. */
 bool ws_write(struct ws *ws);
 bool ws_wants_read(const struct ws *ws);
 bool ws_wants_write(const struct ws *ws);

@@ -112,8 +112,8 @@ static void what_is_held_is_kept_in_order(void **state) {
   struct end a, b;
   open_end(&a, &b, WS_SERVER, 1000);
   open_end(&b, &a, WS_CLIENT, 1000);
-  for (char c = 'a'; c <= 'e'; c++)
-    ws_send(b.ws, &c, 1);
+  for (const char *c = "abcde"; *c; c++)
+    ws_send(b.ws, c, 1);
   ws_write(b.ws);
   a.hold_after = 2;
   assert_true(ws_read(a.ws));
