@@ -42,9 +42,10 @@ static size_t instances_on(const struct api_request *r, const char *node) {
   const struct api_cache *cache = &r->api->cache;
   size_t count, on = 0;
   const struct api_smap_entry *all = api_cache_all(cache, API_INSTANCES, &count);
+  bool limited = api_auth_is_limited(cache, &r->who);
   for (size_t i = 0; i < count; i++) {
     const Model__Instance *instance = API_MSG(&all[i], Model__Instance);
-    on += strcmp(PB_STR(instance->node), node) == 0 && api_auth_sees(cache, &r->who, PB_STR(instance->project));
+    on += strcmp(PB_STR(instance->node), node) == 0 && (!limited || api_auth_sees(cache, &r->who, PB_STR(instance->project)));
   }
   return on;
 }

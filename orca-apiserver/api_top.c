@@ -131,6 +131,7 @@ static void node_json(const struct api *api, const Model__Node *node, struct api
 void api_get_top(struct api_request *r) {
   struct api *api = r->api;
   const char *project = api_request_query(r, "project");
+  bool limited = api_auth_is_limited(&api->cache, &r->who);
   size_t count;
   if (api->gateway)
     gateway_watch_figures(api->gateway);
@@ -140,7 +141,7 @@ void api_get_top(struct api_request *r) {
   api_json_array(&json, "services");
   for (size_t i = 0; i < count; i++) {
     const Model__Service *s = API_MSG(&all[i], Model__Service);
-    if ((!project || strcmp(project, PB_STR(s->project)) == 0) && api_auth_sees(&api->cache, &r->who, PB_STR(s->project)))
+    if ((!project || strcmp(project, PB_STR(s->project)) == 0) && (!limited || api_auth_sees(&api->cache, &r->who, PB_STR(s->project))))
       service_json(api, s, &json);
   }
   api_json_array_end(&json);
