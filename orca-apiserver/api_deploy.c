@@ -88,8 +88,10 @@ static void plan_json(const struct api_plan *plan, bool dry_run, struct api_json
     api_json_str(json, "service", id);
     api_json_bool(json, "job", item->is_job);
     api_json_str(json, "action", api_change_text(item->change));
-    if (item->job)
+    if (item->job) {
       api_json_u64(json, "revision", item->job->revision);
+      api_json_bool(json, "runs", item->revision && !*PB_STR(item->revision->spec->job->schedule));
+    }
     if (item->service) {
       api_json_u64(json, "revision", item->service->revision);
       api_json_u64(json, "replicas", item->service->replicas);

@@ -30,7 +30,7 @@ static const struct { const char *name, *json; } schemas[] = {
       F("files", "{\"type\":\"object\",\"additionalProperties\":{\"type\":\"string\",\"contentEncoding\":\"base64\"}}"))},
   {"Plan", OBJECT(F("deployed", LIST(STR)) "," F("unchanged", LIST(STR)) "," F("removed", LIST(STR)) "," F("errors", LIST(STR)) "," F("dry_run", BOOL) ","
       F("cluster_changed", BOOL) ","
-      F("changes", LIST(OBJECT(F("service", STR) "," F("action", "{\"type\":\"string\",\"enum\":[\"create\",\"update\",\"retry\",\"scale\",\"start\",\"remove\"]}") ","
+      F("changes", LIST(OBJECT(F("service", STR) "," F("job", BOOL) "," F("runs", BOOL) "," F("action", "{\"type\":\"string\",\"enum\":[\"create\",\"update\",\"retry\",\"scale\",\"start\",\"remove\"]}") ","
         F("revision", INT) "," F("replicas", INT) "," F("stop_first", BOOL) "," F("diff", STR)))) ","
       F("steps", "{\"type\":[\"array\",\"null\"],\"items\":" OBJECT(F("action", "{\"type\":\"string\",\"enum\":[\"create\",\"stop\",\"move\",\"wait\",\"blocked\",\"more\"]}") ","
         F("instance", STR) "," F("node", STR) "," F("from", STR) "," F("reason", STR) "," F("revision", INT) "," F("verdicts", LIST(REF("Verdict")))) "}") ","

@@ -168,11 +168,36 @@ static struct job_run *new_run(struct step *s, int64_t scheduled_ms, size_t *roo
   return run;
 }
 
+static size_t live_count(const struct step *s) {
+  size_t count = 0;
+  for (size_t k = 0; k < s->count; k++)
+    count += !job_run_is_over(s->runs[k].state);
+  return count;
+}
+
+static void skip(struct step *s, struct job_run *run, bool again, const char *fmt, ...) __attribute__((format(printf, 4, 5)));
+static void skip(struct step *s, struct job_run *run, bool again, const char *fmt, ...) {
+  va_list ap;
+  va_start(ap, fmt);
+  vsnprintf(run->reason, sizeof run->reason, fmt, ap);
+  va_end(ap);
+  run->state = MODEL__RUN_STATE__RUN_SKIPPED;
+  run->ended_ms = s->now;
+  if (!again)
+    tell(s, JOB_SKIPPED, run->number);
+}
+
 static void begin_run(struct step *s, int64_t scheduled_ms, uint64_t request, size_t *room) {
   const struct job_run *other = live(s);
   uint64_t running = other ? other->number : 0;
+  size_t before = s->count, going_on = live_count(s);
   struct job_run *run = new_run(s, scheduled_ms, room);
   run->request = request;
+  bool again = before && s->runs[before - 1].state == MODEL__RUN_STATE__RUN_SKIPPED;
+  if (!request && going_on >= JOB_LIVE_MAX) {
+    skip(s, run, again, "%zu runs still went on", going_on);
+    return;
+  }
   if (!running || s->in->rules.overlap == MODEL__OVERLAP__OVERLAP_ALLOW)
     return;
   if (s->in->rules.overlap == MODEL__OVERLAP__OVERLAP_REPLACE) {
@@ -182,8 +207,7 @@ static void begin_run(struct step *s, int64_t scheduled_ms, uint64_t request, si
   } else if (request) {
     say(run, "waits for run %" PRIu64 " to end", running);
   } else {
-    say(run, "run %" PRIu64 " still went on", running);
-    end(s, run, MODEL__RUN_STATE__RUN_SKIPPED, JOB_SKIPPED);
+    skip(s, run, again, "run %" PRIu64 " still went on", running);
   }
 }
 
@@ -331,15 +355,22 @@ static void let_go(struct step *s) {
 
 /* A run that is forgotten has no instance any more. */
 static void forget(struct step *s) {
-  uint64_t keep = s->in->exists ? s->in->rules.history : 0, ended = 0;
+  uint64_t keep = s->in->exists ? s->in->rules.history : 0, ended = 0, skipped = 0;
+  size_t forgotten = 0;
   if (s->in->exists && !s->in->revision_known)
     return;
   for (size_t k = s->count; k-- > 0;) {
     struct job_run *run = &s->runs[k];
-    if (!job_run_is_over(run->state) || ++ended <= keep)
+    if (!job_run_is_over(run->state) || (run->state == MODEL__RUN_STATE__RUN_SKIPPED ? ++skipped : ++ended) <= keep)
       continue;
     const struct job_instance *i = instance_of(s, run);
-    run->forget = !i || i->drop;
+    if (i && !i->drop)
+      continue;
+    if (forgotten++ == JOB_FORGET_MAX) {
+      s->out->more = true;
+      return;
+    }
+    run->forget = true;
   }
 }
 

@@ -19,6 +19,8 @@
  *
  * One at a time (forbid, replace): no instance is made while another of the job may still run; on a node that cannot be reached it may, and is not
  * waited for. Runs that were asked for wait; ticks are skipped.
+ * At most JOB_LIVE_MAX go on at once in any case. Of ticks that are skipped in a row only the first is told as an event; they are kept beside the
+ * other ended runs, as many, so that they push none of those out.
  * Times: Unix ms. wall: the wall clock as it is; now: the scheduler's, which does not jump; runs go by it. Threads: none. */
 #ifndef ORCA_SCHEDULER_JOB_CORE_H
 #define ORCA_SCHEDULER_JOB_CORE_H
@@ -37,6 +39,8 @@
 #define JOB_RETRY_MS 1000   /* doubled with each attempt */
 #define JOB_RETRY_MAX_MS 300000
 #define JOB_LAST_LINES_MS 3000 /* so long an ended instance is kept for its last lines to come */
+#define JOB_LIVE_MAX 100u      /* runs at once, with overlap = allow; beyond it ticks are skipped */
+#define JOB_FORGET_MAX 100u    /* of one step: a transaction holds only so much */
 #define JOB_NEW_RUNS 8u        /* of one step */
 
 struct job_rules {

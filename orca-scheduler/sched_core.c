@@ -671,6 +671,19 @@ static int step_service(struct run *run, struct sched_service *service) {
   return 0;
 }
 
+/* In a copy to plan with, jobs stay as they are. */
+static int step_job(struct run *run, struct sched_service *service) {
+  if (run->core->patient)
+    return 0;
+  if (!run->actions->more && run->actions->count <= SCHED_MAX_ACTIONS / 2)
+    return sched_jobs_step(run, service);
+  if (service->job) { /* one may need as many again */
+    run->actions->more = true;
+    sched_state_touch(&run->core->state, service);
+  }
+  return 0;
+}
+
 static int run_all(struct run *run) {
   struct sched_state *state = &run->core->state;
   for (size_t i = 0; i < state->count; i++) {
@@ -685,8 +698,7 @@ static int run_all(struct run *run) {
       break;
     if (step_service(run, service) < 0)
       return -1;
-    /* In a copy to plan with, jobs stay as they are. */
-    if (!run->core->patient && !run->actions->more && sched_jobs_step(run, service) < 0)
+    if (step_job(run, service) < 0)
       return -1;
     sched_state_tidy(state, service);
   }

@@ -28,6 +28,19 @@ static void print_list(const json_t *names, const char *what) {
   }
 }
 
+/* Jobs are not waited for. */
+static void print_jobs(const json_t *changes) {
+  size_t i;
+  json_t *one;
+  json_array_foreach(changes, i, one) {
+    if (!json_is_true(json_object_get(one, "job")) || strcmp(api_str(one, "action"), "remove") == 0)
+      continue;
+    char *name = text_cleaned(api_str(one, "service"));
+    printf("%s  job, revision %lld%s\n", name ? name : "", api_int(one, "revision"), json_is_true(json_object_get(one, "runs")) ? ": runs now" : "");
+    free(name);
+  }
+}
+
 /* Before the lines that change: what has none. */
 static void say_plan(const struct deploy *d) {
   if (d->ctl->output == CTL_JSON)
@@ -37,6 +50,7 @@ static void say_plan(const struct deploy *d) {
   bool cluster = json_is_true(json_object_get(d->plan, "cluster_changed"));
   if (cluster)
     puts("cluster.toml  changed");
+  print_jobs(json_object_get(d->plan, "changes"));
   if (!deployed && !cluster && !json_array_size(json_object_get(d->plan, "removed")))
     printf("Nothing to change: %zu service%s as the infra directory says\n", unchanged, unchanged == 1 ? " is" : "s are");
 }

@@ -42,7 +42,9 @@ static void print_change(const struct ctl *ctl, const json_t *c) {
     buf_add_str(&b, "\033[0m");
   buf_add_str(&b, "  ");
   text_clean(action, &b);
-  if (json_is_integer(json_object_get(c, "revision")))
+  if (json_is_true(json_object_get(c, "job")))
+    buf_printf(&b, " a job%s", json_is_true(json_object_get(c, "runs")) ? "; it runs once" : "");
+  else if (json_is_integer(json_object_get(c, "revision")))
     buf_printf(&b, ", revision %lld, %lld instance%s", api_int(c, "revision"), api_int(c, "replicas"), api_int(c, "replicas") == 1 ? "" : "s");
   if (json_is_true(json_object_get(c, "stop_first")))
     buf_add_str(&b, "; the old one stops first: it binds a port or a volume of its node");

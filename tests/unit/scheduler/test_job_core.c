@@ -294,6 +294,30 @@ static void history_is_bounded(void **state) {
   assert_int_equal(b.runs[0].number, 8);
 }
 
+/* Ticks that are skipped in a row push no other run out, and are told once. */
+static void skipped_in_a_row(void **state) {
+  (void)state;
+  struct bench b;
+  init(&b, "* * * * * *");
+  b.in.rules.history = 2;
+  step(&b);
+  unsigned told_times = 0;
+  for (int n = 1; n <= 30; n++) {
+    b.now = b.wall = T0 + n * INT64_C(1000);
+    step(&b);
+    told_times += told(&b, JOB_SKIPPED);
+    if (n == 1)
+      ends(&b, 1, 0);
+    if (n == 2)
+      starts(&b, 2);
+  }
+  assert_int_equal(told_times, 1);
+  settle(&b);
+  assert_int_equal(b.run_count, 4);
+  assert_int_equal(b.runs[0].state, MODEL__RUN_STATE__RUN_SUCCEEDED);
+  assert_int_equal(b.runs[1].state, MODEL__RUN_STATE__RUN_RUNNING);
+}
+
 static void stopped_removed_and_again(void **state) {
   (void)state;
   struct bench b;
@@ -479,6 +503,7 @@ int main(void) {
       cmocka_unit_test(what_cannot_be_made),
       cmocka_unit_test(overlaps),
       cmocka_unit_test(history_is_bounded),
+      cmocka_unit_test(skipped_in_a_row),
       cmocka_unit_test(stopped_removed_and_again),
       cmocka_unit_test(months_of_ticks),
       cmocka_unit_test(a_clock_that_was_a_year_ahead),

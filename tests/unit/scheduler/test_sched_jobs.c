@@ -308,6 +308,31 @@ static void at_rest_nothing_is_written(void **state) {
   free_world(w);
 }
 
+/* More of it than one transaction holds. */
+static void a_long_history_goes_in_parts(void **state) {
+  (void)state;
+  struct world *w = new_world(5);
+  put_job(w, "@yearly", 0);
+  decide_somehow(w, false);
+  for (uint64_t n = 1; n <= 1000; n++) {
+    char key[KEY_MAX];
+    Model__JobRun run = MODEL__JOB_RUN__INIT;
+    PB_SET(&run, number, n);
+    PB_SET(&run, state, MODEL__RUN_STATE__RUN_SUCCEEDED);
+    key_numbered(key, KEY_JOB_RUNS, "shop", "j", n);
+    put(w, key, &run.base);
+  }
+  del(w, "/jobs/shop/j");
+  for (int i = 0; i < 20; i++) {
+    decide(w);
+    assert_true(w->actions.count < 900);
+    apply(w);
+  }
+  for (size_t i = 0; i < w->count; i++)
+    assert_true(strncmp(w->items[i].key, "/job", 4) != 0);
+  free_world(w);
+}
+
 static void an_unreachable_node(void **state) {
   (void)state;
   struct world *w = new_world(3);
@@ -336,6 +361,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(every_tick_once_whatever_crashes),
       cmocka_unit_test(at_rest_nothing_is_written),
+      cmocka_unit_test(a_long_history_goes_in_parts),
       cmocka_unit_test(an_unreachable_node),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
