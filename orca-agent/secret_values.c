@@ -34,7 +34,9 @@ void secret_label_write(const Node__Secrets *secrets, const Model__ServiceSpec *
 
 static bool parse_entry(const char *text, size_t len, struct secret_label *ret) {
   const char *colon = memchr(text, ':', len), *end = text + len;
-  size_t name_len = colon ? (size_t)(colon - text) : 0;
+  if (!colon)
+    return false;
+  size_t name_len = (size_t)(colon - text);
   if (name_len >= sizeof ret->name || !spec_secret_name_valid(text, name_len))
     return false;
   *ret = (struct secret_label){0};
