@@ -76,6 +76,21 @@ static void test_arguments(void **state) {
   assert_string_equal(ctl.command->name, "version");
 }
 
+static void test_exec_arguments(void **state) {
+  (void)state;
+  struct ctl ctl;
+  bool stop;
+  assert_int_equal(PARSE(&ctl, &stop, "exec", "-it", "-eA=1", "api", "--env", "B=2", "-u", "0", "--", "ls", "-it", "--help"), CTL_OK);
+  assert_false(stop);
+  assert_true(ctl_flag(&ctl, "stdin") && ctl_flag(&ctl, "tty"));
+  assert_string_equal(ctl_value_at(&ctl, "env", 0), "A=1");
+  assert_string_equal(ctl_value_at(&ctl, "env", 1), "B=2");
+  assert_null(ctl_value_at(&ctl, "env", 2));
+  assert_null(ctl_value(&ctl, "workdir"));
+  assert_int_equal(ctl.argc, 4);
+  assert_string_equal(ctl.argv[3], "--help");
+}
+
 static void test_usage(void **state) {
   (void)state;
   struct ctl ctl;
@@ -264,9 +279,9 @@ static void test_status_page(void **state) {
 int main(void) {
   text_init();
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_arguments),    cmocka_unit_test(test_usage),       cmocka_unit_test(test_sub_verbs),
-      cmocka_unit_test(test_did_you_mean), cmocka_unit_test(test_paths),       cmocka_unit_test(test_only_named_services),
-      cmocka_unit_test(test_progress),     cmocka_unit_test(test_status_page),
+      cmocka_unit_test(test_arguments),           cmocka_unit_test(test_exec_arguments), cmocka_unit_test(test_usage),
+      cmocka_unit_test(test_sub_verbs),           cmocka_unit_test(test_did_you_mean),   cmocka_unit_test(test_paths),
+      cmocka_unit_test(test_only_named_services), cmocka_unit_test(test_progress),       cmocka_unit_test(test_status_page),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
