@@ -72,7 +72,8 @@ class SystemdNode:
             subprocess.run(["docker", "exec", "-i", self.container, "docker", "load", "-q"], stdin=saved.stdout, check=True, capture_output=True)
 
     def install(self, folder, packages=("orca-common", "orcactl", "orca-worker", "orca-master")):
-        files = [str(next(pathlib.Path(folder).glob(f"{p}_*.deb"))) for p in packages]
+        files = [str(f) for p in packages for f in pathlib.Path(folder).glob(f"{p}_*.deb")]
+        assert len(files) == len(packages), f"{folder}: not one file per package: make deb"
         self.sh("rm -rf /root/debs && mkdir -p /root/debs")
         for f in files:
             self.copy(f, "/root/debs/")
