@@ -82,8 +82,8 @@ static void last_end(const json_t *in) {
     print(&l);
   }
   when(api_str(in, "next_try"), at);
-  if (strncmp(at, "in ", 3) == 0)
-    printf("  next try %s\n", at);
+  if (strcmp(api_str(in, "state"), "backoff") == 0 || strcmp(api_str(in, "state"), "failed") == 0)
+    printf("  next try %s\n", strncmp(at, "in ", 3) == 0 ? at : "at once");
 }
 
 static void instance(struct ctl *ctl, const json_t *in, bool routed) {

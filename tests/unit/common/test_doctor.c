@@ -36,13 +36,13 @@ static void clocks(void **state) {
   doctor_check_clock(&r, &(struct doctor_clock){.known = true, .synchronised = true, .error_us = 5000000});
   SAYS(&r, DOCTOR_WARNING, "5.0 s off");
   doctor_check_skew(&r, "n2", 20, 5);
-  SAYS(&r, DOCTOR_WELL, "n2 agrees");
+  SAYS(&r, DOCTOR_WELL, "n2 is the master's");
   doctor_check_skew(&r, "n2", -900, 5);
   SAYS(&r, DOCTOR_WARNING, "0.9 s behind");
   doctor_check_skew(&r, "n2", 3600000, 5);
   SAYS(&r, DOCTOR_WRONG, "3600.0 s ahead");
   doctor_check_skew(&r, "n2", 700, 600); /* the way there took as long */
-  SAYS(&r, DOCTOR_WELL, "agrees");
+  SAYS(&r, DOCTOR_WELL, "is the master's");
   doctor_free(&r);
 }
 
