@@ -21,19 +21,29 @@ static bool in_memory(const char *path) {
 }
 
 /* Ours alone: /dev/shm is everybody's, and somebody may have been there before us. */
-static int open_base(struct secret_files *f) {
+static int open_base(struct secret_files *f, struct err *err) {
   struct stat st;
-  if (mkdir(f->base, 0700) < 0 && errno != EEXIST)
-    return err_errno(&f->why, errno, "mkdir %s", f->base);
   int fd = open(f->base, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
   if (fd < 0)
-    return err_errno(&f->why, errno, "%s", f->base);
+    return err_errno(err, errno, "secret_files: %s", f->base);
   if (fstat(fd, &st) < 0 || st.st_uid != geteuid() || (st.st_mode & 077)) {
     close(fd);
-    return err_set(&f->why, ERR_DENIED, "%s is somebody else's, or others can enter it: remove it", f->base);
+    return err_set(err, ERR_DENIED, "secret_files: %s is somebody else's, or others can enter it: remove it", f->base);
   }
   f->fd = fd;
   return 0;
+}
+
+static int make_base(struct secret_files *f, struct err *err) {
+  if (f->fd >= 0)
+    return 0;
+  if (!*f->base) {
+    *err = f->why;
+    return -1;
+  }
+  if (mkdir(f->base, 0700) < 0 && errno != EEXIST)
+    return err_errno(err, errno, "secret_files: mkdir %s", f->base);
+  return open_base(f, err);
 }
 
 void secret_files_open(struct secret_files *f, const char *run_dir, const char *cluster8, const char *node) {
@@ -48,14 +58,17 @@ void secret_files_open(struct secret_files *f, const char *run_dir, const char *
     err_set(&f->why, ERR_UNAVAILABLE, "secret_files need memory to lie in: neither %s nor /dev/shm is a tmpfs", run_dir);
     return;
   }
-  if (n < 0 || n >= (int)sizeof f->base)
-    err_set(&f->why, ERR_INVALID, "run_dir is too long");
-  else if (open_base(f) < 0)
-    err_context(&f->why, "secret_files");
+  if (n >= 0 && n < (int)sizeof f->base) {
+    struct err err;
+    open_base(f, &err); /* what stands in the way is said to whoever needs it */
+    return;
+  }
+  f->base[0] = 0;
+  err_set(&f->why, ERR_INVALID, "run_dir is too long");
 }
 
 void secret_files_close(struct secret_files *f) {
-  if (f->fd > 0)
+  if (f->fd >= 0)
     close(f->fd);
   f->fd = -1;
 }
@@ -65,7 +78,7 @@ static bool name_ok(const char *container) {
 }
 
 static int open_folder(const struct secret_files *f, const char *container) {
-  return f->fd > 0 && name_ok(container) ? openat(f->fd, container, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) : -1;
+  return f->fd >= 0 && name_ok(container) ? openat(f->fd, container, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) : -1;
 }
 
 static bool is_dots(const char *name) {
@@ -85,6 +98,8 @@ void secret_files_drop(struct secret_files *f, const char *container) {
       unlinkat(dirfd(dir), e->d_name, 0);
   closedir(dir);
   unlinkat(f->fd, container, AT_REMOVEDIR);
+  if (rmdir(f->base) == 0) /* the last one */
+    secret_files_close(f);
 }
 
 static int write_one(int folder, const char *name, const uint8_t *data, size_t len, struct err *err) {
@@ -108,13 +123,11 @@ static int write_one(int folder, const char *name, const uint8_t *data, size_t l
 }
 
 int secret_files_lay(struct secret_files *f, const char *container, const Model__ServiceSpec *spec, const Node__Secrets *values, struct err *err) {
-  if (f->fd < 0) {
-    *err = f->why;
-    return -1;
-  }
   if (!name_ok(container))
     return err_set(err, ERR_INVALID, "not a container's name");
   secret_files_drop(f, container);
+  if (make_base(f, err) < 0)
+    return -1;
   if (mkdirat(f->fd, container, 0700) < 0)
     return err_errno(err, errno, "mkdir %s/%s", f->base, container);
   int folder = open_folder(f, container), rc = folder < 0 ? err_errno(err, errno, "%s/%s", f->base, container) : 0;

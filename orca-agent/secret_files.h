@@ -16,11 +16,11 @@
 
 struct secret_files {
   char base[PATH_MAX];
-  int fd;         /* of base; -1: not there */
-  struct err why; /* when not */
+  int fd;         /* of base; -1: not there: made with the first container, removed with the last */
+  struct err why; /* when base is "" */
 };
 
-/* Where it can't be had that is said at the first use: most nodes never need it. */
+/* What is there already is taken over; where it can't be had that is said at the first use: most nodes never need it. */
 void secret_files_open(struct secret_files *f, const char *run_dir, const char *cluster8, const char *node);
 void secret_files_close(struct secret_files *f);
 

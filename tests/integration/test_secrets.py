@@ -104,7 +104,7 @@ def test_from_missing_to_forgotten(cluster):
     wait_for(lambda: state(c)["secrets_newer"])
     folder = files_of(the_container(c))
     c.ctl("rm", "web", "--purge", "--yes")
-    wait_for(lambda: not folder.exists(), message="no files are left")
+    wait_for(lambda: not folder.parent.exists(), message="no files are left, nor the folder around them")
 
 
 def test_a_reboot_takes_the_files_and_they_come_back(cluster):
@@ -119,6 +119,7 @@ def test_a_reboot_takes_the_files_and_they_come_back(cluster):
     for path in folder.iterdir():
         path.unlink()
     folder.rmdir()
+    folder.parent.rmdir()
     c.start()
     wait_for(lambda: c.running("shop/web"), 40, message="runs again")
     assert the_container(c)["Id"] == container["Id"]

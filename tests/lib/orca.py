@@ -149,6 +149,8 @@ class Cluster:
             found = docker(*listing, "--filter", label, check=False).split()
             if found:
                 docker(*remove, *found, check=False)
+        for left in pathlib.Path("/dev/shm").glob(f"orca-{self.id[:8]}-*"):  # files of secrets, of containers that no agent has seen go
+            shutil.rmtree(left, ignore_errors=True)
 
     # ---- people
 
