@@ -128,7 +128,7 @@ static int install(bool master, bool start, const char *folder, struct err *err)
 
 int cmd_install_service(struct ctl *ctl) {
   struct err err;
-  bool master;
+  bool master = false;
   char folder[PATH_MAX];
   bool print = ctl_flag(ctl, "print");
   if ((!print && check_machine(&err) < 0) || role_of(ctl, &master, &err) < 0 || programs_folder(folder, &err) < 0)
