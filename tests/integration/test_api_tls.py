@@ -1,12 +1,15 @@
 """The API away from loopback: TLS 1.3 at the proxy with a certificate of the cluster's CA, handed over to the apiserver on loopback."""
 import contextlib
 import hashlib
+import io
 import json
 import os
+import pathlib
 import signal
 import socket
 import ssl
 import subprocess
+import tarfile
 import threading
 import time
 
@@ -214,6 +217,37 @@ def test_events_stream_for_long_and_the_apiserver_hears_who_asks(c):
     w.close()
     wait_for(lambda: " via 127.0.0.1" in c.api("GET", "/api/v1/audit").text, message="the refusal is in the audit log, with the client's address")
     assert "9.9.9.9" not in c.api("GET", "/api/v1/audit").text
+
+
+def test_large_bodies_and_websockets_pass(c):
+    w = Wire(connect(c))
+    body = b" " * (11 << 20)
+    w.send(f"POST /api/v1/deploy HTTP/1.1\r\nHost: {c.host}\r\nAuthorization: Bearer {token(c)}\r\nContent-Type: application/json\r\n"
+           f"Content-Length: {len(body)}\r\n\r\n")
+    w.send(body)
+    m = w.answer()
+    assert m.status in (400, 422), m
+    w.close()
+    assert len(ask(c, "/api/v1/openapi.json").body) > 10000
+    set_listen(c, f"{c.host}:{c.tls_port}")
+    tar = io.BytesIO()
+    with tarfile.open(fileobj=tar, mode="w") as t:
+        data = pathlib.Path("/bin/busybox").read_bytes()
+        info = tarfile.TarInfo("bin/busybox")
+        info.size, info.mode = len(data), 0o755
+        t.addfile(info, io.BytesIO(data))
+    image = f"orca-test/tls:run-{os.getpid()}"
+    subprocess.run(["docker", "import", "--change", 'CMD ["/bin/busybox","sleep","1000000"]', "-", image], input=tar.getvalue(), check=True,
+                   stdout=subprocess.DEVNULL)
+    try:
+        c.deploy("shop", f'[[service]]\nname = "box"\nimage = "{image}"\npull = "never"\n')
+        context(c, "good", ca=c.ca.read_text())
+        text = "in and out\n" * 20000
+        done = ctl(c, "--context", "good", "exec", "-i", "box", "--", "/bin/busybox", "sh", "-c", "/bin/busybox cat; exit 7", check=False, input=text)
+        assert done.returncode == 7 and done.stdout == text, (done.returncode, done.stdout[-200:], done.stderr)
+        c.ctl("rm", "box", "--yes", check=False)
+    finally:
+        docker("image", "rm", "-f", image, check=False)
 
 
 def test_a_restart_keeps_the_certificate_and_connections(c):
