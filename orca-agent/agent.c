@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "common/log.h"
+#include "orca-agent/diagnose.h"
 #include "orca-agent/agent_secrets.h"
 #include "orca-agent/exec_session.h"
 #include "orca-agent/gateway_rpc.h"
@@ -149,6 +150,7 @@ void agent_close(struct agent *a) {
   last_words_close(a->words);
   docker_free(a->docker);
   gateway_close(a->gateway);
+  diagnose_close(a);
   keeper_close(a->keeper);
   usage_close(a->usage);
   http_client_free(a->http);

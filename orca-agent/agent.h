@@ -19,6 +19,7 @@ struct last_words;
 struct log_streams;
 struct usage;
 struct verdicts;
+struct diagnosis;
 struct exec_sessions;
 
 struct agent {
@@ -41,6 +42,7 @@ struct agent {
   struct log_streams *logs;
   struct last_words *words;
   struct verdicts *verdicts;
+  struct diagnosis *diagnoses; /* under way */
   struct exec_sessions *execs;
   Model__NodeStatus node; /* its strings are the agent's */
   char docker_version[64], docker_error[256];

@@ -15,6 +15,7 @@ struct diagnosis {
   struct bus_call *call; /* NULL once nobody waits for it */
   json_t *info, *version;
   char error[256];
+  struct diagnosis *next;
 };
 
 /* ---- Docker ---- */
@@ -141,12 +142,20 @@ static void answer(struct diagnosis *d) {
   doctor_free(&r);
 }
 
-static void finish(struct diagnosis *d) {
-  if (d->call)
-    answer(d);
+static void drop(struct diagnosis *d) {
+  struct diagnosis **at = &d->a->diagnoses;
+  while (*at != d)
+    at = &(*at)->next;
+  *at = d->next;
   json_decref(d->info);
   json_decref(d->version);
   free(d);
+}
+
+static void finish(struct diagnosis *d) {
+  if (d->call)
+    answer(d);
+  drop(d);
 }
 
 static void take(struct diagnosis *d, const struct docker_reply *reply, json_t **to) {
@@ -193,6 +202,13 @@ void diagnose(struct agent *a, struct bus_call *call) {
   }
   d->a = a;
   d->call = call;
+  d->next = a->diagnoses;
+  a->diagnoses = d;
   bus_answer_on(call, &ops, d);
   ask(d, "/version", on_version);
+}
+
+void diagnose_close(struct agent *a) {
+  while (a->diagnoses)
+    drop(a->diagnoses);
 }

@@ -12,6 +12,7 @@
 
 /* Answers the call (Reply.diagnosis), once Docker has told or its time is over. */
 void diagnose(struct agent *a, struct bus_call *call);
+void diagnose_close(struct agent *a); /* forgets those under way: once Docker's calls and the conversations have ended */
 
 /* For tests: the judging of GET /info and GET /version; either may be NULL. */
 void diagnose_docker(struct doctor_report *report, const json_t *info, const json_t *version, const char *error);

@@ -1,8 +1,12 @@
 """`orcactl top`: what services use and answer, faster while somebody looks, and back again."""
 import json
+import os
+import pty
+import subprocess
+import termios
 import time
 
-from orca import APP, Loop, wait_for
+from orca import APP, BIN, Loop, wait_for
 
 SPEC = f"""
 [[service]]
@@ -63,3 +67,36 @@ def test_nobody_looks_nobody_hurries(cluster):
     began = reports()
     time.sleep(10)
     assert reports() - began <= 2
+
+
+def on_a_terminal(cluster, keys):
+    """Runs `orcactl top` on a terminal of its own; its exit code, what it showed, and the terminal's settings before and after."""
+    master, slave = pty.openpty()
+    before = termios.tcgetattr(slave)
+    env = {**cluster.env, "TERM": "xterm-256color"}
+    with subprocess.Popen([str(BIN / "orcactl"), "top"], stdin=slave, stdout=slave, stderr=slave, env=env, start_new_session=True) as top_:
+        shown = b""
+        while b"q: end" not in shown:
+            shown += os.read(master, 65536)
+        during = termios.tcgetattr(slave)
+        if keys:
+            os.write(master, keys)
+        else:
+            top_.terminate()
+        code = top_.wait(10)
+    os.set_blocking(master, False)
+    try:
+        shown += os.read(master, 65536)
+    except BlockingIOError:
+        pass
+    after = termios.tcgetattr(slave)
+    os.close(master)
+    os.close(slave)
+    return code, shown, before, during, after
+
+
+def test_the_terminal_is_as_it_was(cluster):
+    for keys in (b"q", b"mrq", None):
+        code, shown, before, during, after = on_a_terminal(cluster, keys)
+        assert code == 0 and before == after and during[3] != before[3]
+        assert b"\033[?1049h" in shown and shown.rstrip().endswith(b"\033[?25h\033[?1049l")
