@@ -107,7 +107,7 @@ static void trim(const struct api_cache *cache, struct storec_txn *txn) {
     }
 }
 
-static void put(struct api *api, struct storec_txn *txn, const struct audit_line *line) {
+static void put(struct storec_txn *txn, const struct audit_line *line) {
   struct audit_line l = *line;
   char key[KEY_MAX], stranger[] = {STRANGER, 0};
   Model__AuditEntry entry = MODEL__AUDIT_ENTRY__INIT;
@@ -130,13 +130,13 @@ static void put(struct api *api, struct storec_txn *txn, const struct audit_line
   if (!l.token_id[0])
     strncat(key, stranger, sizeof key - strlen(key) - 1);
   storec_put_message(txn, key, &entry.base, 0);
-  trim(&api->cache, txn);
 }
 
 void api_audit_change(const struct api_request *r, struct storec_txn *txn) {
   struct audit_line line;
   fill(r, 200, "ok", &line);
-  put(r->api, txn, &line);
+  put(txn, &line);
+  trim(&r->api->cache, txn);
 }
 
 /* ---- what is written a moment later ---- */
@@ -170,7 +170,7 @@ static void add(void *arg, const struct audit_line *line) {
   struct audit_batch *batch = arg;
   batch->lines[batch->count].seq = line->seq;
   batch->lines[batch->count++].count = line->count;
-  put(batch->audit->api, batch->txn, line);
+  put(batch->txn, line);
 }
 
 static void due(void *arg) {
@@ -201,6 +201,7 @@ static void due(void *arg) {
     set_timer(a, 0);
     return;
   }
+  trim(&api->cache, txn);
   a->flushing = true;
   api->commit(api->commit_arg, txn, written, batch);
 }

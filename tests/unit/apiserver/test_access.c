@@ -477,6 +477,72 @@ static void the_last_one_that_may_everything_stays(void **state) {
   assert_int_equal(removed(w, "second"), 401);
 }
 
+/* ---- what another project has ---- */
+
+static struct api_request *plan_as(struct world *w, const char *token, const char *more) {
+  char body[1024];
+  snprintf(body, sizeof body, "{\"services\":[{\"name\":\"mine\",\"project\":\"other\",\"image\":\"i:1\",\"port\":80%s}]}", more);
+  return ask(w, "POST", "/api/v1/deploy", token, body, "dry_run", "true");
+}
+
+static void a_plan_tells_nothing_of_other_projects(void **state) {
+  struct world *w = *state;
+  char sha[65], key[KEY_MAX], mount[256];
+  memset(sha, 'a', 64);
+  sha[64] = 0;
+  put_token(w, "admin", "secret-admin", "admin", NULL, 0);
+  put_token(w, "other", "secret-other", "deployer", "other", 0);
+  put_service(w, "shop", "api", 1, 1);
+  Model__MountFile file = MODEL__MOUNT_FILE__INIT, *files[] = {&file};
+  Model__Mount of_shop = MODEL__MOUNT__INIT, *mounts[] = {&of_shop};
+  Model__ServiceSpec spec = MODEL__SERVICE_SPEC__INIT;
+  char *domains[] = {TEXT("a.test")};
+  file.sha256 = sha;
+  of_shop.source = TEXT("conf");
+  of_shop.target = TEXT("/conf");
+  of_shop.files = files;
+  of_shop.n_files = 1;
+  spec.project = TEXT("shop");
+  spec.name = TEXT("api");
+  spec.image = TEXT("x:1");
+  spec.domains = domains;
+  spec.n_domains = 1;
+  spec.mounts = mounts;
+  spec.n_mounts = 1;
+  PB_SET(&spec, port, 80);
+  Model__Revision revision = MODEL__REVISION__INIT;
+  revision.project = TEXT("shop");
+  revision.name = TEXT("api");
+  revision.spec = &spec;
+  PB_SET(&revision, number, 1);
+  key_numbered(key, KEY_REVISIONS, "shop", "api", 1);
+  put(w, key, &revision.base);
+  Model__File content = MODEL__FILE__INIT;
+  key_named(key, KEY_FILES, sha);
+  put(w, key, &content.base);
+  snprintf(mount, sizeof mount, ",\"mounts\":[{\"source\":\"conf\",\"target\":\"/x\",\"files\":[{\"path\":\"f\",\"sha256\":\"%s\"}]}]", sha);
+  const struct {
+    const char *more;
+    int as_admin, as_other;
+  } cases[] = {{"", 200, 200},
+               {",\"domains\":[\"a.test\"]", 422, 422},
+               {",\"depends_on\":[\"shop/api\"]", 200, 422},
+               {",\"placement\":{\"avoid\":[\"shop/api\"]}", 200, 422},
+               {mount, 200, 422}};
+  for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+    struct api_request *r = plan_as(w, "secret-admin", cases[i].more);
+    if (r->answered && r->status != cases[i].as_admin)
+      fail_msg("%s as admin: %d %s", cases[i].more, r->status, buf_str(&r->out));
+    api_request_unref(r);
+    r = plan_as(w, "secret-other", cases[i].more);
+    if (r->answered && r->status != cases[i].as_other)
+      fail_msg("%s as other: %d %s", cases[i].more, r->status, buf_str(&r->out));
+    if (i == 1)
+      assert_null(strstr(buf_str(&r->out), "shop"));
+    api_request_unref(r);
+  }
+}
+
 static void committed(void *arg, bool succeeded, uint64_t revision, const struct err *err) {
   (void)arg;
   (void)revision;
@@ -570,6 +636,7 @@ int main(void) {
       cmocka_unit_test_setup_teardown(what_is_no_token_is_not_made, world_setup, world_teardown),
       cmocka_unit_test_setup_teardown(nobody_makes_more_than_he_has, world_setup, world_teardown),
       cmocka_unit_test_setup_teardown(the_last_one_that_may_everything_stays, world_setup, world_teardown),
+      cmocka_unit_test_setup_teardown(a_plan_tells_nothing_of_other_projects, world_setup, world_teardown),
       cmocka_unit_test_setup_teardown(declared_ones_come_and_go, world_setup, world_teardown),
   };
   return cmocka_run_group_tests_name("access", tests, NULL, NULL);
