@@ -203,3 +203,14 @@ def test_keys_that_are_not_listed(cluster, role, server):
     for _ in range(3):
         assert not attack(cluster, role, server, "ping")["heard"]
     w.check({**REFUSED, "apiserver": ["orca_bus_refused_unauthorized_total"]}[server])
+
+
+@pytest.mark.parametrize("role", ["agent", "proxy", "keeper", "scheduler"])
+def test_secrets_are_for_the_agent_of_a_consumer(cluster, role):
+    c = cluster
+    c.ctl("secrets", "set", "DB", "for-web-alone")
+    w = Watch(c)
+    told = attack(c, role, "apiserver", "secrets", c.instances("web")[0]["id"])
+    assert told["replies"] == 0
+    assert told["errors"] == {"denied": 30}
+    w.check([])

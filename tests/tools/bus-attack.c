@@ -421,6 +421,29 @@ static void attack_node(void) {
   listen_for(at.socket, 1500);
 }
 
+/* Values of whatever may have some: "shop/web.1" in every revision but `revision`, and what is no instance. */
+static void attack_secrets(const char *instance) {
+  char *given = strdup(instance), *huge = text_of('A', 1u << 20), global[] = "_/DB.1", dotted[] = "shop/../_/DB.1", empty[] = "",
+       other[] = "shop/web.99";
+  if (!given)
+    die("no memory");
+  char *const ids[] = {given, empty, global, dotted, other, huge};
+  for (size_t i = 0; i < sizeof ids / sizeof *ids; i++)
+    for (uint64_t revision = 0; revision < 5; revision++) {
+      Node__Call c = NODE__CALL__INIT;
+      Node__GetSecrets get = NODE__GET_SECRETS__INIT;
+      get.instance = ids[i];
+      if (revision) /* the real one is 1 */
+        PB_SET(&get, revision, revision == 1 && i == 0 ? UINT64_MAX : revision);
+      c.body_case = NODE__CALL__BODY_GET_SECRETS;
+      c.get_secrets = &get;
+      call(&c.base);
+    }
+  free(given);
+  free(huge);
+  listen_for(at.socket, 1500);
+}
+
 static void send_status(Model__InstanceStatus *status) {
   Node__Call c = NODE__CALL__INIT;
   Node__StatusReport report = NODE__STATUS_REPORT__INIT;
@@ -769,6 +792,8 @@ static bool run(const char *server, const char *attack, const char *arg) {
     attack_hellos(server, n);
   else if (strcmp(attack, "node") == 0)
     attack_node();
+  else if (strcmp(attack, "secrets") == 0 && arg)
+    attack_secrets(arg);
   else if (strcmp(attack, "status") == 0 && arg)
     attack_status(arg);
   else if (strcmp(attack, "events") == 0)
