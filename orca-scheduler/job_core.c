@@ -99,6 +99,8 @@ static void follow(struct step *s, struct job_run *run) {
     return;
   }
   if (i->ended) {
+    if (run->state != MODEL__RUN_STATE__RUN_RUNNING) /* too short to be seen running */
+      tell(s, JOB_STARTED, run->number);
     run->exit_code = i->exit_code;
     run->exit_known = true;
     if (i->started_ms && !run->started_ms)
@@ -382,8 +384,13 @@ void job_step(const struct job_input *in, struct job_state *state, struct job_ru
   for (size_t k = 0; k < s.count; k++)
     runs[k].changed = runs[k].forget = runs[k].create = false;
   for (size_t k = 0; k < instance_count; k++) {
-    instances[k].stop = instances[k].drop = false;
-    instances[k].why = "";
+    struct job_instance *i = &instances[k];
+    i->stop = i->drop = false;
+    i->why = "";
+    if (i->unreachable_ms && after(i->unreachable_ms, JOB_NODE_LOST_MS) <= now_ms)
+      i->lost = true;
+    else if (i->unreachable_ms)
+      wake(&s, after(i->unreachable_ms, JOB_NODE_LOST_MS));
   }
   if (in->exists)
     adopt(&s);

@@ -39,6 +39,7 @@
 #define JOB_RETRY_MS 1000   /* doubled with each attempt */
 #define JOB_RETRY_MAX_MS 300000
 #define JOB_LAST_LINES_MS 3000 /* so long an ended instance is kept for its last lines to come */
+#define JOB_NODE_LOST_MS 30000 /* an agent may be away for so long (its own upgrade, a short cut) without costing an attempt */
 #define JOB_LIVE_MAX 100u      /* runs at once, with overlap = allow; beyond it ticks are skipped */
 #define JOB_FORGET_MAX 100u    /* of one step: a transaction holds only so much */
 #define JOB_NEW_RUNS 8u        /* of one step */
@@ -72,8 +73,9 @@ struct job_state {
 
 struct job_instance {
   uint64_t number;
-  bool placed, stopped; /* has a node; its record says STOP */
-  bool lost;            /* its node cannot be reached, or is none any more */
+  bool placed, stopped;   /* has a node; its record says STOP */
+  bool lost;              /* its node is none any more, or (set here) has been out of reach for JOB_NODE_LOST_MS */
+  int64_t unreachable_ms; /* since when it cannot be reached; 0: it can */
   bool node_exists, reported;
   bool running, ended, cannot_start;
   bool told; /* how it ended, with its last lines */

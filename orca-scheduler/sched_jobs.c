@@ -229,12 +229,14 @@ static void fill_instance(struct run *run, const struct sched_instance *from, st
   const struct place_node *node = *PB_STR(record->node) ? place_node_find(&run_state(run)->nodes, record->node) : NULL;
   Model__Phase phase = status ? PB_GET(status, phase, MODEL__PHASE__PHASE_WAITING) : MODEL__PHASE__PHASE_WAITING;
   bool placed = *PB_STR(record->node) != 0;
-  bool reachable = node && node->record && node->status && PB_GET(node->status, state, 0) == MODEL__NODE_STATE__NODE_READY;
+  bool known = node && node->record && node->status;
+  bool away = known && PB_GET(node->status, state, 0) != MODEL__NODE_STATE__NODE_READY;
   *ret = (struct job_instance){
       .number = from->number,
       .placed = placed,
       .stopped = PB_GET(record, desired, MODEL__DESIRED__DESIRED_RUN) == MODEL__DESIRED__DESIRED_STOP,
-      .lost = placed && !reachable,
+      .lost = placed && !known,
+      .unreachable_ms = placed && away ? PB_GET(node->status, since_ms, 1) : 0,
       .node_exists = node && node->record,
       .reported = status != NULL,
       .running = phase == MODEL__PHASE__PHASE_RUNNING,

@@ -260,12 +260,17 @@ def test_missed_ticks_run_once_and_no_crash_doubles_a_run(cluster):
 
 
 def test_a_run_goes_on_over_crashes_of_agent_scheduler_and_apiserver(cluster):
-    cluster.deploy("shop", job("steady", "echo begun; sleep 6; echo done; exit 5"))
+    cluster.deploy("shop", job("steady", "echo begun; sleep 12; echo done; exit 5"))
     wait_for(lambda: cluster.running("shop/steady"), message="running")
     container = cluster.running("shop/steady")[0]["Id"]
     for daemon in ("agent", "scheduler", "apiserver"):
         cluster.kill(daemon)
         time.sleep(0.7)
+    # An agent that is away for longer than node_ttl, as in its upgrade.
+    agent = cluster.kill("agent", signal.SIGSTOP)
+    cluster.wait_healthy(40)
+    wait_for(lambda: cluster.api("GET", "/api/v1/nodes").json()["nodes"][0]["state"] == "unreachable", 40, message="unreachable")
+    os.kill(agent, signal.SIGCONT)
     cluster.wait_healthy(40)
     wait_for(lambda: runs(cluster, "steady")[0]["state"] == "failed", 40, message="it has ended")
     (run,) = runs(cluster, "steady")

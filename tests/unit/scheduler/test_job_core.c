@@ -188,7 +188,11 @@ static void a_lost_node_costs_an_attempt(void **state) {
   step(&b);
   starts(&b, 1);
   step(&b);
-  b.instances[0].lost = true;
+  b.instances[0].unreachable_ms = b.now;
+  settle(&b); /* for a while that means nothing */
+  assert_int_equal(b.runs[0].state, MODEL__RUN_STATE__RUN_RUNNING);
+  assert_int_equal(b.out.next_ms, b.now + JOB_NODE_LOST_MS);
+  b.now += JOB_NODE_LOST_MS;
   step(&b);
   assert_int_equal(b.runs[0].state, MODEL__RUN_STATE__RUN_PENDING);
   assert_string_equal(b.runs[0].reason, "its node cannot be reached");

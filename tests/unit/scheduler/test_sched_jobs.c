@@ -345,7 +345,12 @@ static void an_unreachable_node(void **state) {
   decide_somehow(w, false);
   Model__NodeStatus status = MODEL__NODE_STATUS__INIT;
   PB_SET(&status, state, MODEL__NODE_STATE__NODE_UNREACHABLE);
+  PB_SET(&status, since_ms, w->now);
   put(w, "/node-status/n1", &status.base);
+  decide_somehow(w, false);
+  assert_int_equal(decide(w), 0); /* its agent may only be starting again */
+  assert_int_equal(w->actions.next_ms, w->now + 30000);
+  w->now += 30000;
   decide_somehow(w, false);
   assert_int_equal(runs(w, ticks, 10, &over), 1);
   const Model__JobRun *run =
