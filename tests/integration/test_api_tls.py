@@ -267,6 +267,27 @@ def test_a_restart_keeps_the_certificate_and_connections(c):
     wait_for(lambda: serial() == before, message="the cached certificate")
 
 
+def test_another_address_has_its_certificate_and_what_is_connected_stays(c):
+    others = [a for a in subprocess.run(["hostname", "-I"], capture_output=True, text=True, check=True).stdout.split() if "." in a and a != c.host]
+    if not others:
+        pytest.skip("one address only")
+    before = Wire(connect(c))
+    assert ask(c, "/api/v1/nodes", wire=before).status == 200
+    serial = before.sock.getpeercert()["serialNumber"]
+    set_listen(c, f"{c.host}:{c.tls_port}", f"{others[0]}:{c.tls_port}")
+    trusting = ssl.create_default_context(cafile=c.ca)
+
+    def there():
+        with socket.create_connection((others[0], c.tls_port), 5) as raw, trusting.wrap_socket(raw, server_hostname=others[0]) as s:
+            return s.getpeercert()["serialNumber"] != serial
+
+    wait_for(there, message="the other address speaks TLS, and is named in the certificate")
+    assert ask(c, "/api/v1/nodes", wire=before).status == 200
+    before.close()
+    assert ask(c, "/api/v1/nodes").status == 200
+    set_listen(c, f"{c.host}:{c.tls_port}")
+
+
 def test_what_is_not_ours_and_what_is_taken_is_said(c):
     with socket.create_server((c.host, 0)) as taken:
         port = taken.getsockname()[1]
