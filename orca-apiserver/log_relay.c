@@ -37,6 +37,7 @@ struct source { /* one instance */
   bool known; /* the store still has it */
   bool held, told_away, in_pieces, lost;
   int64_t retry_at;
+  char note[200]; /* to be told behind the lines that there are */
 };
 
 struct relay {
@@ -252,6 +253,7 @@ static void on_item(void *arg, const uint8_t *body, size_t len) {
       refuse(s, "a line has no time");
       return;
     }
+  s->told_away = false;
   s->live |= PB_GET(item->log, live, false);
   s->lost |= PB_GET(item->log, lost, false);
   if (item->log->n_lines) {
@@ -282,10 +284,14 @@ static void on_failed(void *arg, const struct err *why) {
   s->held = false;
   s->away = true;
   s->retry_at = loop_now(s->relay->request->api->loop) + RETRY;
-  if (why->code == ERR_NOT_FOUND && !s->relay->follow)
-    s->over = true;
-  else if (why->code != ERR_NOT_FOUND && why->code != ERR_UNAVAILABLE)
-    log_warn("a log cannot be read", "instance", s->id, "error", why->msg);
+  s->over = !s->relay->follow;
+  if (why->code != ERR_NOT_FOUND && (s->over || !s->told_away)) {
+    api_text_copy(s->note, sizeof s->note, why->msg);
+    for (char *p = s->note; *p; p++)
+      if ((unsigned char)*p < 0x20 || *p == 0x7f)
+        *p = ' ';
+    s->told_away = true;
+  }
   wake(s->relay);
 }
 
@@ -408,10 +414,8 @@ static void open_those_due(struct relay *r, struct buf *out) {
     if (s->call || s->over || s->retry_at > now)
       continue;
     struct bus_conn *conn = g ? gateway_agent(g, s->node) : NULL;
-    if (conn) {
-      s->told_away = false;
+    if (conn)
       ask(s, conn);
-    }
     if (s->call)
       continue;
     s->away = true;
@@ -474,6 +478,16 @@ static int pick(struct relay *r, int64_t *until, int64_t *at) {
   return log_merge_pick(heads, r->count, loop_now(r->request->api->loop), until, at);
 }
 
+static void tell_notes(struct relay *r, struct buf *out) {
+  for (size_t i = 0; i < r->count; i++) {
+    struct source *s = r->sources[i];
+    if (!*s->note || s->count)
+      continue;
+    tell(r, out, s->id, s->note);
+    s->note[0] = 0;
+  }
+}
+
 static bool is_over(const struct relay *r) {
   const struct api_cache *cache = &r->request->api->cache;
   for (size_t i = 0; i < r->count; i++)
@@ -495,6 +509,7 @@ static enum api_piece fill(void *arg, struct buf *out) {
   int64_t until, at = INT64_MAX;
   for (int which; out->len < PIECE && (which = pick(r, &until, &at)) >= 0;)
     emit(r->sources[which], until, out);
+  tell_notes(r, out);
   if (is_over(r)) {
     close_torn(r, out);
     return API_PIECE_LAST;
