@@ -234,6 +234,8 @@ static void send_ack(struct control *c) {
   ack.draining = (char **)(uintptr_t)draining;
   if (*c->fault)
     ack.fault = c->fault;
+  if (certificate_ends_s(c->certificate))
+    PB_SET(&ack, certificate_ends_ms, certificate_ends_s(c->certificate) * 1000);
   call.body_case = NODE__CALL__BODY_ROUTE_ACK;
   call.route_ack = &ack;
   /* More than fit in one message can't be told apart from gone: the apiserver hears of the version when the list is short enough. */
@@ -351,7 +353,8 @@ static bool follow_api(struct control *c, bool patient, struct err *fault) {
   const char *own[LISTEN_API_MAX];
   char *const *list;
   struct err err;
-  size_t count = routes_api_listen(c->routes, &list);
+  /* Only a master has an apiserver to hand over to. */
+  size_t count = c->daemon->config.role == NODE_MASTER ? routes_api_listen(c->routes, &list) : 0;
   unsigned n = 0, kept = 0;
   bool changed = false;
   for (size_t i = 0; i < count && n < LISTEN_API_MAX; i++)
@@ -414,6 +417,7 @@ static void on_certificate(void *arg) {
   for (unsigned i = 0; server && i < c->worker_count; i++)
     worker_tls(c->workers[i], tls_server_ref(server));
   follow_addresses(c);
+  send_ack(c); /* it says when the certificate ends */
 }
 
 /* ---- routes from the apiserver ---- */

@@ -1,6 +1,7 @@
 #include "orca-proxy/listen.h"
 
 #include <arpa/inet.h>
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <ifaddrs.h>
@@ -256,6 +257,7 @@ static bool same_address(const struct listen_socket *a, const struct listen_sock
 
 int listen_share(const struct listen_sockets *s, unsigned worker, unsigned workers, struct worker_listener *ret, struct err *err) {
   int count = 0;
+  assert(worker < workers);
   for (unsigned i = 0; i < s->count; i++) {
     unsigned index = 0, of_address = 0; /* which of its address's it is, of how many */
     for (unsigned k = 0; k < s->count; k++)

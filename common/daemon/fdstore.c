@@ -14,16 +14,21 @@
 
 #define FIRST 3 /* SD_LISTEN_FDS_START */
 
-bool fdstore_has(void) {
+/* NULL: no systemd. */
+static const char *notify_path(void) {
   const char *path = getenv("NOTIFY_SOCKET");
-  return path && (path[0] == '/' || path[0] == '@') && strlen(path) < sizeof((struct sockaddr_un *)0)->sun_path;
+  return path && (path[0] == '/' || path[0] == '@') && strlen(path) < sizeof((struct sockaddr_un *)0)->sun_path ? path : NULL;
+}
+
+bool fdstore_has(void) {
+  return notify_path() != NULL;
 }
 
 static void say(const char *text, int fd) {
   struct sockaddr_un to = {.sun_family = AF_UNIX};
-  if (!fdstore_has())
+  const char *path = notify_path();
+  if (!path)
     return;
-  const char *path = getenv("NOTIFY_SOCKET");
   memcpy(to.sun_path, path, strlen(path));
   if (path[0] == '@')
     to.sun_path[0] = 0;
