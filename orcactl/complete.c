@@ -121,6 +121,19 @@ static void offer_names(const struct line *line, const char *path, const char *l
   api_end(&ctl);
 }
 
+static void offer_contexts(const struct line *line) {
+  struct err err;
+  json_t *all = context_all(&err), *one;
+  const char *name;
+  if (!all)
+    return;
+  json_object_foreach(json_object_get(all, "contexts"), name, one) {
+    if (spec_name_valid(name))
+      offer(line, name, api_str(one, "url"));
+  }
+  json_decref(all);
+}
+
 /* The word of `args` that the next argument stands for: "NAME N" at 1 is "N"; the last one repeats when it ends in dots. */
 static size_t arg_at(const char *args, int at, const char **ret) {
   const char *p = args;
@@ -148,6 +161,10 @@ static void offer_arguments(const struct line *line) {
       offer_names(line, "/api/v1/secrets", "secrets", "secret");
     else if (is_below(c, "job"))
       offer_names(line, "/api/v1/jobs", "jobs", "job");
+    else if (is_below(c, "token"))
+      offer_names(line, "/api/v1/tokens", "tokens", "token");
+    else if (is_below(c, "context"))
+      offer_contexts(line);
   } else if (len == 4 && strncmp(arg, "VERB", len) == 0) {
     offer_verbs(line, NULL);
   } else if (len == 4 && strncmp(arg, "FILE", len) == 0) {
@@ -162,7 +179,9 @@ static void offer_arguments(const struct line *line) {
 static void offer_value(const struct line *line) {
   static const char *const formats[] = {"table", "wide", "json"};
   const char *value = line->value_of->value;
-  if (strcmp(value, "FORMAT") == 0)
+  if (strcmp(line->value_of->name, "context") == 0)
+    offer_contexts(line);
+  else if (strcmp(value, "FORMAT") == 0)
     for (size_t i = 0; i < sizeof formats / sizeof *formats; i++)
       offer(line, formats[i], "format");
   else if (strcmp(value, "ROLE") == 0 && line->command && strcmp(line->command->name, "install-service") == 0) {

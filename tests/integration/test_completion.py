@@ -1,4 +1,5 @@
 """orcactl's completion and manual: made from its command table, and good in the shells that are here."""
+import pathlib
 import shutil
 import subprocess
 
@@ -52,6 +53,22 @@ def test_names_come_from_the_cluster(cluster):
     assert names("scale", "wo") == ["worker"] and names("scale", "web", "") == []
     assert names("stop", "web", "wo") == ["worker"]
     assert names("scale", "shop/wo") == ["shop/worker"]
+    cluster.ctl("secrets", "set", "password", "x")
+    assert names("secrets", "rm", "") == ["password"] and "rotate-key" in names("secrets", "")
+    assert names("token", "rm", "") == ["admin"]
+    assert names("--context", "") == ["default"] == names("context", "use", "")
+    cluster.kill("apiserver")
+    assert names("scale", "") == []
+
+
+def test_install_service_needs_systemd():
+    if pathlib.Path("/run/systemd/system").exists():
+        pytest.skip("systemd runs here, and this test installs nothing")
+    done = subprocess.run([ORCACTL, "install-service", "--role", "worker"], capture_output=True, text=True, check=False)
+    assert done.returncode != 0 and "systemd does not run this machine" in done.stderr
+    printed = subprocess.run([ORCACTL, "install-service", "--role", "worker", "--print"], capture_output=True, text=True, check=True).stdout
+    assert f"ExecStart={BIN}/orca-agent -c" in printed and "system/orca-store.service" not in printed
+    assert subprocess.run([ORCACTL, "install-service", "--role", "king", "--print"], capture_output=True, check=False).returncode != 0
 
 
 def test_bash(tmp_path):
