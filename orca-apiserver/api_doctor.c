@@ -46,6 +46,21 @@ static void look_at_self(struct api *api, struct doctor_report *r) {
   doctor_look_at_pem(r, "the cluster's CA", path, now_s);
 }
 
+static void look_at_proxy(struct api *api, const struct api_route_table *table, const char *node, struct doctor_report *r) {
+  const struct api_proxy *p = api_smap_get(&table->proxies, node);
+  char what[120];
+  if (!p || !p->connected)
+    doctor_add(r, DOCTOR_WRONG, "proxy", "`systemctl status orca-proxy` there", "the proxy of %s is not connected", node);
+  else if (*p->fault)
+    doctor_add(r, DOCTOR_WRONG, "proxy", "free what it needs, or change [proxy] of cluster.toml", "the proxy of %s can't %.200s", node, p->fault);
+  else if (p->acked < table->version)
+    doctor_add(r, DOCTOR_WARNING, "proxy", "wait a moment, then look at its log", "the proxy of %s has not taken the newest routes", node);
+  if (!p || !p->certificate_ends_ms)
+    return;
+  snprintf(what, sizeof what, "the API's certificate on %s", node);
+  doctor_check_certificate(r, what, p->certificate_ends_ms / 1000, api_now_ms(api) / 1000, "");
+}
+
 static void look_at_daemons(struct api *api, struct doctor_report *r) {
   const struct api_object *leader = api_cache_object(&api->cache, API_LEADER, KEY_SCHEDULER_LEADER);
   if (!leader)
@@ -58,16 +73,8 @@ static void look_at_daemons(struct api *api, struct doctor_report *r) {
   size_t count;
   const struct api_smap_entry *nodes = api_cache_all(&api->cache, API_NODES, &count);
   const struct api_route_table *table = api->gateway ? gateway_routes(api->gateway) : NULL;
-  for (size_t i = 0; table && i < count; i++) {
-    const char *name = PB_STR(API_MSG(&nodes[i], Model__Node)->name);
-    const struct api_proxy *p = api_smap_get(&table->proxies, name);
-    if (!p || !p->connected)
-      doctor_add(r, DOCTOR_WRONG, "proxy", "`systemctl status orca-proxy` there", "the proxy of %s is not connected", name);
-    else if (*p->fault)
-      doctor_add(r, DOCTOR_WRONG, "proxy", "free what it needs, or change [proxy] of cluster.toml", "the proxy of %s can't %.200s", name, p->fault);
-    else if (p->acked < table->version)
-      doctor_add(r, DOCTOR_WARNING, "proxy", "wait a moment, then look at its log", "the proxy of %s has not taken the newest routes", name);
-  }
+  for (size_t i = 0; table && i < count; i++)
+    look_at_proxy(api, table, PB_STR(API_MSG(&nodes[i], Model__Node)->name), r);
 }
 
 /* ---- the answer ---- */

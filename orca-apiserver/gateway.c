@@ -658,6 +658,9 @@ static void on_route_ack(struct gw_peer *p, struct bus_call *call, const Node__R
   api_routes_proxy_ack(&p->g->table, p->node, ack->version, ack->draining, ack->n_draining);
   p->g->look_at_drains = true;
   note_fault(p, PB_STR(ack->fault));
+  struct api_proxy *proxy = api_smap_get(&p->g->table.proxies, p->node);
+  if (proxy)
+    proxy->certificate_ends_ms = PB_GET(ack, certificate_ends_ms, 0);
   done(call);
 }
 

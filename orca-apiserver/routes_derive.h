@@ -25,7 +25,8 @@ struct api_proxy {
   uint64_t acked;
   struct api_smap draining; /* PROJECT/NAME.NUMBER */
   int64_t lost_at;
-  char fault[256]; /* what it could not do of what it was told */
+  char fault[256];             /* what it could not do of what it was told */
+  int64_t certificate_ends_ms; /* of the API's certificate there; 0: it has none */
 };
 struct api_route_table {
   uint64_t first, version;   /* this process's first; the newest */

@@ -41,6 +41,10 @@ struct tls_server *certificate_server(const struct certificate *c) {
   return c->server;
 }
 
+int64_t certificate_ends_s(const struct certificate *c) {
+  return c->server ? c->not_after_s : 0;
+}
+
 const char *certificate_fault(const struct certificate *c) {
   return c->fault;
 }

@@ -27,6 +27,7 @@ void certificate_connected(struct certificate *c, struct bus_conn *conn);
 
 /* For new connections; borrowed, NULL while there is none. It changes with `changed`. */
 struct tls_server *certificate_server(const struct certificate *c);
+int64_t certificate_ends_s(const struct certificate *c); /* Unix; 0: there is none */
 bool certificate_covers(const struct certificate *c, const char *address);
 const char *certificate_fault(const struct certificate *c); /* ""; why there is none, or none that lasts */
 

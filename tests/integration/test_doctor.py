@@ -4,6 +4,7 @@ import os
 import socket
 
 from orca import APP, wait_for
+from test_api_tls import machine_address
 
 SPEC = """
 [[service]]
@@ -55,3 +56,12 @@ def test_without_an_apiserver(cluster):
     cluster.stop()
     done = cluster.ctl("doctor", check=False)
     assert done.returncode == 1 and "✗" in done.stdout and "the apiserver does not tell" in done.stdout
+
+
+def test_the_apis_certificate(cluster):
+    if any("certificate on n1" in text for text in texts(doctor(cluster)[1])):
+        raise AssertionError("it has none yet")
+    address, port = machine_address()
+    (cluster.infra / "cluster.toml").write_text(f'[cluster]\nname = "test"\n[api]\nlisten = ["{address}:{port}"]\ntls = true\n')
+    cluster.deploy("shop", SPEC.format(image=APP, port=0).replace("host_port = 0\n", ""))
+    wait_for(lambda: any(t.startswith("the API's certificate on n1 is good for ") for t in texts(doctor(cluster)[1], "well")), 20, 0.5, "its certificate is looked at")
