@@ -10,12 +10,12 @@ import time
 import pytest
 from orca import Cluster, docker, wait_for
 
-IMAGE = "orca-test/job:1"
+IMAGE = f"orca-test/job-{os.getpid()}:1"  # one of each worker's own
 
 
 @pytest.fixture(scope="module", autouse=True)
 def image():
-    """A shell, and nothing else."""
+    """A shell, and nothing else; gone when the clusters are."""
     layer = io.BytesIO()
     with tarfile.open(fileobj=layer, mode="w") as tar:
         tar.add("/bin/busybox", "bin/busybox")
@@ -27,11 +27,12 @@ def image():
             folder.type, folder.mode = tarfile.DIRTYPE, 0o1777
             tar.addfile(folder)
     subprocess.run(["docker", "import", "-", IMAGE], input=layer.getvalue(), check=True, capture_output=True)
-    return IMAGE
+    yield IMAGE
+    docker("rmi", "-f", IMAGE, check=False)
 
 
 @pytest.fixture(scope="module")
-def shared():
+def shared(image):  # noqa: ARG001
     with Cluster() as c:
         yield c
 
