@@ -411,7 +411,7 @@ static void open_those_due(struct relay *r, struct buf *out) {
   const struct gateway *g = r->request->api->gateway;
   for (size_t i = 0; i < r->count; i++) {
     struct source *s = r->sources[i];
-    if (s->call || s->over || s->retry_at > now)
+    if (s->call || s->over || s->count || s->retry_at > now) /* the mark is behind what waits here */
       continue;
     struct bus_conn *conn = g ? gateway_agent(g, s->node) : NULL;
     if (conn)
