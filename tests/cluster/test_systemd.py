@@ -46,10 +46,6 @@ def answers(n):
 @pytest.fixture(scope="module")
 def node():
     with SystemdNode() as n:
-        try:
-            wait_for(lambda: n.sh("docker version -f '{{.Server.Version}}'", check=False), 30, every=0.2)
-        except AssertionError:
-            pytest.skip("Docker does not run inside of a container here")
         n.install(DEBS)
         n.load()
         n.sh(f"orcactl init --name n1 --address {n.address}")
