@@ -71,7 +71,7 @@ static const struct sample services[] = {
      "f:5:10: service[0].build: not supported yet: build\nf:6:10: service[0].wasm: not supported yet: wasm"},
     {OK "[[service.containers]]\n[[service.assets]]",
      "f:4:11: service[0].containers: not supported yet: containers\nf:5:11: service[0].assets: not supported yet: assets"},
-    {"[[job]]\nname = \"x\"", "f:1:3: job: not supported yet: job"},
+    {"[[job]]\nname = \"x\"", "f:1:1: job[0]: `image` is missing"},
     {OK "[service.proxy]\nsticky = true\nheaders = {}\ntimeout = \"60s\"\nmax_body = \"1Mi\"",
      "f:5:1: service[0].proxy.sticky: not supported yet: sticky\nf:6:1: service[0].proxy.headers: not supported yet: headers"},
     {OK "[service.deploy]\nstrategy = \"canary\"\ncanary_weight = 20",
@@ -312,11 +312,11 @@ static void test_node_defaults(void **state) {
 static const struct sample jsons[] = {
     {"{\"services\":[{\"name\":\"a\",\"image\":\"i:1\"}]}", ""},
     {"{\"services\":[],\"jobs\":[]}", ""},
-    {"[]", "expected an object with `services`"},
+    {"[]", "expected an object with `services` or `jobs`"},
     {"{\"service\":[]}", "service: unknown key: known are services, jobs, cluster, files"},
     {"{\"services\":{}}", "services: expected an array"},
     {"{\"services\":[3]}", "services[0]: expected a table"},
-    {"{\"jobs\":[{}]}", "jobs: not supported yet: jobs"},
+    {"{\"jobs\":[{}]}", "jobs[0]: `name` is missing\njobs[0]: `image` is missing"},
     {"{\"services\":[{\"name\":\"a\",\"image\":\"i\",\"deploy\":{\"max_surg\":1}},{\"name\":\"b\",\"image\":\"i\",\"port\":null,\"replicas\":\"x\"}]"
      "}",
      "services[0].deploy.max_surg: unknown key: did you mean `max_surge`?\nservices[1].replicas: expected an integer, found a string"},
