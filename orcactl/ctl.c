@@ -234,9 +234,10 @@ static const char *verb_name(const void *list, size_t i) {
   return NULL;
 }
 
+/* By its one word: `orcactl "secrets set"` is no verb. */
 static const struct ctl_command *find_command(const char *name) {
   for (size_t i = 0; i < ctl_command_count; i++)
-    if (strcmp(ctl_commands[i].name, name) == 0)
+    if (strcmp(ctl_commands[i].name, name) == 0 && !strchr(name, ' '))
       return &ctl_commands[i];
   return NULL;
 }

@@ -243,7 +243,7 @@ static void one_init(struct one *o) {
 }
 
 static json_t *json_of(struct one *o, struct err *err) {
-  return agent_container_json(&o->core, &o->i, &(struct agent_container_source){"busybox@sha256:x", "10.0.0.1", NULL}, err);
+  return agent_container_json(&o->core, &o->i, &(struct agent_container_source){.image = "busybox@sha256:x", .node_address = "10.0.0.1"}, err);
 }
 
 static void test_container_json(void **state) {

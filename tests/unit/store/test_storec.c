@@ -407,17 +407,17 @@ static void test_lease(void **state) {
   static const char *const prefixes[] = {"/l/"};
   struct err err;
   struct storec_mirror *m = storec_mirror_new(r->c, prefixes, 1, &mirror_ops, r, &err);
-  struct storec_lease *l = storec_lease_new(r->c, 300 * NS_PER_MS, &ops, r, &err);
+  struct storec_lease *l = storec_lease_new(r->c, 1000 * NS_PER_MS, &ops, r, &err);
   until(r, r->granted == 1 && r->synced);
   struct storec_txn *txn = storec_txn_new();
   storec_put(txn, "/l/held", "x", 1, r->lease);
   assert_true(commit(r, txn).succeeded);
   /* Kept alive well past its time, also over a restart of the store. */
-  int64_t end = loop_now(r->loop) + 500 * NS_PER_MS;
+  int64_t end = loop_now(r->loop) + 1200 * NS_PER_MS;
   until(r, loop_now(r->loop) > end);
   stop_store(r);
   start_store(r);
-  end = loop_now(r->loop) + 400 * NS_PER_MS;
+  end = loop_now(r->loop) + 1100 * NS_PER_MS;
   until(r, loop_now(r->loop) > end && r->synced >= 2);
   assert_int_equal(r->lease_lost, 0);
   assert_string_equal(seen(r, "/l/held")->value, "x");
