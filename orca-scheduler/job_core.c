@@ -64,9 +64,17 @@ static bool one_at_a_time(const struct step *s) {
 
 /* ---- runs ---- */
 
-static void end(struct step *s, struct job_run *run, Model__RunState state, enum job_event_kind event) {
+static void set_ended(struct step *s, struct job_run *run, Model__RunState state) {
   run->state = state;
   run->ended_ms = s->now;
+  s->state->ended[state]++;
+  if (state == MODEL__RUN_STATE__RUN_SUCCEEDED)
+    s->state->last_success_ms = s->now;
+  s->out->state_changed = true;
+}
+
+static void end(struct step *s, struct job_run *run, Model__RunState state, enum job_event_kind event) {
+  set_ended(s, run, state);
   run->next_try_ms = 0;
   run->changed = true;
   tell(s, event, run->number);
@@ -183,8 +191,7 @@ static void skip(struct step *s, struct job_run *run, bool again, const char *fm
   va_start(ap, fmt);
   vsnprintf(run->reason, sizeof run->reason, fmt, ap);
   va_end(ap);
-  run->state = MODEL__RUN_STATE__RUN_SKIPPED;
-  run->ended_ms = s->now;
+  set_ended(s, run, MODEL__RUN_STATE__RUN_SKIPPED);
   if (!again)
     tell(s, JOB_SKIPPED, run->number);
 }
@@ -278,7 +285,8 @@ static void adopt(struct step *s) {
     stop_all(s, UINT64_MAX, "the job was removed");
     state->created_ms = s->in->created_ms;
     state->handled = 0;
-    state->last_tick_ms = state->next_tick_ms = 0;
+    state->last_tick_ms = state->next_tick_ms = state->last_success_ms = 0;
+    memset(state->ended, 0, sizeof state->ended);
     state->revision = s->in->revision;
     s->out->state_changed = true;
   } else if (state->revision != s->in->revision) {
@@ -416,4 +424,6 @@ void job_step(const struct job_input *in, struct job_state *state, struct job_ru
   for (size_t k = 0; k < s.count; k++)
     left |= !runs[k].forget;
   out->forget = !in->exists && !left;
+  if (out->forget)
+    out->state_changed = false;
 }

@@ -33,6 +33,7 @@
 #include "proto/model.pb-c.h"
 
 #define JOB_TEXT 192
+#define JOB_STATES 7u /* of model.RunState */
 #define JOB_NEVER INT64_MAX
 #define JOB_CLOCK_BACK (INT64_C(3) * 3600 * 1000)
 #define JOB_CANNOT_START 3u /* tries of the agent to make a container that end an attempt */
@@ -67,7 +68,8 @@ struct job_input {
 /* What a JobState says, and will say. All zero: there is none. */
 struct job_state {
   uint64_t handled, next_number, next_instance, revision;
-  int64_t last_tick_ms, next_tick_ms, created_ms;
+  int64_t last_tick_ms, next_tick_ms, created_ms, last_success_ms;
+  uint64_t ended[JOB_STATES]; /* runs that have ended so far, by their state */
   char error[JOB_TEXT];
 };
 

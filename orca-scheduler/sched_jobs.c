@@ -199,7 +199,10 @@ static void fill_state(const Model__JobState *from, struct job_state *ret) {
                             .revision = PB_GET(from, revision, 0),
                             .last_tick_ms = PB_GET(from, last_tick_ms, 0),
                             .next_tick_ms = PB_GET(from, next_tick_ms, 0),
-                            .created_ms = PB_GET(from, created_ms, 0)};
+                            .created_ms = PB_GET(from, created_ms, 0),
+                            .last_success_ms = PB_GET(from, last_success_ms, 0)};
+  for (size_t i = 0; i < from->n_ended && i < JOB_STATES; i++)
+    ret->ended[i] = from->ended[i];
   snprintf(ret->error, sizeof ret->error, "%s", PB_STR(from->error));
 }
 
@@ -268,6 +271,16 @@ static int write_state(struct run *run, struct sched_service *service, const str
   PB_SET(s, next_instance, from->next_instance);
   PB_SET(s, revision, from->revision);
   PB_SET(s, created_ms, from->created_ms);
+  PB_SET(s, last_success_ms, from->last_success_ms);
+  if (s->n_ended < JOB_STATES) {
+    uint64_t *counts = calloc(JOB_STATES, sizeof *counts);
+    if (!counts)
+      return -1;
+    free(s->ended);
+    s->ended = counts;
+    s->n_ended = JOB_STATES;
+  }
+  memcpy(s->ended, from->ended, sizeof from->ended);
   char key[KEY_MAX];
   key_service(key, KEY_JOB_STATE, service->project, service->name);
   return run_put(run, key, &s->base);

@@ -129,6 +129,8 @@ static void one_that_was_asked_for(void **state) {
   settle(&b);
   assert_int_equal(b.instance_count, 0);
   assert_int_equal(b.runs[0].state, MODEL__RUN_STATE__RUN_SUCCEEDED);
+  assert_int_equal(b.state.ended[MODEL__RUN_STATE__RUN_SUCCEEDED], 1);
+  assert_int_equal(b.state.last_success_ms, T0);
 }
 
 static void its_last_lines_are_waited_for_but_not_for_ever(void **state) {
@@ -320,6 +322,7 @@ static void skipped_in_a_row(void **state) {
   assert_int_equal(b.run_count, 4);
   assert_int_equal(b.runs[0].state, MODEL__RUN_STATE__RUN_SUCCEEDED);
   assert_int_equal(b.runs[1].state, MODEL__RUN_STATE__RUN_RUNNING);
+  assert_int_equal(b.state.ended[MODEL__RUN_STATE__RUN_SKIPPED], 28); /* those that are forgotten are counted too */
 }
 
 static void stopped_removed_and_again(void **state) {
@@ -350,6 +353,7 @@ static void stopped_removed_and_again(void **state) {
   step(&b);
   assert_int_equal(b.state.handled, 1);
   assert_int_equal(b.runs[1].number, 2);
+  assert_int_equal(b.state.ended[MODEL__RUN_STATE__RUN_STOPPED], 0);
   b.in = (struct job_input){0};
   step(&b);
   assert_int_equal(b.run_count, 1); /* the other's instance was never reported, and went */
@@ -357,6 +361,7 @@ static void stopped_removed_and_again(void **state) {
   assert_int_equal(b.instance_count, 0);
   step(&b);
   assert_true(b.out.forget);
+  assert_false(b.out.state_changed); /* it goes: it is not written in the same transaction */
 }
 
 /* ---- months, against a model ---- */
