@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+__attribute__((weak)) int LLVMFuzzerInitialize(int *argc, char ***argv);
 
 #define INPUT_MAX ((size_t)4 << 20)
 
@@ -26,6 +27,8 @@ static int run_file(const char *path) {
 
 int main(int argc, char **argv) {
   int rc = 0;
+  if (LLVMFuzzerInitialize)
+    LLVMFuzzerInitialize(&argc, &argv);
   for (int i = 1; i < argc; i++) {
     struct stat st;
     if (stat(argv[i], &st) < 0) {
