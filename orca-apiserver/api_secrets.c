@@ -396,7 +396,7 @@ void api_delete_secret(struct api_request *r) {
     return;
   c->remove = true;
   c->count = 1;
-  snprintf(c->values[0].name, sizeof c->values[0].name, "%s", r->param);
+  snprintf(c->values[0].name, sizeof c->values[0].name, "%.*s", (int)sizeof c->values[0].name - 1, r->param);
   start(r, c);
 }
 
