@@ -282,11 +282,14 @@ static void desired(struct agent_step *s, const Node__DesiredState *d) {
   }
   core->desired_version = PB_GET(d, version, core->desired_version);
   bool full = PB_GET(d, full, false);
+  size_t ignored = 0;
   for (size_t n = 0; n < d->n_assigned; n++) {
     const Node__Assignment *a = d->assigned[n];
     const Model__Instance *inst = a ? a->instance : NULL;
-    if (!inst || strcmp(PB_STR(inst->node), core->node) != 0 || !spec_name_valid(PB_STR(inst->project)) || !spec_name_valid(PB_STR(inst->service)))
+    if (!inst || strcmp(PB_STR(inst->node), core->node) != 0 || !spec_name_valid(PB_STR(inst->project)) || !spec_name_valid(PB_STR(inst->service))) {
+      ignored++;
       continue;
+    }
     char id[INSTANCE_ID_MAX];
     instance_id(id, inst->project, inst->service, inst->number);
     struct agent_instance *i = agent_core_find(core, id);
@@ -297,6 +300,9 @@ static void desired(struct agent_step *s, const Node__DesiredState *d) {
     i->seen_seq = core->seq;
     agent_instance_assign(s, i, a);
   }
+  if (ignored)
+    agent_history(s, NULL, "node.assignment_refused", "error", "%zu assigned by a master ignored: of another node, or without a valid project and service",
+                  ignored);
   for (size_t n = 0; n < d->n_removed; n++) {
     struct agent_instance *i = agent_core_find(core, d->removed[n]);
     if (i)

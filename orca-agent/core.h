@@ -75,6 +75,7 @@ struct agent_instance {
   bool queued;         /* waits for a slot */
   uint64_t queued_at;
 
+  bool checked; /* what is assigned is what somebody could have written */
   bool prepared, recreate, gone;
   bool ran;                /* of a job: its container has been started, and never is again */
   int64_t exit_handled_ns; /* Docker's time of the last exit that was acted upon */
@@ -111,7 +112,7 @@ struct agent_image { /* of one revision */
   uint64_t revision;
   char ref[AGENT_IMAGE_MAX]; /* what is looked for: as written, or as the revision's status says */
   bool given;                /* ref is the revision's resolved image */
-  bool implicit;             /* pulled always only because of its tag: a local build may stand in */
+  bool implicit;             /* its pull is not the spec's word, but its tag's or a redeploy's: a local build may stand in */
   bool pulled;               /* this round's pull has been made, or failed and `fallback` */
   bool fallback;
   Model__PullPolicy policy;

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "common/bus/pb.h"
+#include "common/image_ref.h"
 #include "common/loop.h"
 #include "common/spec/spec.h"
 #include "orca-agent/core_internal.h"
@@ -345,15 +346,41 @@ static bool waits_for_secret(struct agent_step *s, struct agent_instance *i) {
   return true;
 }
 
+static bool is_of(const struct agent_instance *i, const char *project, const char *service) {
+  return strcmp(PB_STR(project), i->project) == 0 && strcmp(PB_STR(service), i->service) == 0;
+}
+
+/* The store and the masters are not taken at their word: what runs here is what the API would have let through, of this service. */
+static int check_assigned(const struct agent_step *s, struct agent_instance *i, struct err *err) {
+  const Model__Revision *revision = i->assigned->revision;
+  const char *image = PB_STR(i->assigned->image);
+  struct image_ref ref;
+  if (i->checked) {
+    i->checked = spec_check_policy(revision->spec, s->core->cluster, err) == 0;
+    return i->checked ? 0 : -1;
+  }
+  if (!is_of(i, revision->project, revision->name) || !is_of(i, revision->spec->project, revision->spec->name))
+    return err_set(err, ERR_UNPROCESSABLE, "name: the assigned revision is another service's");
+  if (*image && !image_ref_is_id(image) && image_ref_parse(image, &ref) < 0)
+    return err_set(err, ERR_UNPROCESSABLE, "image: what it was resolved to is no image's name");
+  if (spec_check_all(revision->spec, s->core->cluster, err) < 0)
+    return -1;
+  i->checked = true;
+  return 0;
+}
+
 static void create(struct agent_step *s, struct agent_instance *i) {
   struct err err;
   const Model__ServiceSpec *spec = agent_instance_spec(i);
-  if (waits_for_secret(s, i) || waiting(s, i))
+  bool later = waiting(s, i);
+  if (later && !i->checked)
     return;
-  if (spec_check_policy(spec, s->core->cluster, &err) < 0) {
-    fail(s, i, "policy", err.msg);
+  if (!later && check_assigned(s, i, &err) < 0) {
+    fail(s, i, err.code == ERR_DENIED ? "policy" : "spec", err.msg);
     return;
   }
+  if (waits_for_secret(s, i) || later)
+    return;
   struct agent_image *image = agent_image_for(s, i);
   char name[AGENT_NAME_MAX];
   agent_network_name(s->core, spec, name);
@@ -523,6 +550,7 @@ void agent_instance_assign(struct agent_step *s, struct agent_instance *i, const
   if (i->assigned)
     node__assignment__free_unpacked(i->assigned, NULL);
   i->assigned = copy;
+  i->checked = false;
   if (want != i->want) {
     i->next_try = 0;
     i->stop_tries = 0;

@@ -42,7 +42,7 @@ static int still_allowed(const struct api_cache *cache, const Model__Service *s,
     return err_set(err, ERR_NOT_FOUND, number > s->last_revision ? "%s/%s has no revision %" PRIu64 ": `orcactl history` lists what there is"
                                                                  : "%s/%s has no revision %" PRIu64 " any more: the newest are kept, `orcactl history` lists them",
                    s->project, s->name, number);
-  return spec_check_policy(r->spec, api_cache_cluster(cache, NULL), err);
+  return spec_check_all(r->spec, api_cache_cluster(cache, NULL), err);
 }
 
 static int put_service(struct storec_txn *txn, const Model__Service *s, uint64_t mod) {

@@ -40,7 +40,7 @@ static int still_allowed(const struct api_cache *cache, const Model__Job *job, s
   const Model__Revision *r = api_cache_revision(cache, job->project, job->name, job->revision);
   if (!r || !r->spec)
     return err_set(err, ERR_NOT_FOUND, "%s/%s has no revision %" PRIu64, job->project, job->name, job->revision);
-  return spec_check_policy(r->spec, api_cache_cluster(cache, NULL), err);
+  return spec_check_all(r->spec, api_cache_cluster(cache, NULL), err);
 }
 
 static int apply(struct api_write *w, Model__Job *job, struct storec_txn *txn, struct err *err) {
@@ -324,7 +324,7 @@ static int build_task(struct api_write *w, struct storec_txn *txn, struct err *e
   if (api_cache_job(cache, spec->project, spec->name, NULL) || api_cache_service(cache, spec->project, spec->name, NULL))
     return err_set(err, ERR_CONFLICT, "there is a %s %s/%s: remove it first, or take another name",
                    api_cache_job(cache, spec->project, spec->name, NULL) ? "job" : "service", spec->project, spec->name);
-  if (spec_check_policy(spec, api_cache_cluster(cache, NULL), err) < 0 || trim_tasks(cache, txn, err) < 0)
+  if (spec_check_all(spec, api_cache_cluster(cache, NULL), err) < 0 || trim_tasks(cache, txn, err) < 0)
     return -1;
   struct api_plan_item item = {.change = API_CHANGE_CREATE, .is_job = true};
   api_text_copy(item.project, sizeof item.project, spec->project);

@@ -220,7 +220,7 @@ static void read_root(struct spec_reader *r, const struct toml_value *root, stru
 
 int spec_set_from_json(const json_t *json, struct spec_set *ret, struct spec_faults *faults) {
   struct spec_set set = {0};
-  struct spec_reader r = {.faults = faults, .file = "", .path = BUF_INIT(1024)};
+  struct spec_reader r = {.faults = faults, .file = "", .path = BUF_INIT(1024), .resolved = true};
   size_t first = faults->count;
   if (!json_is_object(json)) {
     spec_fault_add(faults, "", 0, 0, "", "expected an object with `services` or `jobs`");

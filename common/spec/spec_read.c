@@ -188,6 +188,10 @@ static bool refs_ok(struct spec_reader *r, const struct spec_key *key, const str
       spec_fault(r, value, "`%.*s` is neither ${env.NAME} nor ${secrets.NAME}; a literal ${ is written $${", end && len < 60 ? (int)len + 3 : 12, p);
       return false;
     }
+    if (env && r->resolved) {
+      spec_fault(r, value, "%.*s is not filled in: orcactl does that, from its environment", (int)(len < 100 ? len + 3 : 100), p);
+      return false;
+    }
     if (secret && !(key->flags & SPEC_SECRETS)) {
       spec_fault(r, value, "%.*s is not for here: a secret is a value of `env`, or named in `secret_files`", (int)(len < 100 ? len + 3 : 100), p);
       return false;

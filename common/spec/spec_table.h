@@ -90,6 +90,7 @@ struct spec_reader {
   struct buf path;
   bool partial;        /* the text had faults of syntax: what seems to be missing may only be unread */
   bool memory;         /* ended */
+  bool resolved;       /* orcactl has been here: no ${env.X} is left */
   const char *project; /* the default of services that name none */
   /* Called with each mount that has no fault so far (the files of those in the infra directory are collected there). NULL: not wanted. */
   void (*collect)(struct spec_reader *r, const struct toml_value *at, ProtobufCMessage *mount);

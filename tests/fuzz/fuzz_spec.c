@@ -26,9 +26,15 @@ static void use(struct spec_set *set) {
   struct spec_faults faults = {0};
   json_t *json = spec_set_to_json(set);
   struct spec_set again = {0};
-  if (!json || spec_set_from_json(json, &again, &faults) < 0)
+  if (!json)
     abort();
-  same(set, &again);
+  if (spec_set_from_json(json, &again, &faults) == 0)
+    same(set, &again);
+  else
+    for (size_t i = 0; i < faults.count; i++)
+      if (!strstr(faults.list[i].message, "is not filled in")) /* the one thing that files may hold and the API does not take */
+        abort();
+  spec_faults_free(&faults);
   spec_set_free(&again);
   json_decref(json);
   for (size_t i = 0; i < set->service_count && i < 4; i++) {
@@ -47,7 +53,11 @@ static void use(struct spec_set *set) {
     spec_set_free(&again);
   }
   spec_check_set(set, NULL, 0, set->cluster, &faults);
-  spec_resolve_env(set, lookup, &faults);
+  spec_faults_free(&faults);
+  if (spec_resolve_env(set, lookup, &faults) == 0)
+    for (size_t i = 0; i < set->service_count; i++)
+      if (spec_check_stored(set->services[i], NULL) < 0)
+        abort();
   spec_faults_free(&faults);
 }
 

@@ -118,10 +118,14 @@ def as_proto(spec):
             out.append(f"{key}: {_quote(value)}")
         elif key == "privileged" and isinstance(value, bool):
             out.append(f"privileged: {json.dumps(value)}")
-        elif key in ("devices", "caps", "aliases", "secret_files", "command") and isinstance(value, list):
+        elif key in ("devices", "caps", "aliases", "secret_files", "command", "depends_on") and isinstance(value, list):
             out += [f"{key}: {_quote(v)}" for v in value]
         elif key in ("labels", "env") and isinstance(value, dict):
             out += [f"{key} {{ key: {_quote(k)} value: {_quote(v)} }}" for k, v in value.items()]
+        elif key == "domain":
+            out.append(f"domains: {_quote(value)}")
+        elif key in ("port", "host_port", "replicas") and 0 <= value < 2 ** 32:
+            out.append(f"{key}: {value}")
         elif key == "mounts" and all(isinstance(m, dict) for m in value):
             out += [f"mounts {{ source: {_quote(m['source'])} target: {_quote(m['target'])} read_only: {json.dumps(m.get('read_only', False))} }}" for m in value]
         elif key == "volumes":

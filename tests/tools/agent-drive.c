@@ -8,6 +8,7 @@
  *   assign PROJECT NAME NUMBER REV EPOCH run|drain|stop [IMAGE]
  *   unassign PROJECT NAME NUMBER
  *   file NAME REV TARGET PATH SHA256              a file of that mount (PATH "-": the mount itself); content: DIR/files/SHA256
+ *   packed FILE                                   sends what is in it, a packed node.Item with `desired`, be it one that can be unpacked or not
  *   full                                          sends the whole desired state (also at each hello)
  *   mute, unmute                                  refuses reports, takes them again
  *   hush, speak                                   says nothing at a hello, says all again
@@ -136,9 +137,9 @@ static void push_delta(Node__Assignment *a, char *removed) {
     fprintf(stderr, "agent-drive: not pushed\n");
 }
 
-static void hello_gone(void *arg) {
-  (void)arg;
-  drive.hello = NULL;
+static void hello_gone(void *arg) { /* it may have said another one before we hear of this one's end */
+  if (drive.hello == arg)
+    drive.hello = NULL;
 }
 
 static void answer_file(struct bus_call *call, const char *sha256) {
@@ -178,7 +179,7 @@ static void on_call(void *arg, struct bus_conn *conn, struct bus_call *call, con
   if (m->body_case == NODE__CALL__BODY_AGENT_HELLO) {
     say("hello", json_string(PB_STR(m->agent_hello->status->name)));
     drive.hello = call;
-    bus_answer_on(call, &ops, NULL);
+    bus_answer_on(call, &ops, call);
     push_full();
   } else if (m->body_case == NODE__CALL__BODY_STATUS && !drive.muted) {
     print_report(m->status);
@@ -403,6 +404,20 @@ static void assign(char **word, size_t count) {
   push_delta(a, NULL);
 }
 
+/* Whatever a master, or who broke into one, could say: its bytes go out as they are, as the one field of an item. */
+static void push_packed(const char *path) {
+  size_t len;
+  char *data = slurp(path, &len);
+  if (len < 2 || data[0] != (1 << 3 | PROTOBUF_C_WIRE_TYPE_LENGTH_PREFIXED))
+    die(path, NULL);
+  ProtobufCMessageUnknownField desired = {.tag = 1, .wire_type = PROTOBUF_C_WIRE_TYPE_LENGTH_PREFIXED, .len = len - 1, .data = (uint8_t *)data + 1};
+  Node__Item item = NODE__ITEM__INIT;
+  item.base.n_unknown_fields = 1;
+  item.base.unknown_fields = &desired;
+  if (!drive.hello || bus_push(drive.hello, &item.base) != 0)
+    fprintf(stderr, "agent-drive: not pushed\n");
+}
+
 static void unassign(char **word, size_t count) {
   if (count < 4)
     return;
@@ -435,6 +450,8 @@ static void command(char *line) {
     assign(word, count);
   else if (strcmp(verb, "unassign") == 0)
     unassign(word, count);
+  else if (strcmp(verb, "packed") == 0 && count == 2)
+    push_packed(word[1]);
   else if (strcmp(verb, "full") == 0)
     push_full();
   else if (strcmp(verb, "mute") == 0 || strcmp(verb, "unmute") == 0)

@@ -105,6 +105,83 @@ static void policy(const char *service, const char *policy_text, const char *ref
   buf_free(&c);
 }
 
+/* ---- what is in a store ---- */
+
+#define PLAIN "[[service]]\nname = \"a\"\nimage = \"i:1\"\n" /* that a job could be as well */
+
+static void stored(const char *text, void (*change)(Model__ServiceSpec *spec), const char *refusal) {
+  struct spec_set set = parse(text);
+  struct err err = {0};
+  change(set.services[0]);
+  int rc = spec_check_stored(set.services[0], &err);
+  if (rc != (*refusal ? -1 : 0) || (*refusal && !strstr(err.msg, refusal)))
+    fail_msg("%s: %d %s", text, rc, err.msg);
+  spec_set_free(&set);
+}
+
+static void nothing(Model__ServiceSpec *spec) {
+  (void)spec;
+}
+static void as_a_job(Model__ServiceSpec *spec) {
+  spec->job = malloc(sizeof *spec->job);
+  model__job_rules__init(spec->job);
+}
+static void zone_of_elsewhere(Model__ServiceSpec *spec) {
+  as_a_job(spec);
+  spec->job->tz = strdup("Mars/Olympus");
+}
+static void zone_that_is_a_path(Model__ServiceSpec *spec) {
+  as_a_job(spec);
+  spec->job->tz = strdup("../../etc/passwd");
+}
+static void no_name(Model__ServiceSpec *spec) {
+  free(spec->name);
+  spec->name = NULL;
+}
+static void name_with_slash(Model__ServiceSpec *spec) {
+  spec->name[0] = '/';
+}
+static void unknown_restart(Model__ServiceSpec *spec) {
+  PB_SET(spec, restart, (Model__RestartPolicy)99);
+}
+static void same_key(Model__ServiceSpec *spec) {
+  spec->env[1]->key[0] = 'A';
+}
+static void port_of_nowhere(Model__ServiceSpec *spec) {
+  spec->extra_ports[0]->host_port = 65536;
+}
+static void port_of_a_job_of_nowhere(Model__ServiceSpec *spec) {
+  as_a_job(spec);
+  port_of_nowhere(spec);
+}
+static void of_tomorrow(Model__ServiceSpec *spec) {
+  for (int i = 0; i < 2; i++) {
+    ProtobufCMessage *msg = i ? &spec->resources->base : &spec->base;
+    msg->unknown_fields = calloc(1, sizeof *msg->unknown_fields);
+    msg->n_unknown_fields = 1;
+    *msg->unknown_fields = (ProtobufCMessageUnknownField){.tag = 999, .wire_type = PROTOBUF_C_WIRE_TYPE_VARINT, .len = 1, .data = calloc(1, 1)};
+  }
+}
+
+static void test_stored(void **state) {
+  (void)state;
+  stored(SERVICE("a"), nothing, "");
+  stored(PLAIN, as_a_job, "");
+  stored(PLAIN, zone_of_elsewhere, "");
+  stored(PLAIN, zone_that_is_a_path, "tz: ");
+  stored(SERVICE("a"), no_name, "`name` is missing");
+  stored(SERVICE("a"), name_with_slash, "name: ");
+  stored(SERVICE("a"), unknown_restart, "restart: ");
+  stored(SERVICE("a") "env = { A = \"1\", B = \"2\" }\n", same_key, "env: ");
+  stored(SERVICE("a") "env = { A = \"1\", B = \"${secrets.X}\" }\n", nothing, "");
+  stored(SERVICE("a") "workdir = \"${env.X}\"\n", nothing, "workdir: ");
+  stored(PLAIN "aliases = [\"db\"]\n", as_a_job, "aliases: ");
+  stored(SERVICE("a") "extra_ports = [\"80:80\"]\n", port_of_nowhere, "extra_ports");
+  stored(PLAIN "extra_ports = [\"80:80\"]\n", as_a_job, "");
+  stored(PLAIN "extra_ports = [\"80:80\"]\n", port_of_a_job_of_nowhere, "extra_ports");
+  stored(SERVICE("a") "resources.memory = \"64Mi\"\n", of_tomorrow, "");
+}
+
 #define VOLUME(options) "[[service.volumes]]\nsource = \"v\"\ntarget = \"/v\"\noptions = { " options " }"
 
 static void test_policy(void **state) {
@@ -420,8 +497,9 @@ static void test_ids(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_set), cmocka_unit_test(test_policy), cmocka_unit_test(test_defaults), cmocka_unit_test(test_unescape),
-      cmocka_unit_test(test_env), cmocka_unit_test(test_infra),  cmocka_unit_test(test_schema),   cmocka_unit_test(test_ids),
+      cmocka_unit_test(test_set),      cmocka_unit_test(test_policy),   cmocka_unit_test(test_stored),
+      cmocka_unit_test(test_defaults), cmocka_unit_test(test_unescape), cmocka_unit_test(test_env),
+      cmocka_unit_test(test_infra),    cmocka_unit_test(test_schema),   cmocka_unit_test(test_ids),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
