@@ -2,7 +2,7 @@
  * resolves it first, and reported; from then on the revision's own answer is used.
  *
  *   given (resolved before)   look; missing: pull NAME@digest, or fail for a local id
- *   always, forced            pull, look (a local build may stand in when only the tag asked for the pull)
+ *   always, forced            pull, look (a local build may stand in, unless the spec itself says always)
  *   if-absent                 look; missing: pull, look
  *   never                     look */
 #include <stdio.h>
@@ -21,9 +21,9 @@ static void set_source(struct agent_image *image, const Node__Assignment *a) {
   image->given = *given != 0;
   agent_copy(image->ref, sizeof image->ref, image->given ? given : PB_STR(spec->image));
   image->policy = spec->has_pull ? spec->pull : image_ref_floats(image->ref) ? MODEL__PULL_POLICY__PULL_ALWAYS : MODEL__PULL_POLICY__PULL_IF_ABSENT;
-  image->implicit = !spec->has_pull && image->policy == MODEL__PULL_POLICY__PULL_ALWAYS && !PB_GET(a->revision, force_pull, false);
   if (PB_GET(a->revision, force_pull, false) && image->policy != MODEL__PULL_POLICY__PULL_NEVER)
     image->policy = MODEL__PULL_POLICY__PULL_ALWAYS;
+  image->implicit = image->policy == MODEL__PULL_POLICY__PULL_ALWAYS && !(spec->has_pull && spec->pull == MODEL__PULL_POLICY__PULL_ALWAYS);
   if (image->given && image->policy == MODEL__PULL_POLICY__PULL_ALWAYS)
     image->policy = MODEL__PULL_POLICY__PULL_IF_ABSENT; /* a digest doesn't change */
 }

@@ -82,6 +82,14 @@ def test_scale_stop_start_restart_and_rm(cluster):
     wait_for(lambda: not cluster.containers("shop/web"))
 
 
+def test_redeploy_of_an_image_that_was_built_here_rolls_without_its_registry(cluster):
+    cluster.deploy("shop", HELLO)
+    before = ids(cluster, "shop/web")
+    cluster.ctl("redeploy", "web")
+    wait_for(lambda: len(cluster.containers("shop/web")) == 1 and ids(cluster, "shop/web") != before, 40)
+    wait_for(lambda: (s := cluster.service("web")["service"])["revision"] == 2 and s["status"] == "running")
+
+
 def test_files_from_the_infra_directory_reach_the_container_and_roll_it_when_they_change(cluster):
     config = cluster.infra / "services/shop/config"
     config.mkdir(parents=True)
