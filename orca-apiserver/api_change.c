@@ -9,6 +9,7 @@
 #include "orca-apiserver/api.h"
 #include "orca-apiserver/deploy_jobs.h"
 #include "orca-apiserver/deploy_plan.h"
+#include "orca-apiserver/domains.h"
 #include "orca-apiserver/routes.h"
 #include "orca-apiserver/upkeep.h"
 
@@ -33,6 +34,11 @@ static Model__Service *edit(const Model__Service *s, int64_t now_ms, struct err 
   else
     PB_SET(copy, updated_ms, now_ms);
   return copy;
+}
+
+static bool sees(void *arg, const char *project) {
+  struct api_request *r = arg;
+  return api_auth_sees(&r->api->cache, &r->who, project);
 }
 
 /* What will run again must still be allowed: the policy may have changed since it was deployed. */
@@ -114,6 +120,8 @@ static int apply(struct api_write *w, const Model__Service *old, Model__Service 
     if (to == old->revision)
       return err_set(err, ERR_UNPROCESSABLE, "%s/%s is at revision %" PRIu64 " already", p, n, to);
     if (still_allowed(&api->cache, old, to, err) < 0)
+      return -1;
+    if (api_domains_free(&api->cache, api_cache_revision(&api->cache, p, n, to)->spec, sees, w->request, err) < 0)
       return -1;
     PB_SET(s, revision, to);
     api_service_event(api, txn, w->request, "service.rollback", p, n, "from revision %" PRIu64 " to %" PRIu64, old->revision, to);

@@ -6,6 +6,7 @@
 
 #include "common/bus/pb.h"
 #include "orca-apiserver/deploy_jobs.h"
+#include "orca-apiserver/domains.h"
 
 #define DIFF_MAX ((size_t)1 << 20)
 
@@ -275,6 +276,16 @@ static void check_avoid(const struct api_cache *cache, const struct spec_set *se
   }
 }
 
+static void check_domains(const struct api_cache *cache, const struct spec_set *set, const struct api_plan_options *o, struct spec_faults *faults) {
+  for (size_t i = 0; i < set->service_count; i++) {
+    const char *domain = api_domain_of_others(cache, set->services[i], o->sees, o->arg);
+    char path[64];
+    snprintf(path, sizeof path, "services[%zu].domains", i);
+    if (domain)
+      spec_fault_add(faults, "", 0, 0, path, API_DOMAIN_OF_OTHERS, domain);
+  }
+}
+
 /* Faults between services and with the policy, beside those that are deployed and stay. */
 static int check(const struct api_cache *cache, const struct spec_set *set, const struct api_plan_options *o, struct spec_faults *faults) {
   size_t count, job_count, others = 0;
@@ -304,6 +315,7 @@ static int check(const struct api_cache *cache, const struct spec_set *set, cons
   }
   spec_check_set(set, list, others, set->cluster ? set->cluster : api_cache_cluster(cache, NULL), faults);
   check_avoid(cache, set, o, faults);
+  check_domains(cache, set, o, faults);
   free(copies);
   free(list);
   return 0;

@@ -88,6 +88,8 @@ void spec_check_set(const struct spec_set *set, Model__ServiceSpec *const *other
 /* [policy] alone, as the agent checks it again: NULL cluster allows nothing special. 0, or -1 and ERR_DENIED with the key's name. */
 int spec_check_policy(const Model__ServiceSpec *spec, const Model__ClusterSpec *cluster, struct err *err);
 
+/* A domain and path that both have. */
+bool spec_shares_route(const Model__ServiceSpec *a, const Model__ServiceSpec *b, const char **ret_domain, const char **ret_route);
 /* What came out of the store, or from a master: every key once more as when it is written, and no ${env.X} left. 0, or -1 and ERR_UNPROCESSABLE
  * with the key's name. */
 int spec_check_stored(const Model__ServiceSpec *spec, struct err *err);

@@ -324,7 +324,7 @@ static const char *route(const Model__ServiceSpec *s, size_t i) {
   return s->n_routes ? s->routes[i] : "/*";
 }
 
-static bool shares_route(const Model__ServiceSpec *a, const Model__ServiceSpec *b, const char **ret_domain, const char **ret_route) {
+bool spec_shares_route(const Model__ServiceSpec *a, const Model__ServiceSpec *b, const char **ret_domain, const char **ret_route) {
   for (size_t i = 0; i < a->n_domains; i++)
     for (size_t j = 0; j < b->n_domains; j++)
       if (strcmp(a->domains[i], b->domains[j]) == 0)
@@ -369,7 +369,7 @@ static void check_pairs(struct checker *c) {
     const char *domain, *path;
     if ((i >= c->at && i < c->set->service_count) || same_service(b, a->project, strlen(a->project), a->name))
       continue;
-    if (shares_route(a, b, &domain, &path))
+    if (spec_shares_route(a, b, &domain, &path))
       set_fault(c, "domains", "%s%s leads to %s/%s already", domain, path, PB_STR(b->project), PB_STR(b->name));
     uint32_t port = shared_port(a, b);
     if (port)

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import time
 
-from orca import APP, BIN, wait_for
+from orca import APP, BIN, Cluster, wait_for
 
 QUIET = f'[[service]]\nname = "{{name}}"\nimage = "{APP}"\nport = 8080\n[service.deploy]\nmin_ready = "0s"\n'
 
@@ -137,12 +137,52 @@ def test_what_a_token_may_not_see_is_not_there(cluster):
     assert all("shop" not in json.dumps(e) for e in cluster.api("GET", "/api/v1/audit", token=admin).json()["entries"] if e["actor"] != "a")
 
 
+def test_a_domain_is_its_projects_alone(cluster):
+    """Paths of somebody's domain see the cookies of its visitors: another project gets none without a token for both."""
+    def service(name, **more):
+        return {"name": name, "image": APP, "port": 8080, "replicas": 0, **more}
+
+    def deploy(project, token="", **more):
+        return cluster.api("POST", "/api/v1/deploy", {"services": [{**service("web"), "project": project, **more}]}, token=token)
+
+    mine, both = create(cluster, "mine", "deployer", "--project", "thief"), create(cluster, "both", "deployer", "--project", "bank", "--project", "thief")
+    assert deploy("thief", mine, domain="early.test").status == 200 and deploy("thief", mine, domain="mine.test").status == 200
+    assert deploy("bank", domain="bank.test").status == 200 and deploy("bank", domains=["bank.test", "early.test"]).status == 200
+    for routes in (["/*"], ["/login/*"], ["/x"]):
+        answer = deploy("thief", mine, domain="bank.test", routes=routes)
+        assert answer.status in (400, 422) and "domains" in answer.text and "another project" in answer.text and "bank/" not in answer.text, answer.text
+    # Nor by going back to a revision from the time when nobody else had it, whoever asks.
+    back = cluster.api("POST", "/api/v1/services/web/rollback?project=thief&to=1", token=mine)
+    assert back.status == 409 and "early.test" in back.text and "bank/" not in back.text
+    back = cluster.api("POST", "/api/v1/services/web/rollback?project=thief&to=1")
+    assert back.status == 409 and "bank/web" in back.text
+    # A stopped service keeps its domain.
+    assert cluster.api("POST", "/api/v1/services/web/stop?project=bank").status == 200
+    assert deploy("thief", mine, domain="bank.test", routes=["/y"]).status in (400, 422)
+    # Who may deploy both may share it; then it is theirs to keep, and no more than that.
+    assert deploy("thief", both, domain="bank.test", routes=["/shared/*"]).status == 200
+    assert deploy("thief", mine, domain="bank.test", routes=["/shared/*"], env={"A": "1"}).status == 200
+    for routes in (["/*"], ["/shared/*", "/login"], []):
+        assert deploy("thief", mine, domain="bank.test", routes=routes).status in (400, 422), routes
+    assert deploy("thief", mine, domains=["bank.test", "early.test"], routes=["/shared/*"]).status in (400, 422)
+    for project in ("bank", "thief"):
+        assert cluster.api("DELETE", f"/api/v1/projects/{project}?purge=true").status == 200
+    for name in ("mine", "both"):
+        cluster.ctl("token", "rm", name)
+
+
 def test_hostile_tokens_get_a_plain_401(cluster):
     pid = cluster.pid("apiserver")
     good = cluster.token()
     head = b"GET /api/v1/status HTTP/1.1\r\nHost: x\r\n"
     texts = set()
-    for header in ("Bearer", "Bearer ", "Bearer  ", "bearer x", "Basic " + good, good, "Bearer " + good + "x", "Bearer " + good[:-1], "Bearer " + good.upper(),
+    with Cluster(start=False) as other:
+        foreign = other.token()
+    assert foreign.startswith("orca_") and foreign != good
+    expired = create(cluster, "late", "admin", "--expires", "1s")
+    assert cluster.api("GET", "/api/v1/status", token=expired).status == 200
+    time.sleep(1.2)
+    for header in ("Bearer " + foreign, "Bearer " + expired, "Bearer", "Bearer ", "Bearer  ", "bearer x", "Basic " + good, good, "Bearer " + good + "x", "Bearer " + good[:-1], "Bearer " + good.upper(),
                    "Bearer orca_" + "a" * 52, "Bearer " + "x" * 257, "Bearer " + "x" * 20000, "Bearer " + good + "\t", "Bearer \u00e4\u00f6", 'Bearer "; DROP', "Bearer ../../x"):
         connection = http.client.HTTPConnection(cluster.address, cluster.ports["api"], timeout=5)
         connection.putrequest("GET", "/api/v1/status")
