@@ -1,4 +1,4 @@
-/* GET /services/{name}/exec: a command in one of its containers, over WebSocket. What is refused is refused with an HTTP answer, before the
+/* GET /services/{name}/exec: a command in one of its containers, or of a job that runs, over WebSocket. What is refused is refused with an HTTP answer, before the
  * upgrade; what the agent says later comes as a control message (exec_relay.c). */
 #include <stdio.h>
 #include <string.h>
@@ -10,6 +10,7 @@
 #include "orca-apiserver/exec_query.h"
 #include "orca-apiserver/exec_relay.h"
 #include "orca-apiserver/gateway.h"
+#include "orca-apiserver/jobs.h"
 #include "orca-apiserver/routes.h"
 
 static const char *header(struct api_request *r, const char *name) {
@@ -29,34 +30,38 @@ static int accept_upgrade(struct api_request *r, char accept[WS_ACCEPT_LEN + 1],
 
 void api_get_exec(struct api_request *r) {
   struct err err;
-  uint64_t mod;
+  struct api_subject of;
   char accept[WS_ACCEPT_LEN + 1], instance[INSTANCE_ID_MAX];
-  const Model__Service *service = api_find_service(r, &mod);
-  if (!service)
+  if (api_find_subject(r, &of, &err) < 0) {
+    api_fail(r, &err);
     return;
+  }
   if (accept_upgrade(r, accept, &err) < 0) {
     api_fail(r, &err);
     if (err.code == ERR_UNSUPPORTED)
       r->status = 426;
     return;
   }
-  const Model__Instance *one = exec_query_instance(&r->api->cache, service->project, service->name, api_request_query(r, "instance"), &err);
+  const Model__Instance *one = exec_query_instance(&r->api->cache, of.project, of.name, api_request_query(r, "instance"), &err);
   if (!one) {
+    if (of.job && err.code == ERR_CONFLICT)
+      err_set(&err, ERR_CONFLICT, "no run of job %s/%s is running now: `orcactl job run`, or `orcactl logs` for what the last one wrote", of.project,
+              of.name);
     api_fail(r, &err);
     return;
   }
-  instance_id(instance, service->project, service->name, PB_GET(one, number, 0));
+  instance_id(instance, of.project, of.name, PB_GET(one, number, 0));
   if (!r->api->gateway || !gateway_agent(r->api->gateway, one->node)) {
     api_fail_with(r, ERR_UNAVAILABLE, "%s is on node %s, whose agent is not connected", instance, one->node);
     return;
   }
   Node__StartExec *start = exec_query_parse(r, &err);
-  struct exec_relay *relay = start ? exec_relay_new(r, service->project, service->name, instance, one->node, start, &err) : NULL;
+  struct exec_relay *relay = start ? exec_relay_new(r, of.project, of.name, instance, one->node, start, &err) : NULL;
   if (!relay) {
     api_fail(r, &err);
     return;
   }
-  api_audit_target(r, service->project, "%s: %.60s", instance, start->argv[0]);
+  api_audit_target(r, of.project, "%s: %.60s", instance, start->argv[0]);
   api_audit_note(r, 101, "ok");
   api_reply_upgrade(r, accept, EXEC_PROTOCOL, &exec_relay_ops, relay);
 }

@@ -6,6 +6,7 @@
 #include "common/bus/pb.h"
 #include "common/spec/spec.h"
 #include "orca-apiserver/audit.h"
+#include "orca-apiserver/explain_view.h"
 #include "orca-apiserver/jobs.h"
 #include "orca-apiserver/routes.h"
 #include "orca-apiserver/status_view.h"
@@ -58,6 +59,31 @@ const Model__Job *api_find_job(struct api_request *r, uint64_t *mod) {
   return job;
 }
 
+int api_find_subject(struct api_request *r, struct api_subject *ret, struct err *err) {
+  struct err not_job;
+  uint64_t mod;
+  *ret = (struct api_subject){.service = api_find_service_err(r, &mod, err)};
+  if (!ret->service && err->code == ERR_NOT_FOUND && !(ret->job = api_find_job_err(r, &mod, &not_job)))
+    return not_job.code == ERR_NOT_FOUND ? err_set(err, ERR_NOT_FOUND, "service or job not found: %.160s", strchr(err->msg, ':') + 2)
+                                         : err_set(err, not_job.code, "%s", not_job.msg);
+  if (!ret->service && !ret->job)
+    return -1;
+  ret->project = ret->service ? ret->service->project : ret->job->project;
+  ret->name = ret->service ? ret->service->name : ret->job->name;
+  return 0;
+}
+
+const Model__JobRun *api_last_run(const struct api_cache *cache, const char *project, const char *name, bool over) {
+  size_t count;
+  const struct api_smap_entry *list = api_cache_of_service(cache, API_JOB_RUNS, project, name, &count);
+  for (size_t i = count; i-- > 0;) {
+    const Model__JobRun *run = API_MSG(&list[i], Model__JobRun);
+    if (run->state != MODEL__RUN_STATE__RUN_SKIPPED && (!over || api_run_is_over(run)))
+      return run;
+  }
+  return NULL;
+}
+
 const Model__JobRun *api_run_by_number(const struct api_cache *cache, const char *project, const char *name, uint64_t number) {
   char key[KEY_MAX];
   key_numbered(key, KEY_JOB_RUNS, project, name, number);
@@ -80,7 +106,7 @@ bool api_run_is_over(const Model__JobRun *run) {
 
 /* ---- as JSON ---- */
 
-static const char *state_text(Model__RunState state) {
+const char *api_run_state_text(Model__RunState state) {
   switch (state) {
   case MODEL__RUN_STATE__RUN_PENDING:
     return "pending";
@@ -123,7 +149,7 @@ static void run_fields(const Model__JobRun *run, bool detail, struct api_json *j
   if (run->instance)
     instance_id(id, PB_STR(run->project), PB_STR(run->name), run->instance);
   api_json_u64(json, "run", run->number);
-  api_json_str(json, "state", state_text(run->state));
+  api_json_str(json, "state", api_run_state_text(run->state));
   api_json_u64(json, "revision", run->revision);
   api_json_str(json, "by", run->request ? "request" : "schedule");
   api_json_time(json, "scheduled", run->scheduled_ms);
@@ -146,14 +172,17 @@ void api_job_json(const struct api_cache *cache, const Model__Job *job, size_t r
   const Model__JobState *state = api_cache_job_state(cache, job->project, job->name);
   const Model__Revision *revision = api_cache_revision(cache, job->project, job->name, job->revision);
   const Model__JobRules none = MODEL__JOB_RULES__INIT, *rules = revision && revision->spec && revision->spec->job ? revision->spec->job : &none;
-  size_t count, live = 0;
+  size_t count, live = 0, pending = 0;
   const struct api_smap_entry *list = api_cache_of_service(cache, API_JOB_RUNS, job->project, job->name, &count);
-  for (size_t i = 0; i < count; i++)
+  for (size_t i = 0; i < count; i++) {
     live += !api_run_is_over(API_MSG(&list[i], Model__JobRun));
-  const char *last = count ? state_text(API_MSG(&list[count - 1], Model__JobRun)->state) : "";
+    pending += API_MSG(&list[i], Model__JobRun)->state == MODEL__RUN_STATE__RUN_PENDING;
+  }
+  const char *last = count ? api_run_state_text(API_MSG(&list[count - 1], Model__JobRun)->state) : "";
   api_json_str(json, "project", job->project);
   api_json_str(json, "name", job->name);
-  api_json_str(json, "status", live ? "running" : job->suspended ? "stopped" : *last ? last : *PB_STR(rules->schedule) ? "waiting" : "pending");
+  const char *now = live > pending ? "running" : live ? "pending" : "";
+  api_json_str(json, "status", *now ? now : job->suspended ? "stopped" : *last ? last : *PB_STR(rules->schedule) ? "waiting" : "pending");
   api_json_str(json, "image", revision && revision->spec ? PB_STR(revision->spec->image) : "");
   api_json_u64(json, "revision", job->revision);
   api_json_bool(json, "task", job->task);
@@ -162,6 +191,7 @@ void api_job_json(const struct api_cache *cache, const Model__Job *job, size_t r
   api_json_str(json, "tz", *PB_STR(rules->schedule) ? (*PB_STR(rules->tz) ? rules->tz : "UTC") : "");
   api_json_str(json, "overlap", overlap_text(rules->overlap));
   api_json_time(json, "next", state && !job->suspended && state->revision == job->revision ? state->next_tick_ms : 0);
+  api_json_time(json, "last_success", state ? state->last_success_ms : 0);
   api_json_str(json, "error", state ? PB_STR(state->error) : "");
   api_json_u64(json, "running", live);
   api_json_array(json, "runs");
@@ -232,6 +262,16 @@ void api_get_job(struct api_request *r) {
   api_reply_end(r);
   free(text);
   json_decref(spec);
+}
+
+void api_get_job_explain(struct api_request *r) {
+  uint64_t mod;
+  const Model__Job *job = api_find_job(r, &mod);
+  if (!job)
+    return;
+  struct api_json json = api_reply_json(r, 200);
+  api_explain_job_json(&r->api->cache, job, &json);
+  api_reply_end(r);
 }
 
 /* ---- one run, until its number is known or it has ended ---- */

@@ -8,6 +8,7 @@
 
 #include "common/bus/pb.h"
 #include "common/spec/spec.h"
+#include "orca-apiserver/jobs.h"
 
 #define LINE_MAX_BYTES 4096u
 
@@ -281,6 +282,35 @@ void api_explain_json(const struct api_cache *cache, const struct api_figures *f
     api_json_str(json, "reason", *PB_STR(instance->reason) ? instance->reason : status ? PB_STR(status->reason) : "");
     api_json_bool(json, "receives", api_explain_receives(cache, table, instance, why));
     api_json_str(json, "receives_not", why);
+    api_explain_instance_fields(instance, status, json);
+    api_json_object_end(json);
+  }
+  api_json_array_end(json);
+}
+
+/* ---- jobs ---- */
+
+#define EXPLAINED_RUNS 3u
+
+void api_explain_job_json(const struct api_cache *cache, const Model__Job *job, struct api_json *json) {
+  size_t count;
+  api_json_object(json, "job");
+  api_job_json(cache, job, EXPLAINED_RUNS, true, json);
+  api_json_object_end(json);
+  const Model__JobRun *last = api_last_run(cache, PB_STR(job->project), PB_STR(job->name), true);
+  api_json_u64(json, "last_run", last ? last->number : 0);
+  const struct api_smap_entry *list = api_cache_of_service(cache, API_INSTANCES, PB_STR(job->project), PB_STR(job->name), &count);
+  api_json_array(json, "instances");
+  for (size_t i = 0; i < count; i++) {
+    const Model__Instance *instance = API_MSG(&list[i], Model__Instance);
+    const Model__InstanceStatus *status = api_cache_instance_status(cache, instance);
+    char id[INSTANCE_ID_MAX];
+    instance_id(id, PB_STR(job->project), PB_STR(job->name), instance->number);
+    api_json_object(json, NULL);
+    api_json_str(json, "id", id);
+    api_json_str(json, "node", PB_STR(instance->node));
+    api_json_str(json, "state", api_phase_text(instance, status));
+    api_json_str(json, "reason", *PB_STR(instance->reason) ? instance->reason : status ? PB_STR(status->reason) : "");
     api_explain_instance_fields(instance, status, json);
     api_json_object_end(json);
   }

@@ -12,6 +12,8 @@
 /* table may be NULL: the gateway is not open yet. Fields are added to the open object. */
 void api_explain_json(const struct api_cache *cache, const struct api_figures *figures, const struct api_route_table *table,
                       const Model__Service *service, struct api_json *json);
+/* The same of a job: when it runs next, what runs and where, why what waits waits, how its last runs ended. */
+void api_explain_job_json(const struct api_cache *cache, const Model__Job *job, struct api_json *json);
 /* Verdicts and the last end of one instance, of a service or a job: fields of the open object. */
 void api_explain_instance_fields(const Model__Instance *instance, const Model__InstanceStatus *status, struct api_json *json);
 

@@ -50,6 +50,20 @@ void headline_service(struct headline *h, const struct api_view *v) {
     headline_add(h, 10, "%s/%s runs with older secrets than there are", project, name);
 }
 
+void headline_job(struct headline *h, const Model__Job *job, const Model__JobState *state, const Model__JobRun *last,
+                  const Model__Instance *instance) {
+  const char *project = PB_STR(job->project), *name = PB_STR(job->name);
+  h->jobs++;
+  if (state && *PB_STR(state->error)) {
+    headline_add(h, 74, "job %s/%s: %s", project, name, state->error);
+  } else if (instance && !*PB_STR(instance->node)) {
+    headline_add(h, 73, "job %s/%s is pending%s%s", project, name, *PB_STR(instance->reason) ? ": " : "", PB_STR(instance->reason));
+  } else if (last && (last->state == MODEL__RUN_STATE__RUN_FAILED || last->state == MODEL__RUN_STATE__RUN_TIMED_OUT)) {
+    headline_add(h, 58, "the last run of job %s/%s has %s%s%s", project, name, last->state == MODEL__RUN_STATE__RUN_FAILED ? "failed" : "timed out",
+                 *PB_STR(last->reason) ? ": " : "", PB_STR(last->reason));
+  }
+}
+
 static void of_node(struct headline *h, const struct api_cache *cache, const char *name) {
   const Model__NodeStatus *status = api_cache_node_status(cache, name);
   if (!status)
@@ -93,11 +107,16 @@ static size_t reasons(const struct headline *h, size_t of, char *out, size_t siz
 }
 
 void headline_text(const struct headline *h, char *out, size_t size) {
-  char list[3 * HEADLINE_TEXT], whole[4 * HEADLINE_TEXT], counts[120] = "";
-  const char *plural = h->services == 1 ? "" : "s";
+  char list[3 * HEADLINE_TEXT], whole[4 * HEADLINE_TEXT], services[120] = "", jobs[40] = "", counts[200] = "";
   if (h->services)
-    snprintf(counts, sizeof counts, "%zu service%s, %zu of %" PRIu64 " instance%s ready", h->services, plural, h->instances, h->wanted,
+    snprintf(services, sizeof services, "%zu service%s, ", h->services, h->services == 1 ? "" : "s");
+  if (h->jobs)
+    snprintf(jobs, sizeof jobs, "%zu job%s", h->jobs, h->jobs == 1 ? "" : "s");
+  if (h->services)
+    snprintf(counts, sizeof counts, "%s%s%s%zu of %" PRIu64 " instance%s ready", services, jobs, h->jobs ? ", " : "", h->instances, h->wanted,
              h->wanted == 1 ? "" : "s");
+  else
+    snprintf(counts, sizeof counts, "%s", jobs);
   if (h->wrong) {
     reasons(h, h->wrong, list, sizeof list);
     snprintf(whole, sizeof whole, "Not well: %s", list);

@@ -9,6 +9,7 @@
 #include "common/log.h"
 #include "common/spec/spec.h"
 #include "orca-apiserver/gateway.h"
+#include "orca-apiserver/jobs.h"
 #include "orca-apiserver/log_merge.h"
 #include "orca-apiserver/routes.h"
 
@@ -44,7 +45,8 @@ struct relay {
   struct api_request *request; /* not counted: the stream is the request's */
   char project[64], name[64];
   uint64_t only; /* the one instance that is wanted; 0: all */
-  bool follow, events, timestamps, begun;
+  bool job;      /* its runs are instances too; what an ended one wrote last is kept with the run */
+  bool follow, events, timestamps, begun, told;
   uint64_t tail;
   bool has_tail;
   int64_t since_ns;
@@ -186,6 +188,7 @@ static void tell(struct relay *r, struct buf *out, const char *instance, const c
 
 static void put_line(struct source *s, const Node__LogLine *line, struct buf *out) {
   struct relay *r = s->relay;
+  r->told = true;
   bool err = PB_GET(line, err, false), partial = PB_GET(line, partial, false);
   static const uint8_t nothing[1];
   const uint8_t *text = line->text.len ? line->text.data : nothing;
@@ -488,6 +491,60 @@ static void tell_notes(struct relay *r, struct buf *out) {
   }
 }
 
+/* The run whose container is gone, as far as it was kept: the one that is asked for, else the newest. */
+static const Model__JobRun *kept_run(const struct relay *r) {
+  const struct api_cache *cache = &r->request->api->cache;
+  size_t count;
+  const struct api_smap_entry *list = api_cache_of_service(cache, API_JOB_RUNS, r->project, r->name, &count);
+  for (size_t i = count; i-- > 0;) {
+    const Model__JobRun *run = API_MSG(&list[i], Model__JobRun);
+    if (run->instance && (r->only ? run->instance == r->only : run->state != MODEL__RUN_STATE__RUN_SKIPPED))
+      return run;
+  }
+  return NULL;
+}
+
+/* Its last lines have no time of their own: they get that of the run's end. */
+static void tell_kept_run(struct relay *r, struct buf *out) {
+  const Model__JobRun *run = kept_run(r);
+  if (!run || !api_run_is_over(run))
+    return;
+  char id[INSTANCE_ID_MAX], text[160];
+  int64_t ns = (run->ended_ms > 0 ? run->ended_ms : 1) * NS_PER_MS;
+  instance_id(id, r->project, r->name, run->instance);
+  size_t len = run->has_last_lines ? run->last_lines.len : 0;
+  if (r->since_ns && ns < r->since_ns)
+    return;
+  snprintf(text, sizeof text, "run %" PRIu64 " has ended (%s), its container is gone%s", run->number, api_run_state_text(run->state),
+           len ? "; these are the last lines that were kept" : "; of its log nothing was kept");
+  tell(r, out, id, text);
+  const uint8_t *at = run->last_lines.data;
+  uint64_t left = 0; /* lines to come */
+  for (size_t i = 0; i < len; i++)
+    left += at[i] == '\n' || i + 1 == len;
+  for (; len > 0; left--) {
+    const uint8_t *end = memchr(at, '\n', len);
+    size_t line = end ? (size_t)(end - at) : len;
+    if (!r->has_tail || left <= r->tail) {
+      if (r->events) {
+        buf_add_str(out, "event: log\ndata: ");
+        log_line_json(out, id, ns, false, at, line, false);
+        buf_add(out, "\n\n", 2);
+      } else {
+        if (r->timestamps) {
+          time_text(out, ns);
+          buf_add_byte(out, ' ');
+        }
+        buf_add(out, at, line);
+        buf_add_byte(out, '\n');
+      }
+    }
+    line += end != NULL;
+    at += line;
+    len -= line;
+  }
+}
+
 static bool is_over(const struct relay *r) {
   const struct api_cache *cache = &r->request->api->cache;
   for (size_t i = 0; i < r->count; i++)
@@ -503,6 +560,9 @@ static enum api_piece fill(void *arg, struct buf *out) {
     buf_printf(out, "event: start\ndata: {\"time_ns\":\"%" PRId64 "\"}\n\n", r->resume.began_ns ? r->resume.began_ns : loop_wall(loop));
   if (r->begun && r->follow)
     look(r);
+  bool resumed = r->resume.began_ns || r->resume.count;
+  if (r->job && r->follow && !r->begun && !r->count && !resumed)
+    tell_kept_run(r, out);
   r->begun = true;
   forget_gone(r);
   open_those_due(r, out);
@@ -512,6 +572,8 @@ static enum api_piece fill(void *arg, struct buf *out) {
   tell_notes(r, out);
   if (is_over(r)) {
     close_torn(r, out);
+    if (r->job && !r->follow && !r->told && !resumed)
+      tell_kept_run(r, out);
     return API_PIECE_LAST;
   }
   for (size_t i = 0; i < r->count; i++)
@@ -527,30 +589,14 @@ static enum api_piece fill(void *arg, struct buf *out) {
 
 /* ---- the request ---- */
 
-/* A service's name or a job's. */
 static int find_subject(struct api_request *request, struct relay *r, struct err *err) {
-  const struct api_cache *cache = &request->api->cache;
-  uint64_t mod;
-  const Model__Service *service = api_find_service_err(request, &mod, err);
-  if (service) {
-    api_text_copy(r->project, sizeof r->project, PB_STR(service->project));
-    api_text_copy(r->name, sizeof r->name, PB_STR(service->name));
-    return 0;
-  }
-  const char *project = api_request_query(request, "project");
-  size_t count, found = 0;
-  const struct api_smap_entry *all = api_cache_all(cache, API_JOBS, &count);
-  for (size_t i = 0; i < count && err->code == ERR_NOT_FOUND; i++) {
-    const Model__Job *job = API_MSG(&all[i], Model__Job);
-    if (strcmp(PB_STR(job->name), request->param) != 0 || (project && strcmp(project, PB_STR(job->project)) != 0) ||
-        !api_auth_sees(cache, &request->who, PB_STR(job->project)))
-      continue;
-    if (found++)
-      return err_set(err, ERR_CONFLICT, "several projects have a job %s; name one with ?project=", request->param);
-    api_text_copy(r->project, sizeof r->project, PB_STR(job->project));
-    api_text_copy(r->name, sizeof r->name, PB_STR(job->name));
-  }
-  return found ? 0 : -1;
+  struct api_subject of;
+  if (api_find_subject(request, &of, err) < 0)
+    return -1;
+  api_text_copy(r->project, sizeof r->project, of.project);
+  api_text_copy(r->name, sizeof r->name, of.name);
+  r->job = of.job != NULL;
+  return 0;
 }
 
 static int parse_number(const char *text, const char *what, uint64_t *ret, struct err *err) {
@@ -584,7 +630,8 @@ static int parse_query(struct api_request *request, struct relay *r, struct err 
     const char *dot = strrchr(instance, '.'); /* 3, web.3 and shop/web.3 are the same */
     if (parse_number(dot ? dot + 1 : instance, "instance", &r->only, err) < 0)
       return -1;
-    if (!r->only || !api_cache_instance(&request->api->cache, r->project, r->name, r->only))
+    bool there = r->only && api_cache_instance(&request->api->cache, r->project, r->name, r->only);
+    if (!there && !(r->only && r->job && kept_run(r)))
       return err_set(err, ERR_NOT_FOUND, "no such instance: %s/%s.%" PRIu64, r->project, r->name, r->only);
   }
   if (!resume && request->last_event_id)

@@ -10,6 +10,7 @@
 #include "common/daemon/daemon.h"
 #include "orca-apiserver/api.h"
 #include "orca-apiserver/gateway.h"
+#include "orca-apiserver/jobs.h"
 #include "orca-apiserver/routes.h"
 #include "orca-apiserver/status_view.h"
 
@@ -77,6 +78,53 @@ static void services(struct api_request *r, struct buf *out) {
     of_service(out, "orca_service_status", s);
     label(out, "status", v.status, false);
     buf_add_str(out, "} 1\n");
+  }
+}
+
+/* ---- jobs ---- */
+
+static void of_job(struct buf *out, const char *name, const Model__Job *job) {
+  buf_add_str(out, name);
+  label(out, "project", PB_STR(job->project), true);
+  label(out, "job", PB_STR(job->name), false);
+}
+
+static void jobs(struct api_request *r, struct buf *out) {
+  static const struct {
+    const char *name, *type, *help;
+  } figures[] = {{"orca_job_runs_total", "counter", "Runs that have ended, by how."},
+                 {"orca_job_runs_live", "gauge", "Runs that go on, or wait to be placed."},
+                 {"orca_job_last_success_timestamp_seconds", "gauge", "When a run last succeeded; missing: never."},
+                 {"orca_job_next_tick_timestamp_seconds", "gauge", "When it runs next by its schedule; missing: it does not."}};
+  const struct api_cache *cache = &r->api->cache;
+  size_t count, runs;
+  const struct api_smap_entry *all = api_cache_all(cache, API_JOBS, &count);
+  for (size_t f = 0; f < sizeof figures / sizeof figures[0]; f++) {
+    head(out, figures[f].name, figures[f].type, figures[f].help);
+    for (size_t i = 0; i < count; i++) {
+      const Model__Job *job = API_MSG(&all[i], Model__Job);
+      const Model__JobState *state = api_cache_job_state(cache, PB_STR(job->project), PB_STR(job->name));
+      if (job->task || !may_see(r, PB_STR(job->project))) /* each task is a job of its own: series without end */
+        continue;
+      for (size_t k = MODEL__RUN_STATE__RUN_SUCCEEDED; f == 0 && state && k < state->n_ended && k <= MODEL__RUN_STATE__RUN_STOPPED; k++) {
+        of_job(out, figures[f].name, job);
+        label(out, "state", api_run_state_text((Model__RunState)k), false);
+        buf_printf(out, "} %" PRIu64 "\n", state->ended[k]);
+      }
+      if (f == 1) {
+        const struct api_smap_entry *list = api_cache_of_service(cache, API_JOB_RUNS, PB_STR(job->project), PB_STR(job->name), &runs);
+        size_t live = 0;
+        for (size_t k = 0; k < runs; k++)
+          live += !api_run_is_over(API_MSG(&list[k], Model__JobRun));
+        of_job(out, figures[f].name, job);
+        buf_printf(out, "} %zu\n", live);
+      }
+      int64_t at = !state ? 0 : f == 2 ? state->last_success_ms : f == 3 && !job->suspended ? state->next_tick_ms : 0;
+      if (at) {
+        of_job(out, figures[f].name, job);
+        buf_printf(out, "} %" PRId64 ".%03d\n", at / 1000, (int)(at % 1000));
+      }
+    }
   }
 }
 
@@ -237,6 +285,7 @@ void api_get_metrics(struct api_request *r) {
   label(out, "version", ORCA_VERSION, true);
   buf_add_str(out, "} 1\n");
   services(r, out);
+  jobs(r, out);
   nodes(r->api, out);
   proxies(r, out);
   if (!api_auth_is_limited(&r->api->cache, &r->who)) /* they count what is in all projects */

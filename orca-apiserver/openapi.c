@@ -40,7 +40,7 @@ static const struct { const char *name, *json; } schemas[] = {
       F("status", "{\"type\":\"string\",\"enum\":[\"running\",\"deploying\",\"pending\",\"degraded\",\"crashing\",\"failed\",\"rolling_back\",\"rolled_back\",\"stopping\",\"stopped\"]}") ","
       F("replicas", INT) "," F("running_replicas", INT) "," F("ready_replicas", INT) "," F("image", STR) "," F("domain", STR) "," F("revision", INT) ","
       F("nodes", LIST(STR)) "," F("cpu", NUM) "," F("memory", INT) "," F("last_error", STR) "," F("secrets_newer", BOOL))},
-  {"Status", OBJECT(F("services", LIST(REF("Service"))) "," F("problems", LIST(STR)) "," F("well", BOOL) "," F("summary", STR) "," F("reasons", LIST(STR)))},
+  {"Status", OBJECT(F("services", LIST(REF("Service"))) "," F("jobs", LIST(REF("Job"))) "," F("problems", LIST(STR)) "," F("well", BOOL) "," F("summary", STR) "," F("reasons", LIST(STR)))},
   {"Revision", OBJECT(F("number", INT) "," F("created", TIME) "," F("created_by", STR) "," F("image", STR) "," F("resolved", STR) "," F("current", BOOL) ","
       F("stable", BOOL) "," F("state", STR) "," F("changes", STR))},
   {"History", OBJECT(F("revisions", LIST(REF("Revision"))))},
@@ -94,10 +94,13 @@ static const struct { const char *name, *json; } schemas[] = {
       F("revision", INT) "," F("by", STR) "," F("scheduled", TIME) "," F("started", TIME) "," F("ended", TIME) "," F("next_try", TIME) "," F("attempts", INT) ","
       F("exit_code", "{\"type\":[\"integer\",\"null\"]}") "," F("reason", STR) "," F("node", STR) "," F("instance", STR) "," F("log", STR))},
   {"Job", OBJECT(F("project", STR) "," F("name", STR) "," F("status", STR) "," F("image", STR) "," F("revision", INT) "," F("task", BOOL) "," F("stopped", BOOL) ","
-      F("schedule", STR) "," F("tz", STR) "," F("overlap", STR) "," F("next", TIME) "," F("error", STR) "," F("running", INT) "," F("runs", LIST(REF("Run"))))},
+      F("schedule", STR) "," F("tz", STR) "," F("overlap", STR) "," F("next", TIME) "," F("last_success", TIME) "," F("error", STR) "," F("running", INT) "," F("runs", LIST(REF("Run"))))},
   {"Jobs", OBJECT(F("jobs", LIST(REF("Job"))))},
   {"Tasks", OBJECT(F("tasks", LIST(REF("Job"))))},
   {"JobDetail", OBJECT(F("job", REF("Job")) "," F("spec", REF("JobSpec")) "," F("instances", LIST(REF("Instance"))))},
+  {"JobExplanation", OBJECT(F("job", REF("Job")) "," F("last_run", INT) ","
+      F("instances", LIST(OBJECT(F("id", STR) "," F("node", STR) "," F("state", STR) "," F("reason", STR) "," F("revision", INT) "," F("restarts", INT) ","
+        F("since", TIME) "," F("next_try", TIME) "," F("progress", STR) "," F("last_end", "{\"type\":[\"object\",\"null\"]}") "," F("verdicts", LIST(REF("Verdict")))))))},
   {"JobDone", OBJECT(F("job", STR) "," F("changed", BOOL) "," F("revision", INT))},
   {"Task", "{\"type\":\"object\",\"required\":[\"image\"],\"additionalProperties\":false,\"properties\":{" F("image", STR) "," F("name", STR) "," F("project", STR) ","
       F("command", LIST(STR)) "," F("entrypoint", LIST(STR)) "," F("env", "{\"type\":\"object\",\"additionalProperties\":" STR "}") ","

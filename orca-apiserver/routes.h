@@ -53,6 +53,7 @@ void api_delete_secret(struct api_request *request);
 void api_post_rotate_key(struct api_request *request);
 void api_get_jobs(struct api_request *request); /* api_jobs.c */
 void api_get_job(struct api_request *request);
+void api_get_job_explain(struct api_request *request);
 void api_get_tasks(struct api_request *request);
 void api_post_job_run(struct api_request *request); /* api_job_change.c */
 void api_post_job_stop(struct api_request *request);

@@ -5,6 +5,7 @@
 #include <time.h>
 
 #include "orcactl/api.h"
+#include "orcactl/job_view.h"
 #include "orcactl/text.h"
 #include "orcactl/view.h"
 
@@ -26,21 +27,6 @@ static void after_colon(struct buf *b, const char *text) {
 static void print(struct buf *b) {
   puts(buf_str(b));
   buf_free(b);
-}
-
-/* "in 12 s", "3m ago" */
-static void when(const char *rfc3339, char out[32]) {
-  int64_t at = text_time(rfc3339), now = (int64_t)time(NULL);
-  char age[16];
-  if (at < 0) {
-    out[0] = 0;
-  } else if (at > now) {
-    text_age(at - now, age);
-    snprintf(out, 32, "in %s", age);
-  } else {
-    text_age(now - at, age);
-    snprintf(out, 32, "%s ago", age);
-  }
 }
 
 static void verdicts(struct ctl *ctl, const json_t *list) {
@@ -68,7 +54,7 @@ static void last_end(const json_t *in) {
   if (!json_is_object(end))
     return;
   struct buf b = BUF_INIT((size_t)1 << 20);
-  when(api_str(end, "time"), at);
+  view_when(api_str(end, "time"), at);
   buf_add_str(&b, "  last ended");
   if (*at)
     buf_printf(&b, " %s", at);
@@ -81,7 +67,7 @@ static void last_end(const json_t *in) {
     text_clean(json_is_string(line) ? json_string_value(line) : "", &l);
     print(&l);
   }
-  when(api_str(in, "next_try"), at);
+  view_when(api_str(in, "next_try"), at);
   if (strcmp(api_str(in, "state"), "backoff") == 0 || strcmp(api_str(in, "state"), "failed") == 0)
     printf("  next try %s\n", strncmp(at, "in ", 3) == 0 ? at : "at once");
 }
@@ -186,15 +172,21 @@ static void route(const json_t *reply) {
   }
 }
 
+void view_explain_instance(struct ctl *ctl, const json_t *in) {
+  instance(ctl, in, false);
+}
+
 int cmd_explain(struct ctl *ctl) {
-  char path[512];
   struct err err;
   json_t *reply, *one;
   size_t i;
-  if (api_service_path(ctl->argv[0], "/explain", "", path, &err) < 0 || api_call(ctl, "GET", path, NULL, &reply, &err) < 0)
+  bool job;
+  if (job_or_service(ctl, ctl->argv[0], "/explain", &reply, &job, &err) < 0)
     return ctl_fail(ctl, &err);
   if (ctl->output == CTL_JSON) {
     ctl_print_json(ctl, reply);
+  } else if (job) {
+    job_explain(ctl, reply);
   } else {
     const json_t *list = json_object_get(reply, "instances");
     bool routed = json_is_object(json_object_get(reply, "route"));

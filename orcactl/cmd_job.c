@@ -4,35 +4,10 @@
 #include <string.h>
 
 #include "orcactl/api.h"
+#include "orcactl/job_view.h"
 #include "orcactl/job_wait.h"
 #include "orcactl/text.h"
 #include "orcactl/view.h"
-
-static enum table_color color_of(const char *state) {
-  if (strcmp(state, "succeeded") == 0)
-    return TABLE_GREEN;
-  if (strcmp(state, "failed") == 0 || strcmp(state, "timed_out") == 0)
-    return TABLE_RED;
-  if (strcmp(state, "running") == 0 || strcmp(state, "skipped") == 0)
-    return TABLE_YELLOW;
-  return TABLE_PLAIN;
-}
-
-static void last_run(const json_t *job, char out[64]) {
-  const json_t *run = json_array_get(json_object_get(job, "runs"), 0);
-  char age[16];
-  const char *when = api_str(run, "ended");
-  when = *when ? when : *api_str(run, "started") ? api_str(run, "started") : api_str(run, "scheduled");
-  if (!run) {
-    snprintf(out, 64, "-");
-    return;
-  }
-  view_age(when, age);
-  if (json_is_integer(json_object_get(run, "exit_code")) && strcmp(api_str(run, "state"), "failed") == 0)
-    snprintf(out, 64, "%lld, exit code %lld, %s", api_int(run, "run"), api_int(run, "exit_code"), age);
-  else
-    snprintf(out, 64, "%lld, %s", api_int(run, "run"), age);
-}
 
 int cmd_job_list(struct ctl *ctl) {
   const char *project = ctl_value(ctl, "project");
@@ -47,22 +22,11 @@ int cmd_job_list(struct ctl *ctl) {
     return CTL_OK;
   }
   struct table t = {0};
-  static const char *const heads[] = {"JOB", "STATUS", "SCHEDULE", "NEXT", "LAST", "IMAGE"};
-  for (size_t k = 0; k < sizeof heads / sizeof *heads; k++)
-    table_column(&t, heads[k], false);
+  job_columns(&t);
   json_array_foreach(json_object_get(reply, "jobs"), i, job) {
-    const char *schedule = api_str(job, "schedule"), *status = api_str(job, "status"), *tz = api_str(job, "tz"), *error = api_str(job, "error");
-    char last[64];
     if ((project && strcmp(project, api_str(job, "project")) != 0) || (json_is_true(json_object_get(job, "task")) && !ctl_flag(ctl, "tasks")))
       continue;
-    last_run(job, last);
-    table_cellf(&t, TABLE_PLAIN, "%s/%s", api_str(job, "project"), api_str(job, "name"));
-    table_cell(&t, color_of(status), status);
-    table_cellf(&t, TABLE_PLAIN, "%s%s%s", *schedule ? schedule : "-", *schedule && strcmp(tz, "UTC") != 0 ? " " : "",
-                *schedule && strcmp(tz, "UTC") != 0 ? tz : "");
-    table_cellf(&t, *error ? TABLE_RED : TABLE_PLAIN, "%s", *error ? error : *api_str(job, "next") ? api_str(job, "next") : "-");
-    table_cell(&t, TABLE_PLAIN, last);
-    table_cell(&t, TABLE_PLAIN, api_str(job, "image"));
+    job_row(&t, job);
     shown++;
   }
   if (shown)
@@ -82,35 +46,6 @@ int cmd_job_run(struct ctl *ctl) {
   return ctl_flag(ctl, "no-wait") ? job_start(ctl, path, NULL) : job_wait(ctl, path, NULL);
 }
 
-static void duration(const json_t *run, char out[32]) {
-  int64_t from = text_time(api_str(run, "started")), to = text_time(api_str(run, "ended"));
-  if (from < 0 || to < from)
-    snprintf(out, 32, "-");
-  else if (to - from < 120)
-    snprintf(out, 32, "%llds", (long long)(to - from));
-  else
-    text_age(to - from, out);
-}
-
-static void history_row(struct table *t, const json_t *run) {
-  char took[32];
-  const char *state = api_str(run, "state"), *started = api_str(run, "started");
-  duration(run, took);
-  table_cellf(t, TABLE_PLAIN, "%lld", api_int(run, "run"));
-  table_cell(t, color_of(state), state);
-  if (json_is_integer(json_object_get(run, "exit_code")))
-    table_cellf(t, TABLE_PLAIN, "%lld", api_int(run, "exit_code"));
-  else
-    table_cell(t, TABLE_PLAIN, "-");
-  table_cellf(t, TABLE_PLAIN, "%.19s", *started ? started : *api_str(run, "scheduled") ? api_str(run, "scheduled") : "-");
-  table_cell(t, TABLE_PLAIN, took);
-  table_cellf(t, TABLE_PLAIN, "%lld", api_int(run, "attempts"));
-  table_cellf(t, TABLE_PLAIN, "%lld", api_int(run, "revision"));
-  table_cell(t, TABLE_PLAIN, *api_str(run, "node") ? api_str(run, "node") : "-");
-  table_cell(t, TABLE_PLAIN, api_str(run, "by"));
-  table_cell(t, TABLE_PLAIN, api_str(run, "reason"));
-}
-
 int cmd_job_history(struct ctl *ctl) {
   char path[512];
   struct err err;
@@ -125,10 +60,8 @@ int cmd_job_history(struct ctl *ctl) {
     printf("It has not run yet.\n");
   } else {
     struct table t = {0};
-    static const char *const heads[] = {"RUN", "STATE", "EXIT", "STARTED", "TOOK", "TRIES", "REVISION", "NODE", "BY", "REASON"};
-    for (size_t k = 0; k < sizeof heads / sizeof *heads; k++)
-      table_column(&t, heads[k], k == 0);
-    json_array_foreach(runs, i, run) history_row(&t, run);
+    job_run_columns(&t);
+    json_array_foreach(runs, i, run) job_run_row(&t, run);
     view_print(ctl, &t);
     table_free(&t);
     run = json_array_get(runs, 0);

@@ -14,11 +14,12 @@ const struct ctl_command ctl_commands[] = {
     {"prune", 0, NULL, "remove services that are no longer in the infra directory"}}},
   {"plan", "[NAME...]", 0, -1, cmd_plan, "what deploy would do, as a diff",
    NULL, {{"prune", 0, NULL, "as if deploy were given --prune"}}},
-  {"status", "", 0, 0, cmd_status, "all services and how they are", "The first line says whether all is well.",
+  {"status", "", 0, 0, cmd_status, "all services and jobs, and how they are", "The first line says whether all is well.",
    {PROJECT, {"watch", 'w', NULL, "keep it on the screen, up to date"}}},
   {"ps", "[NAME...]", 0, -1, cmd_ps, "every instance: its state, restarts, node, address", NULL, {PROJECT}},
-  {"inspect", "NAME", 1, 1, cmd_inspect, "everything about one service", "NAME is a service's name, or PROJECT/NAME.", {{0}}},
-  {"explain", "NAME", 1, 1, cmd_explain, "why each instance is where it is, or why it is pending", NULL, {{0}}},
+  {"inspect", "NAME", 1, 1, cmd_inspect, "everything about one service or job", "NAME is a service's name or a job's, or PROJECT/NAME.", {{0}}},
+  {"explain", "NAME", 1, 1, cmd_explain, "why each instance is where it is, or why it is pending",
+   "Of a job: when it runs next, what runs, and how its last runs ended.", {{0}}},
   {"history", "NAME", 1, 1, cmd_history, "the revisions of a service, newest first", NULL, {{0}}},
   {"scale", "NAME N", 2, 2, cmd_scale, "run N instances", "A later deploy keeps this number, unless its file names another one than before.", {{0}}},
   {"stop", "NAME...", 0, -1, cmd_stop, "run nothing, keep the spec",
@@ -52,19 +53,19 @@ const struct ctl_command ctl_commands[] = {
   {"events", "", 0, 0, cmd_events, "what has happened in the cluster",
    "With -f it goes on, also over a restart of the apiserver, without a gap or a repeat. With -o json it is one object a line; each carries the revision\n"
    "of the store it is of, from which --since goes on.",
-   {PROJECT, {"service", 0, "NAME", "only of this service: NAME or PROJECT/NAME"}, {"kind", 0, "KIND", "only these: rollout, or rollout.failed"},
+   {PROJECT, {"service", 0, "NAME", "only of this service or job: NAME or PROJECT/NAME"}, {"kind", 0, "KIND", "only these: rollout, or rollout.failed"},
     {"follow", 'f', NULL, "go on as things happen"}, {"since", 0, "WHEN", "10m, 2h, 2026-01-02T03:04:05Z, or after this revision of the store"},
     {"tail", 'n', "N", "only the newest N (100)"}}},
   {"logs", "NAME", 1, 1, cmd_logs, "what a service's instances, or a job's runs, have written",
-   "NAME is a service's name, or PROJECT/NAME. Of several instances the lines are put in the order of time, each behind its instance's name. With -f\n"
+   "NAME is a service's name or a job's, or PROJECT/NAME. Of a job that does not run: the last lines of its newest run. Of several instances the lines are put in the order of time, each behind its instance's name. With -f\n"
    "instances that come join in, and a restart of the container, of its agent or of the apiserver leaves no gap. To a pipe go the lines as they were written.",
    {{"follow", 'f', NULL, "go on as lines are written"},
     {"tail", 'n', "N", "only the newest N of each instance"},
     {"since", 0, "WHEN", "10m, 2h, or 2026-01-02T03:04:05Z"},
     {"instance", 0, "NUMBER", "only this one (see `orcactl ps`)"},
     {"timestamps", 't', NULL, "with the time of each line"}}},
-  {"exec", "NAME [--] COMMAND...", 2, -1, cmd_exec, "run a command in a container of a service",
-   "NAME is a service's name, or PROJECT/NAME. In its lowest ready instance, or in --instance. With -it: a terminal, `orcactl exec api -it -- sh`.\n"
+  {"exec", "NAME [--] COMMAND...", 2, -1, cmd_exec, "run a command in a container of a service, or of a job that runs",
+   "NAME is a service's name or a job's, or PROJECT/NAME. In its lowest ready instance, or in --instance. With -it: a terminal, `orcactl exec api -it -- sh`.\n"
    "The exit code is the command's own (126 or 127 when it could not be run, as Docker says), 128 and the signal's number when orcactl was ended by\n"
    "one, 255 when the connection was lost after it had begun; before it has begun as everywhere. The command's arguments and variables travel in the\n"
    "request's path: secrets are better given on its stdin.",

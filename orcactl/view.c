@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "orcactl/api.h"
+#include "orcactl/job_view.h"
 #include "orcactl/text.h"
 
 enum table_color view_status_color(const char *s) {
@@ -39,6 +40,38 @@ void view_age(const char *rfc3339, char out[16]) {
     snprintf(out, 16, "-");
   else
     text_age((int64_t)time(NULL) - at, out);
+}
+
+void view_when(const char *rfc3339, char out[32]) {
+  int64_t at = text_time(rfc3339), now = (int64_t)time(NULL);
+  char age[16];
+  if (at < 0) {
+    out[0] = 0;
+  } else if (at > now) {
+    text_age(at - now, age);
+    snprintf(out, 32, "in %s", age);
+  } else {
+    text_age(now - at, age);
+    snprintf(out, 32, "%s ago", age);
+  }
+}
+
+void view_line(const char *name, const char *value) {
+  char *text = text_cleaned(value);
+  if (text && *text)
+    printf("%-12s %s\n", name, text);
+  free(text);
+}
+
+void view_spec(const json_t *spec) {
+  char *text = json_dumps(spec, JSON_INDENT(2));
+  if (text) {
+    struct buf b = BUF_INIT((size_t)16 << 20);
+    text_clean_lines(text, &b);
+    printf("\nSpec:\n%s\n", buf_str(&b));
+    buf_free(&b);
+  }
+  free(text);
 }
 
 void view_print(const struct ctl *ctl, const struct table *t) {
@@ -148,14 +181,22 @@ void view_status(const struct ctl *ctl, const json_t *reply, struct buf *to) {
   size_t i;
   json_t *s;
   headline(ctl, reply, to);
-  if (!json_array_size(services))
-    return;
-  buf_add_byte(to, '\n');
-  struct table t = {0};
-  columns(&t, ctl->output == CTL_WIDE);
-  json_array_foreach(services, i, s) row(&t, s, ctl->output == CTL_WIDE);
-  table_print(&t, ctl->width, ctl->color, to);
-  table_free(&t);
+  if (json_array_size(services)) {
+    buf_add_byte(to, '\n');
+    struct table t = {0};
+    columns(&t, ctl->output == CTL_WIDE);
+    json_array_foreach(services, i, s) row(&t, s, ctl->output == CTL_WIDE);
+    table_print(&t, ctl->width, ctl->color, to);
+    table_free(&t);
+  }
+  if (json_array_size(json_object_get(reply, "jobs"))) {
+    buf_add_byte(to, '\n');
+    struct table t = {0};
+    job_columns(&t);
+    json_array_foreach(json_object_get(reply, "jobs"), i, s) job_row(&t, s);
+    table_print(&t, ctl->width, ctl->color, to);
+    table_free(&t);
+  }
   bool first = true;
   json_array_foreach(services, i, s) {
     if (!json_is_true(json_object_get(s, "secrets_newer")))

@@ -9,9 +9,13 @@
 #include "orcactl/table.h"
 
 enum table_color view_status_color(const char *status);
-bool view_status_is_bad(const char *status);           /* somebody should look */
-void view_join(const json_t *strings, struct buf *to); /* "n1,n2" */
-void view_age(const char *rfc3339, char out[16]);      /* "3h", "-" */
+bool view_status_is_bad(const char *status);                         /* somebody should look */
+void view_join(const json_t *strings, struct buf *to);               /* "n1,n2" */
+void view_age(const char *rfc3339, char out[16]);                    /* "3h", "-" */
+void view_when(const char *rfc3339, char out[32]);                   /* "in 12s", "3m ago", "" */
+void view_line(const char *name, const char *value);                 /* to stdout, when there is a value */
+void view_spec(const json_t *spec);                                  /* to stdout */
+void view_explain_instance(struct ctl *ctl, const json_t *instance); /* cmd_explain.c; to stdout */
 void view_instance_columns(struct table *t, bool wide);
 void view_instance_row(struct table *t, const json_t *instance, bool wide);
 /* The page of `orcactl status`: a line that says whether all is well, the table, what is wrong. */

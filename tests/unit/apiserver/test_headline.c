@@ -54,6 +54,42 @@ static void the_two_weightiest(void **state) {
   assert_memory_equal(line(&h), "Not well: the store is away; the store's disk is full", 50);
 }
 
+static void jobs(void **state) {
+  (void)state;
+  struct headline h = {0};
+  char project[] = "shop", name[] = "nightly", reason[] = "exit code 3", nowhere[] = "no node fits", zone[] = "time zone X is not known here";
+  Model__Job job = MODEL__JOB__INIT;
+  Model__JobState told = MODEL__JOB_STATE__INIT;
+  Model__JobRun last = MODEL__JOB_RUN__INIT;
+  Model__Instance instance = MODEL__INSTANCE__INIT;
+  job.project = project;
+  job.name = name;
+  headline_job(&h, &job, NULL, NULL, NULL);
+  assert_string_equal(line(&h), "All is well: 1 job");
+  headline_job(&h, &job, &told, &last, NULL);
+  add(&h, "web", "running", "", 2, 2, false);
+  assert_string_equal(line(&h), "All is well: 1 service, 2 jobs, 2 of 2 instances ready");
+  last.state = MODEL__RUN_STATE__RUN_SUCCEEDED;
+  headline_job(&h, &job, &told, &last, NULL);
+  assert_int_equal(h.wrong, 0);
+  last.state = MODEL__RUN_STATE__RUN_FAILED;
+  last.reason = reason;
+  headline_job(&h, &job, &told, &last, NULL);
+  assert_string_equal(line(&h), "Not well: the last run of job shop/nightly has failed: exit code 3");
+  last.state = MODEL__RUN_STATE__RUN_TIMED_OUT;
+  h = (struct headline){0};
+  headline_job(&h, &job, &told, &last, NULL);
+  assert_memory_equal(line(&h), "Not well: the last run of job shop/nightly has timed out", 50);
+  instance.reason = nowhere;
+  h = (struct headline){0};
+  headline_job(&h, &job, &told, &last, &instance);
+  assert_string_equal(line(&h), "Not well: job shop/nightly is pending: no node fits");
+  told.error = zone;
+  h = (struct headline){0};
+  headline_job(&h, &job, &told, &last, NULL);
+  assert_string_equal(line(&h), "Not well: job shop/nightly: time zone X is not known here");
+}
+
 static void more_than_are_kept(void **state) {
   (void)state;
   struct headline h = {0};
@@ -91,6 +127,6 @@ static void nodes_and_scheduler(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(well), cmocka_unit_test(the_two_weightiest), cmocka_unit_test(more_than_are_kept),
-                                     cmocka_unit_test(nodes_and_scheduler)};
+                                     cmocka_unit_test(jobs), cmocka_unit_test(nodes_and_scheduler)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -200,6 +200,49 @@ static void what_is_shown(void **state) {
   json_decref(json);
 }
 
+/* With all that shows services. */
+static void they_are_found_everywhere(void **state) {
+  struct world *w = *state;
+  put_job(w, "shop", "nightly", 3, "x:1");
+  put_job(w, "shop", "oneoff", 1, "x:1");
+  Model__Job task = *job(w, "oneoff");
+  PB_SET(&task, task, true);
+  put(w, "/jobs/shop/oneoff", &task.base);
+  uint64_t ended[] = {0, 0, 41, 2};
+  Model__JobState counts = MODEL__JOB_STATE__INIT;
+  counts.ended = ended;
+  counts.n_ended = 4;
+  PB_SET(&counts, created_ms, 1);
+  PB_SET(&counts, last_success_ms, T0 + 500);
+  put(w, "/job-state/shop/nightly", &counts.base);
+
+  json_t *json = say_as(w, "a", "GET", "/api/v1/status", NULL, NULL, NULL, 200);
+  assert_int_equal(json_array_size(json_object_get(json, "jobs")), 1);
+  assert_non_null(strstr(json_string_value(json_object_get(json, "summary")), "no scheduler leads"));
+  json_decref(json);
+
+  json = say_as(w, "a", "GET", "/api/v1/jobs/nightly/explain", NULL, NULL, NULL, 200);
+  assert_int_equal(json_integer_value(json_object_get(json, "last_run")), 1);
+  assert_string_equal(json_string_value(json_object_get(json_object_get(json, "job"), "status")), "succeeded");
+  assert_non_null(json_string_value(json_object_get(json_object_get(json, "job"), "last_success")));
+  json_decref(json);
+
+  json = say_as(w, "a", "GET", "/api/v1/services/nightly/history", NULL, NULL, NULL, 404);
+  assert_non_null(strstr(json_string_value(json_object_get(json, "error")), "orcactl job history shop/nightly"));
+  json_decref(json);
+  say(w, "GET", "/api/v1/services/nowhere/history", NULL, 404);
+
+  struct api_request *r = ask(w, "GET", "/metrics", "a", NULL, NULL, NULL);
+  buf_add_byte(&r->out, 0);
+  const char *text = (const char *)r->out.data;
+  assert_non_null(strstr(text, "orca_job_runs_total{project=\"shop\",job=\"nightly\",state=\"succeeded\"} 41\n"));
+  assert_non_null(strstr(text, "orca_job_runs_total{project=\"shop\",job=\"nightly\",state=\"failed\"} 2\n"));
+  assert_non_null(strstr(text, "orca_job_last_success_timestamp_seconds{project=\"shop\",job=\"nightly\"} 1700000000.500\n"));
+  assert_null(strstr(text, "oneoff"));
+  assert_null(strstr(text, "orca_job_next_tick_timestamp_seconds{"));
+  api_request_unref(r);
+}
+
 int main(void) {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
   const struct CMUnitTest tests[] = {
@@ -211,6 +254,7 @@ int main(void) {
       TEST(tasks),
       TEST(the_policy_holds_for_jobs),
       TEST(what_is_shown),
+      TEST(they_are_found_everywhere),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -42,6 +42,7 @@ static const struct {
     {"POST /api/v1/stop", 'a', LIST, "/api/v1/stop", NULL, NULL},
     {"GET /api/v1/jobs", 'v', LIST, "/api/v1/jobs", NULL, NULL},
     {"GET /api/v1/jobs/{name}", 'v', NAMED, "/api/v1/jobs/nightly", NULL, NULL},
+    {"GET /api/v1/jobs/{name}/explain", 'v', NAMED, "/api/v1/jobs/nightly/explain", NULL, NULL},
     {"DELETE /api/v1/jobs/{name}", 'd', NAMED, "/api/v1/jobs/nightly", NULL, NULL},
     {"POST /api/v1/jobs/{name}/run", 'd', NAMED, "/api/v1/jobs/nightly/run", NULL, NULL},
     {"POST /api/v1/jobs/{name}/stop", 'd', NAMED, "/api/v1/jobs/nightly/stop", NULL, NULL},
