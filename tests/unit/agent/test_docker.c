@@ -5,6 +5,9 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <stdio.h>
+#include <unistd.h>
+#include <sys/stat.h>
 
 #include <cmocka.h>
 
@@ -256,14 +259,64 @@ static void test_registry_login(void **state) {
   assert_null(docker_auth_header_from(json, "worse.example"));
   assert_null(docker_auth_header_from(json, "unknown.example"));
   json_decref(json);
+  json = json_of("{\"auths\":{\"https://b.example/v2/\":{\"auth\":\"dXNlcjpwYT4+cz8=\"},\"a.example\":{\"auth\":\"\"}}}");
+  header = docker_auth_header_from(json, "b.example"); /* as Docker of old wrote it */
+  assert_non_null(header);
+  docker_auth_free(header);
+  assert_null(docker_auth_header_from(json, "a.example"));
+  json_decref(json);
+  assert_null(docker_auth_header_from(NULL, "a.example"));
+}
+
+static void write_text(const char *path, const char *text) {
+  FILE *f = fopen(path, "we");
+  assert_non_null(f);
+  fputs(text, f);
+  assert_int_equal(fclose(f), 0);
+}
+
+static void test_registry_login_file(void **state) {
+  (void)state;
+  char dir[] = "/tmp/orca-docker-XXXXXX", path[64], below[64];
+  assert_non_null(mkdtemp(dir));
+  snprintf(path, sizeof path, "%s/config.json", dir);
+  setenv("DOCKER_CONFIG", dir, 1);
+  assert_null(docker_auth_header("r.example"));
+  write_text(path, "{ half");
+  assert_null(docker_auth_header("r.example"));
+  write_text(path, "{\"auths\":{\"r.example\":{\"auth\":\"dXNlcjpwYT4+cz8=\"}}}");
+  char *header = docker_auth_header("r.example");
+  assert_non_null(header);
+  docker_auth_free(header);
+  unsetenv("DOCKER_CONFIG");
+  snprintf(below, sizeof below, "%s/.docker", dir);
+  assert_int_equal(mkdir(below, 0700), 0);
+  char old[sizeof path];
+  memcpy(old, path, sizeof old);
+  snprintf(path, sizeof path, "%s/.docker/config.json", dir);
+  assert_int_equal(rename(old, path), 0);
+  setenv("HOME", dir, 1);
+  header = docker_auth_header("r.example");
+  assert_non_null(header);
+  docker_auth_free(header);
+  assert_int_equal(unlink(path), 0);
+  assert_int_equal(rmdir(below), 0);
+  assert_int_equal(rmdir(dir), 0);
 }
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_time),           cmocka_unit_test(test_inspect),       cmocka_unit_test(test_hostile_inspect),
-      cmocka_unit_test(test_list),           cmocka_unit_test(test_events),        cmocka_unit_test(test_image),
-      cmocka_unit_test(test_image_names),    cmocka_unit_test(test_pull_progress), cmocka_unit_test(test_streams),
+      cmocka_unit_test(test_time),
+      cmocka_unit_test(test_inspect),
+      cmocka_unit_test(test_hostile_inspect),
+      cmocka_unit_test(test_list),
+      cmocka_unit_test(test_events),
+      cmocka_unit_test(test_image),
+      cmocka_unit_test(test_image_names),
+      cmocka_unit_test(test_pull_progress),
+      cmocka_unit_test(test_streams),
       cmocka_unit_test(test_registry_login),
+      cmocka_unit_test(test_registry_login_file),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -83,6 +83,27 @@ static void messages_go_both_ways(void **state) {
   close_end(&b);
 }
 
+static void pongs_and_keys_that_nobody_asked_for(void **state) {
+  (void)state;
+  struct end a, b;
+  struct err err;
+  char key[WS_KEY_LEN + 1], again[WS_KEY_LEN + 1];
+  assert_int_equal(ws_new_key(key, &err), 0);
+  assert_int_equal(ws_new_key(again, &err), 0);
+  assert_string_not_equal(key, again);
+  assert_int_equal(strlen(key), WS_KEY_LEN);
+  open_end(&a, &b, WS_SERVER, 1000);
+  open_end(&b, &a, WS_CLIENT, 1000);
+  ws_pong(a.ws);
+  ws_send(a.ws, "hello", 5);
+  assert_true(ws_queued(a.ws) > 0);
+  assert_true(ws_write(a.ws) && ws_read(b.ws));
+  assert_int_equal(ws_queued(a.ws), 0);
+  assert_string_equal(buf_str(&b.heard), "hello|");
+  close_end(&a);
+  close_end(&b);
+}
+
 static void a_close_comes_after_what_was_sent(void **state) {
   (void)state;
   struct end a, b;
@@ -289,7 +310,7 @@ int main(void) {
       cmocka_unit_test(an_unmasked_frame_is_refused),   cmocka_unit_test(pings_are_answered_and_a_flood_of_them_is_not),
       cmocka_unit_test(the_pipes_end_is_the_end),       cmocka_unit_test(the_accept_key_is_the_rfcs),
       cmocka_unit_test(only_a_proper_head_is_upgraded), cmocka_unit_test(controls_come_back_as_they_went),
-      cmocka_unit_test(other_controls_are_none),
+      cmocka_unit_test(other_controls_are_none),        cmocka_unit_test(pongs_and_keys_that_nobody_asked_for),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

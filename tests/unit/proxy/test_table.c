@@ -187,6 +187,12 @@ static void test_ranges(void **state) {
   assert_true(cidr_has(c, 3, six) && !cidr_has(c + 3, 1, six));
   six[1] = 0x80;
   assert_false(cidr_has(c, 3, six));
+  struct sockaddr_in6 in6 = {.sin6_family = AF_INET6};
+  uint8_t other[16];
+  memcpy(&in6.sin6_addr, six, 16);
+  assert_true(cidr_addr((const struct sockaddr *)&in6, other));
+  assert_memory_equal(other, six, 16);
+  assert_false(cidr_addr(&(const struct sockaddr){.sa_family = AF_UNIX}, other));
   static const char *const bad[] = {"", "/8", "10.0.0.0/33", "fd00::/129", "10.0.0", "10.0.0.0/", "10.0.0.0/a", "x", "10.0.0.0/8/8"};
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
     assert_false(cidr_parse(bad[i], &c[0]));

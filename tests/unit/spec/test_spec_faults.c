@@ -336,6 +336,8 @@ static const struct sample jsons[] = {
      "files.ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb: must be base64 of at most 1048576 bytes"},
     {"{\"files\":{\"00\":\"YQ==\"}}", "files.00: the content's SHA-256 is another one"},
     {"{\"files\":3}", "files: expected an object of SHA-256: base64"},
+    {"{\"cluster\":3}", "cluster: expected an object"},
+    {"{\"jobs\":3}", "jobs: expected an array"},
     {"{\"cluster\":{\"policy\":{\"allow_caps\":[3]}}}", "cluster.policy.allow_caps[0]: expected a string, found an integer"},
 };
 
@@ -353,6 +355,40 @@ static void test_json(void **state) {
     spec_set_free(&set);
     spec_faults_free(&faults);
   }
+}
+
+/* More than there may be: told once, nothing of it read. */
+static void test_json_bounds(void **state) {
+  (void)state;
+  json_t *root = json_object(), *many = json_array(), *files = json_object(), *deep = json_object(), *at = deep;
+  for (int i = 0; i < 10001; i++)
+    json_array_append_new(many, json_object());
+  json_object_set_new(root, "services", many);
+  for (int i = 0; i < 200; i++) {
+    json_t *below = json_object();
+    json_object_set_new(at, "a", below);
+    at = below;
+  }
+  json_object_set_new(root, "cluster", deep);
+  char *large = malloc(2u << 20);
+  assert_non_null(large);
+  memset(large, 'A', (2u << 20) - 1);
+  large[(2u << 20) - 1] = 0;
+  json_object_set_new(files, "00", json_string(large));
+  json_object_set_new(root, "files", files);
+  free(large);
+  struct spec_set set = {0};
+  struct spec_faults faults = {0};
+  assert_int_equal(spec_set_from_json(root, &set, &faults), -1);
+  bool too_many = false, file = false;
+  for (size_t i = 0; i < faults.count; i++) {
+    too_many |= strcmp(faults.list[i].path, "services") == 0 && strstr(faults.list[i].message, "more than");
+    file |= strcmp(faults.list[i].path, "files.00") == 0;
+  }
+  assert_true(too_many && file);
+  json_decref(root);
+  spec_set_free(&set);
+  spec_faults_free(&faults);
 }
 
 static void test_units(void **state) {
@@ -437,8 +473,8 @@ static void test_units(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_services),      cmocka_unit_test(test_clusters), cmocka_unit_test(test_nodes),
-      cmocka_unit_test(test_node_defaults), cmocka_unit_test(test_json),     cmocka_unit_test(test_units),
+      cmocka_unit_test(test_services), cmocka_unit_test(test_clusters),    cmocka_unit_test(test_nodes), cmocka_unit_test(test_node_defaults),
+      cmocka_unit_test(test_json),     cmocka_unit_test(test_json_bounds), cmocka_unit_test(test_units),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -436,6 +436,167 @@ static void test_limits(void **state) {
   teardown(&r);
 }
 
+/* ---- what a transaction compares and refuses ---- */
+
+static Store__Op *new_put(const char *key, const char *value) {
+  Store__Op *op = malloc(sizeof *op);
+  Store__Put *p = malloc(sizeof *p);
+  assert_true(op && p);
+  store__op__init(op);
+  store__put__init(p);
+  p->has_key = p->has_value = 1;
+  p->key = bytes(key);
+  p->value = bytes(value);
+  op->op_case = STORE__OP__OP_PUT;
+  op->put = p;
+  return op;
+}
+
+static Store__Op *new_range(const char *key, const char *end, uint64_t revision) {
+  Store__Op *op = malloc(sizeof *op);
+  Store__RangeRequest *range = malloc(sizeof *range);
+  assert_true(op && range);
+  store__op__init(op);
+  store__range_request__init(range);
+  PB_SET(range, key, bytes(key));
+  if (end)
+    PB_SET(range, range_end, bytes(end));
+  if (revision)
+    PB_SET(range, revision, revision);
+  op->op_case = STORE__OP__OP_RANGE;
+  op->range = range;
+  return op;
+}
+
+/* Frees the operations; the compare may be NULL. */
+static struct kv_result transact(struct rig *r, Store__Compare *compare, Store__Op **success, size_t n) {
+  Store__Call call = STORE__CALL__INIT;
+  Store__TxnRequest txn = STORE__TXN_REQUEST__INIT;
+  txn.n_compare = compare ? 1 : 0;
+  txn.compare = &compare;
+  txn.n_success = n;
+  txn.success = success;
+  call.body_case = STORE__CALL__BODY_TXN;
+  call.txn = &txn;
+  struct kv_result result = apply(r, &call);
+  for (size_t i = 0; i < n; i++) {
+    free(success[i]->op_case == STORE__OP__OP_RANGE ? (void *)success[i]->range : (void *)success[i]->put);
+    free(success[i]);
+  }
+  return result;
+}
+
+static bool compares(struct rig *r, const char *key, const char *end, Store__CompareResult how, Store__Compare__TargetCase target, uint64_t number,
+                     const char *value) {
+  Store__Compare c = STORE__COMPARE__INIT;
+  PB_SET(&c, key, bytes(key));
+  if (end)
+    PB_SET(&c, range_end, bytes(end));
+  PB_SET(&c, result, how);
+  c.target_case = target;
+  if (target == STORE__COMPARE__TARGET_VALUE)
+    c.value = bytes(value);
+  else
+    c.version = number; /* of a union: as good for each number */
+  struct kv_result result = transact(r, &c, NULL, 0);
+  assert_int_equal(result.err.code, ERR_NONE);
+  bool held = result.reply->txn->succeeded;
+  free_result(&result);
+  return held;
+}
+
+static void test_compares(void **state) {
+  (void)state;
+  struct rig r;
+  setup(&r, 1);
+  const Store__CompareResult equal = STORE__COMPARE_RESULT__EQUAL, less = STORE__COMPARE_RESULT__LESS, greater = STORE__COMPARE_RESULT__GREATER,
+                             differs = STORE__COMPARE_RESULT__NOT_EQUAL;
+  for (int i = 0; i < 3; i++) {
+    struct kv_result result = put(&r, i == 2 ? "/a/y" : "/a/x", "value", 5);
+    assert_int_equal(result.err.code, ERR_NONE);
+    free_result(&result);
+  }
+  assert_true(compares(&r, "/a/x", NULL, equal, STORE__COMPARE__TARGET_VERSION, 2, NULL));
+  assert_true(compares(&r, "/a/x", NULL, greater, STORE__COMPARE__TARGET_VERSION, 1, NULL));
+  assert_true(compares(&r, "/a/x", NULL, less, STORE__COMPARE__TARGET_VERSION, 3, NULL));
+  assert_false(compares(&r, "/a/x", NULL, differs, STORE__COMPARE__TARGET_VERSION, 2, NULL));
+  assert_true(compares(&r, "/a/x", NULL, equal, STORE__COMPARE__TARGET_CREATE_REVISION, 2, NULL));
+  assert_true(compares(&r, "/a/x", NULL, equal, STORE__COMPARE__TARGET_MOD_REVISION, 3, NULL));
+  assert_true(compares(&r, "/a/x", NULL, equal, STORE__COMPARE__TARGET_LEASE, 0, NULL));
+  assert_true(compares(&r, "/a/x", NULL, equal, STORE__COMPARE__TARGET_VALUE, 0, "value"));
+  assert_true(compares(&r, "/a/x", NULL, less, STORE__COMPARE__TARGET_VALUE, 0, "values"));
+  assert_false(compares(&r, "/none", NULL, differs, STORE__COMPARE__TARGET_VALUE, 0, "value")); /* no value is compared to none */
+  assert_true(compares(&r, "/none", NULL, equal, STORE__COMPARE__TARGET_VERSION, 0, NULL));
+  /* Of a range: each key of it; and of an empty one as of a key that is not there. */
+  assert_true(compares(&r, "/a/", "/a0", equal, STORE__COMPARE__TARGET_VALUE, 0, "value"));
+  assert_false(compares(&r, "/a/", "/a0", equal, STORE__COMPARE__TARGET_VERSION, 2, NULL));
+  assert_true(compares(&r, "/b/", "/b0", equal, STORE__COMPARE__TARGET_VERSION, 0, NULL));
+  assert_false(compares(&r, "/a/", "/a0", equal, STORE__COMPARE__TARGET_VERSION, 0, NULL));
+  teardown(&r);
+}
+
+static void test_transactions_read(void **state) {
+  (void)state;
+  struct rig r;
+  setup(&r, 1);
+  struct kv_result result = transact(&r, NULL, (Store__Op *[]){new_put("/a", "1"), new_range("/a", NULL, 0), new_put("/b", "2")}, 3);
+  assert_int_equal(result.err.code, ERR_NONE);
+  const Store__TxnReply *reply = result.reply->txn;
+  assert_int_equal(reply->n_replies, 3);
+  assert_int_equal(reply->replies[1]->range->n_kvs, 1);
+  assert_int_equal(reply->replies[1]->range->kvs[0]->value.data[0], '1');
+  free_result(&result);
+  /* Nothing happens where one of it cannot. */
+  static const struct {
+    uint64_t revision;
+    enum err_code code;
+  } cases[] = {{99, ERR_INVALID}, {1, ERR_NONE}};
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    result = transact(&r, NULL, (Store__Op *[]){new_put("/c", "3"), new_range("/a", "/z", cases[i].revision)}, 2);
+    assert_int_equal(result.err.code, cases[i].code);
+    free_result(&result);
+  }
+  result = transact(&r, NULL, (Store__Op *[]){new_put("/d", "1"), new_put("/e", "1"), new_put("/d", "2")}, 3);
+  assert_int_equal(result.err.code, ERR_INVALID);
+  assert_non_null(strstr(result.err.msg, "/d is changed twice"));
+  Store__Op *none = malloc(sizeof *none);
+  assert_non_null(none);
+  store__op__init(none);
+  result = transact(&r, NULL, &none, 1);
+  assert_int_equal(result.err.code, ERR_INVALID);
+  Store__Compare nothing = STORE__COMPARE__INIT;
+  PB_SET(&nothing, key, bytes("/a"));
+  result = transact(&r, &nothing, NULL, 0);
+  assert_int_equal(result.err.code, ERR_INVALID);
+  teardown(&r);
+}
+
+static void test_lease_rules(void **state) {
+  (void)state;
+  struct rig r;
+  setup(&r, 1);
+  Store__Call call = STORE__CALL__INIT;
+  Store__LeaseGrant grant = STORE__LEASE_GRANT__INIT;
+  call.body_case = STORE__CALL__BODY_LEASE_GRANT;
+  call.lease_grant = &grant;
+  PB_SET(&grant, id, 7);
+  PB_SET(&grant, ttl_ms, 0);
+  assert_int_equal(apply(&r, &call).err.code, ERR_INVALID);
+  grant.ttl_ms = KV_MAX_TTL_MS + 1;
+  assert_int_equal(apply(&r, &call).err.code, ERR_INVALID);
+  grant.ttl_ms = 1000;
+  struct kv_result result = apply(&r, &call);
+  assert_int_equal(result.err.code, ERR_NONE);
+  free_result(&result);
+  Store__Op *bound = new_put("/leased", "1");
+  PB_SET(bound->put, lease, 7);
+  result = transact(&r, NULL, &bound, 1);
+  assert_int_equal(result.err.code, ERR_NONE);
+  free_result(&result);
+  assert_true(compares(&r, "/leased", NULL, STORE__COMPARE_RESULT__EQUAL, STORE__COMPARE__TARGET_LEASE, 7, NULL));
+  teardown(&r);
+}
+
 /* Full: refused with that reason, and nothing of the batch is there; deleting makes room again. */
 static void test_full_map(void **state) {
   (void)state;
@@ -595,8 +756,15 @@ static void test_garbage(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_random_histories), cmocka_unit_test(test_limits), cmocka_unit_test(test_full_map),
-      cmocka_unit_test(test_flipped_bits),     cmocka_unit_test(test_copy),   cmocka_unit_test(test_garbage),
+      cmocka_unit_test(test_random_histories),
+      cmocka_unit_test(test_limits),
+      cmocka_unit_test(test_full_map),
+      cmocka_unit_test(test_flipped_bits),
+      cmocka_unit_test(test_copy),
+      cmocka_unit_test(test_garbage),
+      cmocka_unit_test(test_compares),
+      cmocka_unit_test(test_transactions_read),
+      cmocka_unit_test(test_lease_rules),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
