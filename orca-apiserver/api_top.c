@@ -36,7 +36,7 @@ static void instance_json(const struct api *api, const Model__Instance *instance
   const Model__InstanceStatus *status = api_cache_instance_status(&api->cache, instance);
   char id[INSTANCE_ID_MAX];
   instance_id(id, PB_STR(instance->project), PB_STR(instance->service), instance->number);
-  const struct api_usage *use = api_figures_of(&api->figures, id);
+  const struct api_usage *use = api_figures_of(&api->figures, PB_STR(instance->project), PB_STR(instance->service), instance->number);
   uint64_t memory;
   uint32_t cpu;
   limits(&api->cache, instance, &memory, &cpu);

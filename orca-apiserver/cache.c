@@ -1,6 +1,5 @@
 #include "orca-apiserver/cache.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -109,6 +108,14 @@ const struct api_object *api_cache_object(const struct api_cache *cache, enum ap
   return api_smap_get(&cache->tables[kind], key);
 }
 
+/* What the keys of a service's numbered objects begin with. */
+static void key_of_service(char out[KEY_MAX], enum api_kind kind, const char *project, const char *name) {
+  key_service(out, kinds[kind].prefix, project, name);
+  size_t len = strlen(out);
+  if (len < KEY_MAX - 1)
+    memcpy(out + len, "/", 2);
+}
+
 static const void *message_at(const struct api_cache *cache, enum api_kind kind, const char *key, uint64_t *mod) {
   const struct api_object *object = api_cache_object(cache, kind, key);
   if (mod)
@@ -162,11 +169,14 @@ const Model__Instance *api_cache_instance(const struct api_cache *cache, const c
   return message_at(cache, API_INSTANCES, key, NULL);
 }
 
+const Model__InstanceStatus *api_status_of_instance(const Model__InstanceStatus *status, const Model__Instance *instance) {
+  return status && status->epoch == instance->epoch && strcmp(PB_STR(status->node), PB_STR(instance->node)) == 0 ? status : NULL;
+}
+
 const Model__InstanceStatus *api_cache_instance_status(const struct api_cache *cache, const Model__Instance *instance) {
   char key[KEY_MAX];
   key_numbered(key, KEY_INSTANCE_STATUS, PB_STR(instance->project), PB_STR(instance->service), instance->number);
-  const Model__InstanceStatus *status = message_at(cache, API_INSTANCE_STATUS, key, NULL);
-  return status && status->epoch == instance->epoch && strcmp(PB_STR(status->node), PB_STR(instance->node)) == 0 ? status : NULL;
+  return api_status_of_instance(message_at(cache, API_INSTANCE_STATUS, key, NULL), instance);
 }
 
 const Model__Node *api_cache_node(const struct api_cache *cache, const char *name, uint64_t *mod) {
@@ -184,8 +194,14 @@ const Model__NodeStatus *api_cache_node_status(const struct api_cache *cache, co
 const struct api_smap_entry *api_cache_of_service(const struct api_cache *cache, enum api_kind kind, const char *project, const char *name,
                                                   size_t *count) {
   char prefix[KEY_MAX];
-  snprintf(prefix, sizeof prefix, "%s%s/%s/", kinds[kind].prefix, project, name);
+  key_of_service(prefix, kind, project, name);
   return api_smap_prefix(&cache->tables[kind], prefix, count);
+}
+
+struct api_smap_walk api_cache_walk(const struct api_cache *cache, enum api_kind kind, const char *project, const char *name) {
+  char prefix[KEY_MAX];
+  key_of_service(prefix, kind, project, name);
+  return api_smap_walk(&cache->tables[kind], prefix);
 }
 
 const struct api_smap_entry *api_cache_all(const struct api_cache *cache, enum api_kind kind, size_t *count) {

@@ -82,12 +82,15 @@ const Model__Rollout *api_cache_rollout(const struct api_cache *cache, const cha
 const Model__Instance *api_cache_instance(const struct api_cache *cache, const char *project, const char *name, uint64_t number);
 /* Only when it is of the instance's own node and epoch. */
 const Model__InstanceStatus *api_cache_instance_status(const struct api_cache *cache, const Model__Instance *instance);
+const Model__InstanceStatus *api_status_of_instance(const Model__InstanceStatus *status, const Model__Instance *instance);
 const Model__Node *api_cache_node(const struct api_cache *cache, const char *name, uint64_t *mod);
 const Model__NodeStatus *api_cache_node_status(const struct api_cache *cache, const char *name);
 
 /* All of a service's, in the order of their numbers: struct api_object as values. */
 const struct api_smap_entry *api_cache_of_service(const struct api_cache *cache, enum api_kind kind, const char *project, const char *name,
                                                   size_t *count);
+/* The same for walking several kinds at once; what follows the prefix is the number's ten digits. */
+struct api_smap_walk api_cache_walk(const struct api_cache *cache, enum api_kind kind, const char *project, const char *name);
 const struct api_smap_entry *api_cache_all(const struct api_cache *cache, enum api_kind kind, size_t *count);
 #define API_MSG(entry, type) ((const type *)(const void *)((const struct api_object *)(entry)->value)->msg)
 

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/bus/pb.h"
+#include "common/spec/ids.h"
 
 #define REPORTS_MS 10000 /* a proxy that is not watched tells so often, unless there is nothing to tell */
 #define LATE_MS 3000     /* past its interval a report is over: there is nothing newer because nothing happens */
@@ -41,8 +42,10 @@ static uint64_t rate(uint64_t now, uint64_t before, int64_t ms) {
   return ms > 0 && now >= before ? (uint64_t)((double)(now - before) * 1000 / (double)ms) : 0;
 }
 
-void api_figures_usage(struct api_figures *f, const char *id, const Node__Usage *usage, int64_t now_ms) {
-  struct api_usage *u = record(&f->usage, id, sizeof *u);
+void api_figures_usage(struct api_figures *f, const char *project, const char *service, uint64_t number, const Node__Usage *usage, int64_t now_ms) {
+  char key[KEY_MAX];
+  key_numbered(key, "", project, service, number);
+  struct api_usage *u = record(&f->usage, key, sizeof *u);
   if (!u)
     return;
   struct api_usage next = {.cpu_ns = usage->cpu_ns,
@@ -61,8 +64,10 @@ void api_figures_usage(struct api_figures *f, const char *id, const Node__Usage 
   *u = next;
 }
 
-void api_figures_gone(struct api_figures *f, const char *id) {
-  free(api_smap_take(&f->usage, id));
+void api_figures_gone(struct api_figures *f, const char *project, const char *service, uint64_t number) {
+  char key[KEY_MAX];
+  key_numbered(key, "", project, service, number);
+  free(api_smap_take(&f->usage, key));
 }
 
 void api_figures_node(struct api_figures *f, const char *node, uint64_t cpu_ns, uint64_t memory, int64_t now_ms) {
@@ -122,8 +127,10 @@ void api_figures_proxy(struct api_figures *f, const char *node, const Node__Prox
     traffic(p, stats->services[i]);
 }
 
-const struct api_usage *api_figures_of(const struct api_figures *f, const char *id) {
-  return api_smap_get(&f->usage, id);
+const struct api_usage *api_figures_of(const struct api_figures *f, const char *project, const char *service, uint64_t number) {
+  char key[KEY_MAX];
+  key_numbered(key, "", project, service, number);
+  return api_smap_get(&f->usage, key);
 }
 const struct api_node_use *api_figures_of_node(const struct api_figures *f, const char *node) {
   return api_smap_get(&f->nodes, node);

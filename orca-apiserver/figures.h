@@ -39,17 +39,17 @@ struct api_proxy_figures {
   struct api_smap services; /* PROJECT/NAME → struct api_traffic */
 };
 struct api_figures {
-  struct api_smap usage;   /* PROJECT/NAME.NUMBER → struct api_usage */
+  struct api_smap usage;   /* PROJECT/NAME/NUMBER, in ten digits as in the store's keys → struct api_usage */
   struct api_smap nodes;   /* name → struct api_node_use */
   struct api_smap proxies; /* node → struct api_proxy_figures */
 };
 
 void api_figures_fini(struct api_figures *f);
-void api_figures_usage(struct api_figures *f, const char *id, const Node__Usage *usage, int64_t now_ms);
-void api_figures_gone(struct api_figures *f, const char *id);
+void api_figures_usage(struct api_figures *f, const char *project, const char *service, uint64_t number, const Node__Usage *usage, int64_t now_ms);
+void api_figures_gone(struct api_figures *f, const char *project, const char *service, uint64_t number);
 void api_figures_node(struct api_figures *f, const char *node, uint64_t cpu_ns, uint64_t memory, int64_t now_ms);
 void api_figures_proxy(struct api_figures *f, const char *node, const Node__ProxyStats *stats, int64_t now_ms);
-const struct api_usage *api_figures_of(const struct api_figures *f, const char *id);
+const struct api_usage *api_figures_of(const struct api_figures *f, const char *project, const char *service, uint64_t number);
 const struct api_node_use *api_figures_of_node(const struct api_figures *f, const char *node);
 
 /* The traffic of a service (PROJECT/NAME) over all proxies, as of their last intervals. */

@@ -524,7 +524,7 @@ static void take_figures(struct gw_peer *p, const Node__StatusReport *report) {
     const Model__Instance *instance =
         instance_id_parse(id, project, service, &number) ? api_cache_instance(&api->cache, project, service, number) : NULL;
     if (instance && strcmp(PB_STR(instance->node), p->node) == 0)
-      api_figures_usage(&api->figures, id, report->usage[i], api_now_ms(api));
+      api_figures_usage(&api->figures, project, service, number, report->usage[i], api_now_ms(api));
   }
   if (report->has_cpu_ns || report->has_memory_used)
     api_figures_node(&api->figures, p->node, report->cpu_ns, report->memory_used, api_now_ms(api));
@@ -836,7 +836,7 @@ static void instance_changed(struct gateway *g, const Model__Instance *old, cons
     api_smap_take(&g->draining, id);
   }
   if (!now) {
-    api_figures_gone(&g->api->figures, id);
+    api_figures_gone(&g->api->figures, PB_STR(any->project), PB_STR(any->service), any->number);
     api_routes_forget(&g->table, id);
   }
 }

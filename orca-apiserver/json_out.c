@@ -1,20 +1,27 @@
 #include "orca-apiserver/json_out.h"
 
-#include <inttypes.h>
-#include <stdio.h>
 #include <string.h>
 #include <time.h>
 
-static void text(struct buf *out, const char *s) {
+/* What a JSON text can't hold as it is; NUL, which ends it, is among them. */
+static const bool is_special[256] = {[0 ... 0x1f] = true, ['"'] = true, ['\\'] = true, [0x7f] = true};
+
+static size_t plain_length(const char *s) {
+  size_t n = 0;
+  while (!is_special[(unsigned char)s[n]])
+    n++;
+  return n;
+}
+
+static void text_with_escapes(struct buf *out, const char *s) {
   static const char hex[] = "0123456789abcdef";
   buf_add_byte(out, '"');
-  const char *plain = s;
-  for (; *s; s++) {
-    unsigned char c = (unsigned char)*s;
-    if (c >= 0x20 && c != '"' && c != '\\' && c != 0x7f)
-      continue;
+  for (const char *plain = s;; plain = ++s) {
+    s += plain_length(s);
     buf_add(out, plain, (size_t)(s - plain));
-    plain = s + 1;
+    unsigned char c = (unsigned char)*s;
+    if (!c)
+      break;
     if (c == '"' || c == '\\') {
       const char escaped[2] = {'\\', (char)c};
       buf_add(out, escaped, 2);
@@ -27,18 +34,44 @@ static void text(struct buf *out, const char *s) {
       buf_add(out, escaped, 6);
     }
   }
-  buf_add(out, plain, (size_t)(s - plain));
   buf_add_byte(out, '"');
 }
 
+/* A whole answer is many short pieces: each is written in one go where it has nothing to escape. */
+static void quoted(struct buf *out, const char *before, const char *s, const char *after) {
+  size_t len = plain_length(s), before_len = strlen(before), after_len = strlen(after), all = before_len + len + after_len;
+  if (s[len]) {
+    buf_add(out, before, before_len - 1);
+    text_with_escapes(out, s);
+    buf_add(out, after + 1, after_len - 1);
+    return;
+  }
+  if (buf_reserve(out, all) < 0)
+    return;
+  uint8_t *to = out->data + out->len;
+  memcpy(to, before, before_len);
+  memcpy(to + before_len, s, len);
+  memcpy(to + before_len + len, after, after_len + 1);
+  out->len += all;
+}
+
+static void text(struct buf *out, const char *s) {
+  quoted(out, "\"", s, "\"");
+}
+
 static void begin(struct api_json *j, const char *key) {
-  if (j->comma)
+  if (key)
+    quoted(j->out, j->comma ? ",\"" : "\"", key, "\":");
+  else if (j->comma)
     buf_add_byte(j->out, ',');
   j->comma = true;
-  if (key) {
-    text(j->out, key);
-    buf_add_byte(j->out, ':');
-  }
+}
+
+/* Decimal, with zeroes in front up to `least` digits, ending at `end`: where it begins. */
+static char *decimal(char *end, uint64_t value, int least) {
+  for (; value || least > 0; value /= 10, least--)
+    *--end = (char)('0' + value % 10);
+  return end;
 }
 
 static void open_with(struct api_json *j, const char *key, uint8_t c) {
@@ -80,20 +113,25 @@ void api_json_str(struct api_json *j, const char *key, const char *value) {
 }
 
 void api_json_u64(struct api_json *j, const char *key, uint64_t value) {
-  char digits[24];
+  char room[24], *end = room + sizeof room, *at = decimal(end, value, 1);
   begin(j, key);
-  buf_add(j->out, digits, (size_t)snprintf(digits, sizeof digits, "%" PRIu64, value));
+  buf_add(j->out, at, (size_t)(end - at));
 }
 
 void api_json_i64(struct api_json *j, const char *key, int64_t value) {
-  char digits[24];
+  char room[24], *end = room + sizeof room, *at = decimal(end, value < 0 ? 0 - (uint64_t)value : (uint64_t)value, 1);
+  if (value < 0)
+    *--at = '-';
   begin(j, key);
-  buf_add(j->out, digits, (size_t)snprintf(digits, sizeof digits, "%" PRId64, value));
+  buf_add(j->out, at, (size_t)(end - at));
 }
 
 void api_json_milli(struct api_json *j, const char *key, uint64_t thousandths) {
+  char room[32], *end = room + sizeof room, *at = decimal(end, thousandths % 1000, 3);
+  *--at = '.';
+  at = decimal(at, thousandths / 1000, 1);
   begin(j, key);
-  buf_printf(j->out, "%" PRIu64 ".%03u", thousandths / 1000, (unsigned)(thousandths % 1000));
+  buf_add(j->out, at, (size_t)(end - at));
 }
 
 void api_json_bool(struct api_json *j, const char *key, bool value) {
@@ -140,8 +178,14 @@ void api_time_text(int64_t unix_ms, char out[32]) {
   time_t t = (time_t)secs;
   struct tm tm;
   gmtime_r(&t, &tm);
-  size_t n = strftime(out, 32, "%Y-%m-%dT%H:%M:%S", &tm);
-  snprintf(out + n, 32 - n, ".%03dZ", (int)ms);
+  memcpy(out, "0000-00-00T00:00:00.000Z", sizeof "0000-00-00T00:00:00.000Z");
+  decimal(out + 4, (uint64_t)tm.tm_year + 1900, 4);
+  decimal(out + 7, (uint64_t)tm.tm_mon + 1, 2);
+  decimal(out + 10, (uint64_t)tm.tm_mday, 2);
+  decimal(out + 13, (uint64_t)tm.tm_hour, 2);
+  decimal(out + 16, (uint64_t)tm.tm_min, 2);
+  decimal(out + 19, (uint64_t)tm.tm_sec, 2);
+  decimal(out + 23, (uint64_t)ms, 3);
 }
 
 static int digits(const char **p, int count, int low, int high) {

@@ -62,6 +62,11 @@ void *api_smap_take(struct api_smap *map, const char *key) {
 
 const struct api_smap_entry *api_smap_prefix(const struct api_smap *map, const char *prefix, size_t *count) {
   size_t len = strlen(prefix), from = api_smap_lower(map, prefix), to = map->count, low = from;
+  for (size_t step = 4; from + step < map->count; step *= 2) /* most ranges are short: the end is looked for from near */
+    if (strncmp(map->list[from + step].key, prefix, len) != 0) {
+      to = from + step;
+      break;
+    }
   while (low < to) { /* the first one behind the range */
     size_t mid = low + (to - low) / 2;
     if (strncmp(map->list[mid].key, prefix, len) == 0)
@@ -71,6 +76,21 @@ const struct api_smap_entry *api_smap_prefix(const struct api_smap *map, const c
   }
   *count = low - from;
   return map->list ? map->list + from : NULL;
+}
+
+struct api_smap_walk api_smap_walk(const struct api_smap *map, const char *prefix) {
+  struct api_smap_walk walk = {.skip = strlen(prefix)};
+  walk.list = api_smap_prefix(map, prefix, &walk.count);
+  return walk;
+}
+
+void *api_smap_walk_to(struct api_smap_walk *walk, const char *rest) {
+  for (; walk->at < walk->count; walk->at++) {
+    int order = strcmp(walk->list[walk->at].key + walk->skip, rest);
+    if (order >= 0)
+      return order == 0 ? walk->list[walk->at].value : NULL;
+  }
+  return NULL;
 }
 
 void api_smap_clear(struct api_smap *map, void (*free_value)(void *value)) {

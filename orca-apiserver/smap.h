@@ -24,6 +24,16 @@ void *api_smap_take(struct api_smap *map, const char *key);         /* removes t
 size_t api_smap_lower(const struct api_smap *map, const char *key); /* index of the first entry that is not before key */
 /* Entries whose keys begin with prefix: the first one; *count of them. */
 const struct api_smap_entry *api_smap_prefix(const struct api_smap *map, const char *prefix, size_t *count);
+
+/* The entries under a prefix, asked for in the order of what follows it: then each costs a step instead of a search. For maps whose keys end alike.
+ */
+struct api_smap_walk {
+  const struct api_smap_entry *list;
+  size_t count, at, skip;
+};
+struct api_smap_walk api_smap_walk(const struct api_smap *map, const char *prefix);
+void *api_smap_walk_to(struct api_smap_walk *walk, const char *rest); /* NULL when there is none; never looks back */
+
 void api_smap_clear(struct api_smap *map, void (*free_value)(void *value)); /* free_value may be NULL */
 
 #endif

@@ -109,6 +109,38 @@ static const char *word(const struct api_view *v, bool pending, bool crashing) {
   return crashing ? "crashing" : "degraded";
 }
 
+/* A service's instances with what is known of each, in one walk through three tables that lie in the same order. */
+struct instances {
+  struct api_smap_walk instances, statuses, usage;
+  size_t at;
+};
+struct one {
+  const Model__Instance *instance;
+  const Model__InstanceStatus *status; /* NULL: none */
+  const struct api_usage *use;         /* NULL: none */
+};
+
+static struct instances instances_of(const struct api_cache *cache, const struct api_figures *figures, const char *project, const char *name) {
+  char prefix[KEY_MAX];
+  key_service(prefix, "", project, name);
+  strncat(prefix, "/", sizeof prefix - strlen(prefix) - 1);
+  return (struct instances){.instances = api_cache_walk(cache, API_INSTANCES, project, name),
+                            .statuses = api_cache_walk(cache, API_INSTANCE_STATUS, project, name),
+                            .usage = api_smap_walk(&figures->usage, prefix)};
+}
+
+static bool next_instance(struct instances *all, struct one *ret) {
+  if (all->at == all->instances.count)
+    return false;
+  const struct api_smap_entry *entry = &all->instances.list[all->at++];
+  const char *number = entry->key + all->instances.skip;
+  const struct api_object *status = api_smap_walk_to(&all->statuses, number);
+  ret->instance = API_MSG(entry, Model__Instance);
+  ret->status = status ? api_status_of_instance((const Model__InstanceStatus *)(const void *)status->msg, ret->instance) : NULL;
+  ret->use = api_smap_walk_to(&all->usage, number);
+  return true;
+}
+
 void api_view(const struct api_cache *cache, const struct api_figures *figures, const Model__Service *service, struct api_view *v) {
   const char *project = PB_STR(service->project), *name = PB_STR(service->name);
   *v = (struct api_view){.service = service, .replicas = service->stopped ? 0 : service->replicas, .revision = service->revision, .last_error = ""};
@@ -120,19 +152,17 @@ void api_view(const struct api_cache *cache, const struct api_figures *figures, 
   const Model__Revision *revision = api_cache_revision(cache, project, name, v->revision);
   v->spec = revision ? revision->spec : NULL;
 
-  size_t count;
-  const struct api_smap_entry *list = api_cache_of_service(cache, API_INSTANCES, project, name, &count);
+  struct instances all = instances_of(cache, figures, project, name);
+  v->instances = all.instances.list;
+  v->instance_count = all.instances.count;
   bool pending = false, crashing = false;
   const char *error = "";
-  for (size_t i = 0; i < count; i++) {
-    const Model__Instance *instance = API_MSG(&list[i], Model__Instance);
-    const Model__InstanceStatus *status = api_cache_instance_status(cache, instance);
-    char id[INSTANCE_ID_MAX];
-    instance_id(id, project, name, instance->number);
-    const struct api_usage *use = api_figures_of(figures, id);
-    if (use) {
-      v->cpu_milli += use->cpu_milli;
-      v->memory += use->memory;
+  for (struct one one; next_instance(&all, &one);) {
+    const Model__Instance *instance = one.instance;
+    const Model__InstanceStatus *status = one.status;
+    if (one.use) {
+      v->cpu_milli += one.use->cpu_milli;
+      v->memory += one.use->memory;
     }
     v->existing++;
     v->restarts += status ? status->restarts : 0;
@@ -178,13 +208,12 @@ bool api_view_settled(const struct api_view *v, bool *ok) {
 
 /* ---- JSON ---- */
 
-static void nodes_json(const struct api_cache *cache, const Model__Service *service, struct api_json *json) {
-  size_t count, seen = 0;
+static void nodes_json(const struct api_view *v, struct api_json *json) {
+  size_t seen = 0;
   const char *nodes[64];
-  const struct api_smap_entry *list = api_cache_of_service(cache, API_INSTANCES, PB_STR(service->project), PB_STR(service->name), &count);
   api_json_array(json, "nodes");
-  for (size_t i = 0; i < count && seen < 64; i++) {
-    const char *node = PB_STR(API_MSG(&list[i], Model__Instance)->node);
+  for (size_t i = 0; i < v->instance_count && seen < 64; i++) {
+    const char *node = PB_STR(API_MSG(&v->instances[i], Model__Instance)->node);
     bool known = !*node;
     for (size_t k = 0; k < seen && !known; k++)
       known = strcmp(nodes[k], node) == 0;
@@ -196,7 +225,7 @@ static void nodes_json(const struct api_cache *cache, const Model__Service *serv
   api_json_array_end(json);
 }
 
-static void service_fields(const struct api_cache *cache, const struct api_view *v, struct api_json *json) {
+static void service_fields(const struct api_view *v, struct api_json *json) {
   const Model__ServiceSpec *spec = v->spec;
   api_json_str(json, "project", PB_STR(v->service->project));
   api_json_str(json, "name", PB_STR(v->service->name));
@@ -207,16 +236,16 @@ static void service_fields(const struct api_cache *cache, const struct api_view 
   api_json_str(json, "image", spec ? PB_STR(spec->image) : "");
   api_json_str(json, "domain", spec && spec->n_domains ? spec->domains[0] : "");
   api_json_u64(json, "revision", v->revision);
-  nodes_json(cache, v->service, json);
+  nodes_json(v, json);
   api_json_milli(json, "cpu", v->cpu_milli);
   api_json_u64(json, "memory", v->memory);
   api_json_str(json, "last_error", v->last_error);
   api_json_bool(json, "secrets_newer", v->secrets_newer);
 }
 
-void api_view_status_json(const struct api_cache *cache, const struct api_view *v, struct api_json *json) {
+void api_view_status_json(const struct api_view *v, struct api_json *json) {
   api_json_object(json, NULL);
-  service_fields(cache, v, json);
+  service_fields(v, json);
   api_json_object_end(json);
 }
 
@@ -318,11 +347,12 @@ void api_view_revisions_json(const struct api_cache *cache, const Model__Service
   api_json_array_end(json);
 }
 
-static void instance_json(const struct api_cache *cache, const struct api_figures *figures, const Model__Instance *instance, struct api_json *json) {
-  const Model__InstanceStatus *status = api_cache_instance_status(cache, instance);
+static void instance_json(const struct one *one, struct api_json *json) {
+  const Model__Instance *instance = one->instance;
+  const Model__InstanceStatus *status = one->status;
+  const struct api_usage *use = one->use;
   char id[INSTANCE_ID_MAX];
   instance_id(id, PB_STR(instance->project), PB_STR(instance->service), instance->number);
-  const struct api_usage *use = api_figures_of(figures, id);
   const char *reason = *PB_STR(instance->reason) && (!status || instance->desired != MODEL__DESIRED__DESIRED_RUN) ? instance->reason
                        : status                                                                                   ? PB_STR(status->reason)
                                                                                                                   : "";
@@ -364,11 +394,10 @@ static void spec_json(const Model__ServiceSpec *spec, struct api_json *json) {
 
 void api_view_instances_json(const struct api_cache *cache, const struct api_figures *figures, const char *project, const char *name,
                              struct api_json *json) {
-  size_t count;
-  const struct api_smap_entry *list = api_cache_of_service(cache, API_INSTANCES, project, name, &count);
+  struct instances all = instances_of(cache, figures, project, name);
   api_json_array(json, "instances");
-  for (size_t i = 0; i < count; i++)
-    instance_json(cache, figures, API_MSG(&list[i], Model__Instance), json);
+  for (struct one one; next_instance(&all, &one);)
+    instance_json(&one, json);
   api_json_array_end(json);
 }
 
@@ -377,7 +406,7 @@ void api_view_detail_json(const struct api_cache *cache, const struct api_figure
   api_view(cache, figures, service, &v);
   const char *project = PB_STR(service->project), *name = PB_STR(service->name);
   api_json_object(json, "service");
-  service_fields(cache, &v, json);
+  service_fields(&v, json);
   api_json_u64(json, "wanted_revision", service->revision);
   api_json_u64(json, "generation", service->generation);
   api_json_bool(json, "stopped", service->stopped);

@@ -26,6 +26,8 @@ struct api_view {
   const Model__ServiceSpec *spec; /* of `revision`; NULL when its record is missing */
   uint64_t revision;              /* what should run: after a rollback the stable one */
   const char *status;
+  const struct api_smap_entry *instances; /* all that there are; borrowed from the cache */
+  size_t instance_count;
   uint32_t replicas, existing, running, ready;
   uint32_t target_ready; /* ready ones of the wanted revision and generation */
   uint64_t cpu_milli, memory, restarts;
@@ -39,7 +41,7 @@ bool api_view_settled(const struct api_view *view, bool *ok);
 const char *api_rollout_state_text(Model__RolloutState state);
 const char *api_phase_text(const Model__Instance *instance, const Model__InstanceStatus *status);
 
-void api_view_status_json(const struct api_cache *cache, const struct api_view *view, struct api_json *json);
+void api_view_status_json(const struct api_view *view, struct api_json *json);
 void api_view_detail_json(const struct api_cache *cache, const struct api_figures *figures, const Model__Service *service, struct api_json *json);
 /* "instances": all of a service or a job. */
 void api_view_instances_json(const struct api_cache *cache, const struct api_figures *figures, const char *project, const char *name,

@@ -5,16 +5,49 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Keys are made for every look into a table, where a format string costs more than the look: they are put together by hand. Cut at the end. */
+struct text {
+  char *at;
+  const char *end;
+};
+
+static void add(struct text *t, const char *s) {
+  size_t len = strnlen(s, (size_t)(t->end - t->at));
+  memcpy(t->at, s, len);
+  t->at += len;
+  *t->at = 0;
+}
+
+static void add_number(struct text *t, uint64_t number, unsigned least) {
+  char digits[24], *at = digits + sizeof digits;
+  *--at = 0;
+  for (unsigned n = 0; number || n < least; n++, number /= 10)
+    *--at = (char)('0' + number % 10);
+  add(t, at);
+}
+
 void key_service(char out[KEY_MAX], const char *prefix, const char *project, const char *name) {
-  snprintf(out, KEY_MAX, "%s%s/%s", prefix, project, name);
+  struct text t = {out, out + KEY_MAX - 1};
+  add(&t, prefix);
+  add(&t, project);
+  add(&t, "/");
+  add(&t, name);
 }
 
 void key_numbered(char out[KEY_MAX], const char *prefix, const char *project, const char *name, uint64_t number) {
-  snprintf(out, KEY_MAX, "%s%s/%s/%010" PRIu64, prefix, project, name, number);
+  struct text t = {out, out + KEY_MAX - 1};
+  add(&t, prefix);
+  add(&t, project);
+  add(&t, "/");
+  add(&t, name);
+  add(&t, "/");
+  add_number(&t, number, 10);
 }
 
 void key_named(char out[KEY_MAX], const char *prefix, const char *name) {
-  snprintf(out, KEY_MAX, "%s%s", prefix, name);
+  struct text t = {out, out + KEY_MAX - 1};
+  add(&t, prefix);
+  add(&t, name);
 }
 
 void key_event(char out[KEY_MAX], const char *prefix, int64_t ms, uint32_t seq) {
@@ -22,7 +55,12 @@ void key_event(char out[KEY_MAX], const char *prefix, int64_t ms, uint32_t seq) 
 }
 
 void instance_id(char out[INSTANCE_ID_MAX], const char *project, const char *service, uint64_t number) {
-  snprintf(out, INSTANCE_ID_MAX, "%s/%s.%" PRIu64, project, service, number);
+  struct text t = {out, out + INSTANCE_ID_MAX - 1};
+  add(&t, project);
+  add(&t, "/");
+  add(&t, service);
+  add(&t, ".");
+  add_number(&t, number, 1);
 }
 
 static bool copy_part(char out[64], const char *from, const char *to) {

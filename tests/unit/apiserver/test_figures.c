@@ -75,19 +75,19 @@ static void network(void **state) {
   (void)state;
   struct api_figures f = {0};
   Node__Usage u = NODE__USAGE__INIT;
-  api_figures_usage(&f, "shop/web.1", &u, T0);
-  assert_false(api_figures_of(&f, "shop/web.1")->has_net);
+  api_figures_usage(&f, "shop", "web", 1, &u, T0);
+  assert_false(api_figures_of(&f, "shop", "web", 1)->has_net);
   PB_SET(&u, net_rx, 1000);
   PB_SET(&u, net_tx, 0);
-  api_figures_usage(&f, "shop/web.1", &u, T0 + 1000);
-  assert_false(api_figures_of(&f, "shop/web.1")->has_rates);
+  api_figures_usage(&f, "shop", "web", 1, &u, T0 + 1000);
+  assert_false(api_figures_of(&f, "shop", "web", 1)->has_rates);
   PB_SET(&u, net_rx, 5000);
-  api_figures_usage(&f, "shop/web.1", &u, T0 + 3000);
-  assert_true(api_figures_of(&f, "shop/web.1")->has_rates);
-  assert_int_equal(api_figures_of(&f, "shop/web.1")->rx_rate, 2000);
+  api_figures_usage(&f, "shop", "web", 1, &u, T0 + 3000);
+  assert_true(api_figures_of(&f, "shop", "web", 1)->has_rates);
+  assert_int_equal(api_figures_of(&f, "shop", "web", 1)->rx_rate, 2000);
   PB_SET(&u, net_rx, 10); /* another container under that name */
-  api_figures_usage(&f, "shop/web.1", &u, T0 + 5000);
-  assert_int_equal(api_figures_of(&f, "shop/web.1")->rx_rate, 0);
+  api_figures_usage(&f, "shop", "web", 1, &u, T0 + 5000);
+  assert_int_equal(api_figures_of(&f, "shop", "web", 1)->rx_rate, 0);
   api_figures_fini(&f);
 }
 
