@@ -20,6 +20,17 @@ struct agent_now agent_now(const struct agent *a) {
   return (struct agent_now){loop_now(a->loop), loop_wall(a->loop) / NS_PER_MS};
 }
 
+bool agent_knows(void *arg, const char *container) {
+  const struct agent *a = arg;
+  char name[AGENT_NAME_MAX];
+  for (size_t n = 0; n < a->core.count; n++) {
+    agent_container_name(&a->core, a->core.instances[n], name);
+    if (strcmp(name, container) == 0)
+      return true;
+  }
+  return false;
+}
+
 /* ---- actions ---- */
 
 static void log_history(const struct agent_action *act) {
@@ -134,7 +145,8 @@ int agent_open(struct agent *a, struct daemon *d, struct err *err) {
   secret_files_open(&a->secret_files, config->run_dir, a->core.cluster8, a->core.node);
   if (!(a->files = files_open(config->state_dir, err)) || !(a->verdicts = verdicts_open(a, err)) || !(a->bus = daemon_bus(d, err)) ||
       !(a->http = http_client_new(a->loop, err)) || !(a->docker = docker_new(a->loop, a->http, config->docker, err)) ||
-      !(a->usage = usage_open(a, err)) || !(a->logs = log_streams_open(a, err)) || !(a->words = last_words_open(a, err)) || !(a->keeper = keeper_open(a, err)) || !(a->execs = exec_sessions_open(a, err)) || !(a->gateway = gateway_open(a, err)) ||
+      !(a->usage = usage_open(a, err)) || !(a->logs = log_streams_open(a, err)) || !(a->words = last_words_open(a, err)) ||
+      !(a->keeper = keeper_open(a, err)) || !(a->execs = exec_sessions_open(a, err)) || !(a->gateway = gateway_open(a, err)) ||
       agent_docker_start(a, err) < 0)
     return -1;
   loop_hook_add(a->loop, &a->hook);

@@ -52,7 +52,8 @@ struct agent {
   uint64_t told_seq; /* core.status_seq that gateway and keeper have been told of */
 };
 
-/* Tells everybody what has changed. In this order: what the keeper last said is known again before a report could call a running container not ready. */
+/* Tells everybody what has changed. In this order: what the keeper last said is known again before a report could call a running container not ready.
+ */
 void agent_settle(struct agent *a);
 
 int agent_open(struct agent *a, struct daemon *d, struct err *err);
@@ -60,6 +61,7 @@ void agent_close(struct agent *a);
 
 /* Steps the core and does what it says. May be called from anywhere but a core step. */
 void agent_event(struct agent *a, const struct agent_event *ev);
+bool agent_knows(void *agent, const char *container); /* a container of an instance that it has to do with, by its name */
 struct agent_now agent_now(const struct agent *a);
 
 /* agent_docker.c */

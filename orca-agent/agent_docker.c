@@ -271,6 +271,8 @@ static void listing_part(struct listing *l) {
     log_warn("Docker could not be listed", "error", l->err.msg);
   agent_event(l->a, &ev);
   agent_secrets_sweep(l->a);
+  if (l->a->core.have_desired && l->a->core.ever_listed)
+    files_sweep(l->a->files, agent_knows, l->a, loop_wall(l->a->loop) / (1000 * NS_PER_MS));
   free(l->containers);
   free(l->networks);
   free(l);

@@ -277,19 +277,8 @@ bool agent_secrets_before_start(struct agent *a, const struct agent_action *act)
 
 /* ---- tidying ---- */
 
-static bool is_known(void *arg, const char *container) {
-  const struct agent *a = arg;
-  char name[AGENT_NAME_MAX];
-  for (size_t n = 0; n < a->core.count; n++) {
-    agent_container_name(&a->core, a->core.instances[n], name);
-    if (strcmp(name, container) == 0)
-      return true;
-  }
-  return false;
-}
-
 void agent_secrets_sweep(struct agent *a) {
   drop_stale(a);
   if (a->core.have_desired && a->core.ever_listed)
-    secret_files_sweep(&a->secret_files, is_known, a);
+    secret_files_sweep(&a->secret_files, agent_knows, a);
 }

@@ -1,5 +1,6 @@
 #include "orca-agent/files.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
@@ -93,7 +94,10 @@ static bool sha_valid(const char *sha256) {
 bool files_have(const struct files *f, const char *sha256) {
   char path[PATH_MAX];
   struct stat st;
-  return sha_valid(sha256) && path_join(path, NULL, "%s/content/%s", f->dir, sha256) == 0 && stat(path, &st) == 0 && S_ISREG(st.st_mode);
+  if (!sha_valid(sha256) || path_join(path, NULL, "%s/content/%s", f->dir, sha256) < 0 || stat(path, &st) < 0 || !S_ISREG(st.st_mode))
+    return false;
+  utimensat(AT_FDCWD, path, NULL, AT_SYMLINK_NOFOLLOW); /* used now: whoever asks lays it in a moment */
+  return true;
 }
 
 static int write_file(const char *path, const void *data, size_t len, mode_t mode, struct err *err) {
@@ -284,4 +288,32 @@ void files_drop(struct files *f, const char *container) {
   char path[PATH_MAX];
   if (*container && !strchr(container, '/') && container[0] != '.' && path_join(path, NULL, "%s/mounts/%s", f->dir, container) == 0)
     remove_tree(path);
+}
+
+static void sweep_mounts(struct files *f, bool (*known)(void *arg, const char *container), void *arg) {
+  char path[PATH_MAX];
+  DIR *dir = path_join(path, NULL, "%s/mounts", f->dir) < 0 ? NULL : opendir(path);
+  if (!dir)
+    return;
+  for (struct dirent *e; (e = readdir(dir));)
+    if (e->d_name[0] != '.' && !known(arg, e->d_name))
+      files_drop(f, e->d_name);
+  closedir(dir);
+}
+
+static void sweep_content(struct files *f, int64_t now_s) {
+  char path[PATH_MAX];
+  DIR *dir = path_join(path, NULL, "%s/content", f->dir) < 0 ? NULL : opendir(path);
+  struct stat st;
+  if (!dir)
+    return;
+  for (struct dirent *e; (e = readdir(dir));)
+    if (fstatat(dirfd(dir), e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode) && st.st_mtim.tv_sec < now_s - FILES_UNUSED_S)
+      unlinkat(dirfd(dir), e->d_name, 0);
+  closedir(dir);
+}
+
+void files_sweep(struct files *f, bool (*known)(void *arg, const char *container), void *arg, int64_t now_s) {
+  sweep_mounts(f, known, arg);
+  sweep_content(f, now_s);
 }

@@ -17,6 +17,7 @@
 #include "proto/model.pb-c.h"
 
 #define FILES_MAX ((size_t)1 << 20) /* bytes of one */
+#define FILES_UNUSED_S 3600         /* content is kept for the next instance so long, then fetched again */
 
 struct files;
 struct files *files_open(const char *state_dir, struct err *err); /* makes the folders */
@@ -33,5 +34,7 @@ int files_source(const struct files *f, const char *container, size_t index, con
 /* The real path of an absolute one, when [policy] allow_host_paths has it: what a symbolic link leads to must be allowed too. */
 int files_host_path(const char *path, const Model__ClusterSpec *cluster, char out[PATH_MAX], struct err *err);
 void files_drop(struct files *f, const char *container); /* the trees of a container that is gone */
+/* The trees of containers that nobody knows any more (they went while no agent was there), and content that none has needed for FILES_UNUSED_S. */
+void files_sweep(struct files *f, bool (*known)(void *arg, const char *container), void *arg, int64_t now_s);
 
 #endif

@@ -1,4 +1,5 @@
 /* What touches the node: a spec as Docker's JSON, files of the infra directory, host paths, cgroup figures, reports. */
+#include <fcntl.h>
 #include <ftw.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -8,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -171,6 +173,50 @@ static void test_files(void **state) {
   files_close(f);
 }
 
+static bool knows_c1(void *arg, const char *container) {
+  (void)arg;
+  return strcmp(container, "c1") == 0;
+}
+
+/* What went while no agent was there, and content that nobody needs any more, would stay forever. */
+static void test_files_are_swept(void **state) {
+  (void)state;
+  struct err err;
+  struct files *f = open_files();
+  char used[65], unused[65], name[] = "a", target[] = "/a", path[2][PATH_MAX];
+  struct stat st;
+  sha_of("used", used);
+  sha_of("unused", unused);
+  assert_int_equal(files_put(f, used, "used", 4, &err), 0);
+  assert_int_equal(files_put(f, unused, "unused", 6, &err), 0);
+  Model__MountFile file = MODEL__MOUNT_FILE__INIT, *list = &file;
+  file.path = name;
+  file.sha256 = used;
+  Model__Mount mount = MODEL__MOUNT__INIT;
+  mount.target = target;
+  mount.files = &list;
+  mount.n_files = 1;
+  for (int n = 0; n < 2; n++) {
+    assert_int_equal(files_lay(f, n ? "c2" : "c1", 0, &mount, &err), 0);
+    assert_int_equal(files_source(f, n ? "c2" : "c1", 0, &mount, NULL, path[n], &err), 0);
+  }
+  int64_t now = time(NULL);
+  files_sweep(f, knows_c1, NULL, now + 10);
+  assert_int_equal(stat(path[0], &st), 0);
+  assert_int_equal(stat(path[1], &st), -1);
+  assert_true(files_have(f, used));
+  assert_true(files_have(f, unused));
+  char content[PATH_MAX + 80];
+  snprintf(content, sizeof content, "%s/agent/content/%s", dir, unused);
+  struct timespec old[2] = {{.tv_sec = now - FILES_UNUSED_S - 5}, {.tv_sec = now - FILES_UNUSED_S - 5}};
+  assert_int_equal(utimensat(AT_FDCWD, content, old, 0), 0);
+  files_sweep(f, knows_c1, NULL, now);
+  assert_true(files_have(f, used));
+  assert_false(files_have(f, unused));
+  assert_int_equal(stat(path[0], &st), 0);
+  files_close(f);
+}
+
 static void test_host_paths(void **state) {
   (void)state;
   struct err err;
@@ -329,8 +375,9 @@ static void test_report_resend(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_cgroup_v1),  cmocka_unit_test(test_cgroup_v2),      cmocka_unit_test(test_cgroup_hostile), cmocka_unit_test(test_files),
-      cmocka_unit_test(test_host_paths), cmocka_unit_test(test_container_json), cmocka_unit_test(test_report_resend),
+      cmocka_unit_test(test_cgroup_v1),      cmocka_unit_test(test_cgroup_v2),       cmocka_unit_test(test_cgroup_hostile),
+      cmocka_unit_test(test_files),          cmocka_unit_test(test_files_are_swept), cmocka_unit_test(test_host_paths),
+      cmocka_unit_test(test_container_json), cmocka_unit_test(test_report_resend),
   };
   return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }
