@@ -126,6 +126,9 @@ bool agent_core_settled(const struct agent_core *core) {
     const struct agent_instance *i = core->instances[n];
     if (i->c.id[0] && (i->c.state == AGENT_C_UNKNOWN || (i->c.state == AGENT_C_RUNNING && !i->c.detailed)))
       return false;
+    /* One that was assigned while Docker wrote the list is looked at by itself. */
+    if (i->c.state == AGENT_C_UNKNOWN && i->op == AGENT_OP_INSPECT)
+      return false;
   }
   return true;
 }

@@ -706,6 +706,40 @@ static void test_without_master_keeps_and_restarts(void **state) {
   finish();
 }
 
+/* Assigned while the first list is under way: nothing is known of it before it was looked at. */
+static void test_assigned_between_list_and_answer(void **state) {
+  (void)state;
+  begin(3);
+  f.faults = false;
+  f.container_count = 1;
+  f.containers[0] = (struct agent_container){.id = "abcdefabcdef",
+                                             .name = "orca-cluster0-n1.shop.api.1",
+                                             .ours = true,
+                                             .project = "shop",
+                                             .service = "api",
+                                             .number = 1,
+                                             .epoch = 4,
+                                             .revision = 2,
+                                             .state = AGENT_C_RUNNING,
+                                             .network = "orca-cluster0-shop",
+                                             .address = "172.18.0.2",
+                                             .started_ns = wall_ns() - 1};
+  come_up();
+  f.want[0][0].assigned = true;
+  f.want[0][0].epoch = 4;
+  f.want[0][0].revision = 2;
+  tell_full();
+  const struct agent_instance *i = agent_core_find(&f.core, "shop/api.1");
+  assert_non_null(i);
+  for (int n = 0; n < 2000; n++) {
+    if (agent_core_settled(&f.core))
+      assert_int_equal(i->phase, MODEL__PHASE__PHASE_RUNNING);
+    advance(f.now + NS_PER_MS);
+  }
+  assert_true(agent_core_settled(&f.core));
+  finish();
+}
+
 static void test_a_stop_that_hangs(void **state) {
   (void)state;
   one_running();
@@ -806,6 +840,7 @@ int main(void) {
       cmocka_unit_test(test_a_job_is_never_started_again),
       cmocka_unit_test(test_liveness_restarts),
       cmocka_unit_test(test_without_master_keeps_and_restarts),
+      cmocka_unit_test(test_assigned_between_list_and_answer),
       cmocka_unit_test(test_a_stop_that_hangs),
       cmocka_unit_test(test_a_missing_secret_is_waited_for),
       cmocka_unit_test(test_foreign_container_with_our_name),
