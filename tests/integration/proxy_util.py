@@ -12,9 +12,9 @@ import threading
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-BUILD = pathlib.Path(os.environ.get("ORCA_BUILD", ROOT / "build"))
-PROXY = BUILD / "bin/orca-proxy"
-MAKE_ROUTES = BUILD / "tests/make-routes"
+BIN = pathlib.Path(os.environ.get("ORCA_BIN", ROOT / "build/bin"))
+PROXY = BIN / "orca-proxy"
+MAKE_ROUTES = BIN.parent / "tests/make-routes"
 HOST = "shop.test"
 
 
