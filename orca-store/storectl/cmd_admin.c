@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "common/bus/pb.h"
+#include "common/crypto/crypto.h"
 #include "orca-store/storectl/storectl.h"
 
 static int show_status(struct sctl *ctl, const Store__Reply *reply) {
@@ -147,7 +148,19 @@ struct saving {
   int fd;
   uint64_t size;
   bool whole, failed;
+  struct crypto_sha256 hash;
 };
+
+static void keep(struct saving *s, const void *data, size_t len) {
+  for (size_t put = 0; !s->failed && put < len;) {
+    ssize_t n = write(s->fd, (const uint8_t *)data + put, len - put);
+    if (n < 0 && errno != EINTR) {
+      perror("orca-storectl");
+      s->failed = true;
+    }
+    put += n > 0 ? (size_t)n : 0;
+  }
+}
 
 static void on_chunk(void *arg, const Store__Item *item) {
   struct saving *s = arg;
@@ -158,18 +171,21 @@ static void on_chunk(void *arg, const Store__Item *item) {
     fprintf(stderr, "orca-storectl: the store skipped a part of its snapshot\n");
     s->failed = true;
   }
-  for (size_t put = 0; !s->failed && put < c->data.len;) {
-    ssize_t n = write(s->fd, c->data.data + put, c->data.len - put);
-    if (n < 0 && errno != EINTR) {
-      perror("orca-storectl");
-      s->failed = true;
-    }
-    put += n > 0 ? (size_t)n : 0;
-  }
+  keep(s, c->data.data, c->data.len);
+  crypto_sha256_add(&s->hash, c->data.data, c->data.len);
   s->size += c->data.len;
   s->whole |= PB_GET(c, last, 0);
   if (s->failed)
     sctl_end(s->ctl, 1);
+}
+
+static void keep_trailer(struct saving *s) {
+  struct sctl_trailer trailer = {.magic = SCTL_TRAILER_MAGIC};
+  uint8_t cluster[32];
+  crypto_sha256(s->ctl->config.cluster_id, strlen(s->ctl->config.cluster_id), cluster);
+  memcpy(trailer.cluster, cluster, sizeof trailer.cluster);
+  crypto_sha256_end(&s->hash, trailer.sha256);
+  keep(s, &trailer, sizeof trailer);
 }
 
 static void on_saved(void *arg, const struct err *err) {
@@ -186,6 +202,7 @@ int sctl_snapshot(struct sctl *ctl) {
     err_errno(&err, errno, "%s", ctl->argv[1]);
     return sctl_fail(&err);
   }
+  crypto_sha256_start(&s.hash);
   int64_t until = loop_now(ctl->loop) + ctl->timeout_ns;
   while (!storec_is_up(ctl->store) && loop_now(ctl->loop) < until)
     if (loop_once(ctl->loop, 50 * NS_PER_MS, &err) < 0)
@@ -197,6 +214,10 @@ int sctl_snapshot(struct sctl *ctl) {
   struct storec_stream *stream = storec_stream_new(ctl->store, &call, on_chunk, on_saved, &s, &err);
   int rc = stream ? sctl_wait(ctl) : sctl_fail(&err);
   storec_stream_free(stream);
+  if (rc == 0)
+    keep_trailer(&s);
+  if (rc == 0 && s.failed)
+    rc = 1;
   if (rc == 0 && fsync(s.fd) < 0) {
     err_errno(&err, errno, "%s", ctl->argv[1]);
     rc = sctl_fail(&err);

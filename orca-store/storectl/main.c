@@ -15,7 +15,7 @@
 static const struct verb {
   const char *name, *args, *help;
   int (*run)(struct sctl *ctl);
-  bool offline;
+  bool offline; /* no node.toml */
 } verbs[] = {
     {"status", "", "what the store says of itself", sctl_status, false},
     {"range", "KEY [--prefix] [--rev N] [--limit N] [--keys-only] [--serializable]", "read keys", sctl_range, false},
@@ -26,6 +26,7 @@ static const struct verb {
     {"lease", "grant SECONDS | keep-alive ID | revoke ID | list", "leases", sctl_lease, false},
     {"compact", "REVISION", "forget the history before it", sctl_compact, false},
     {"snapshot", "save FILE", "a consistent copy of the state", sctl_snapshot, false},
+    {"restore", "FILE", "what `snapshot save` wrote, as the state of this node's store, which must not run and have no state", sctl_restore, false},
     {"verify", "DIR", "check every record of a store's folder (STATE_DIR/store); the store need not run", sctl_verify, true},
     {"bench", "[--reads] [--clients N] [--outstanding N] [--total N] [--value-size BYTES]", "measure", sctl_bench, false},
 };

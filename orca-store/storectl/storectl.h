@@ -27,6 +27,14 @@ struct sctl {
   int rc;
 };
 
+/* What `snapshot save` puts behind the store's bytes: by it `restore` knows that they are whole, and of its own cluster. */
+#define SCTL_TRAILER_MAGIC "orcasnap"
+struct sctl_trailer {
+  char magic[8];
+  uint8_t cluster[16]; /* of the SHA-256 of the cluster's id */
+  uint8_t sha256[32];  /* of what is before */
+};
+
 int sctl_range(struct sctl *ctl);
 int sctl_put(struct sctl *ctl);
 int sctl_del(struct sctl *ctl);
@@ -36,6 +44,7 @@ int sctl_lease(struct sctl *ctl);
 int sctl_compact(struct sctl *ctl);
 int sctl_status(struct sctl *ctl);
 int sctl_snapshot(struct sctl *ctl);
+int sctl_restore(struct sctl *ctl);
 int sctl_verify(struct sctl *ctl);
 int sctl_bench(struct sctl *ctl);
 
