@@ -450,7 +450,7 @@ class Soak:
 
     def run_of(self, job, number):
         """One run as it is now."""
-        runs = self.c.api("GET", f"/api/v1/jobs/{job}?project=work&run={number}").json()["job"]["runs"]
+        runs = self.c.api("GET", f"/api/v1/jobs/{job}?project=work").json()["job"]["runs"]
         return next(r for r in runs if r["run"] == number)
 
     def look_at_runs(self):
