@@ -1,7 +1,9 @@
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
+#include "orcactl/api.h"
 #include "orcactl/ctl.h"
 #include "orcactl/init.h"
 
@@ -43,5 +45,10 @@ int cmd_init(struct ctl *ctl) {
   printf("Its CA, for `orcactl login` elsewhere: sha256:%s\n", ca_hash);
   if (!options.root)
     printf("Start it: systemctl enable --now orca-master.target\n");
+  json_t *contexts = context_all(&err);
+  const char *mine = options.context ? options.context : "default", *current = contexts ? api_str(contexts, "current") : mine;
+  if (strcmp(current, mine) != 0)
+    printf("orcactl still talks to the cluster of context %s: `orcactl context use %s` changes that\n", current, mine);
+  json_decref(contexts);
   return CTL_OK;
 }

@@ -153,7 +153,8 @@ int ctl_fail(struct ctl *ctl, const struct err *err) {
     print_details(ctl->details);
   switch (err->code) {
   case ERR_UNAUTHENTICATED:
-    fprintf(stderr, "The token of context %s is not known to the cluster.\n", ctl->context.name);
+    fprintf(stderr, "That is the token of context %s (%s). Another cluster: `orcactl context list`; a new token: `orcactl login`.\n",
+            ctl->context.name, ctl->context.url);
     return CTL_DENIED;
   case ERR_DENIED:
     return CTL_DENIED;
