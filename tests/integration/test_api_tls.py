@@ -199,6 +199,7 @@ def relay_once(listener, c):
 
 
 def test_events_stream_for_long_and_the_apiserver_hears_who_asks(c):
+    context(c, "good", ca=c.ca.read_text())
     follow = subprocess.Popen([str(BIN / "orcactl"), "--context", "good", "events", "-f"], env={**c.env, "ORCA_HOME": str(c.dir / "far")},
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     seen = []

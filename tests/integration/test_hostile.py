@@ -197,7 +197,7 @@ def test_the_agents_own_socket(cluster):
 
 
 @pytest.mark.parametrize("role,server", [("stranger", "apiserver"), ("stranger", "store"), ("stranger", "agent"), ("agent", "store"), ("proxy", "store"),
-                                         ("keeper", "store"), ("scheduler", "apiserver"), ("agent", "agent")])
+                                         ("keeper", "store"), ("agent", "agent")])
 def test_keys_that_are_not_listed(cluster, role, server):
     w = Watch(cluster)
     for _ in range(3):

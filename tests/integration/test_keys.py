@@ -324,7 +324,7 @@ def test_prune_goes_without_names(cluster):
 
 def test_rollout_keys_hold_their_budget_and_stop_where_they_say(cluster):
     def text(says, extra=""):
-        budget = 'max_unavailable = 1\nmax_surge = 0\nauto_rollback = false\ntimeout = "2s"\n'
+        budget = 'max_unavailable = 1\nmax_surge = 0\nauto_rollback = false\ntimeout = "5s"\n'
         return WEB.replace('"one"', f'"{says}"').replace("[service.deploy]\n", "[service.deploy]\n" + budget).replace("port = 8080\n", "port = 8080\nreplicas = 3\n") + extra
 
     cluster.deploy("shop", text("one"))

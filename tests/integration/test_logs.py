@@ -104,7 +104,7 @@ def test_history_tail_since_and_instances_in_order(cluster):
     assert cluster.ctl("logs", "web", "--instance", "2").stdout.count("\n") == 202
     assert cluster.ctl("logs", "web", "--instance", "web.2", "--tail", "0").stdout == ""
     answer = cluster.api("GET", "/api/v1/services/web/logs?instance=shop/web.3&timestamps=true&tail=1")
-    assert answer.status == 200 and answer.headers["Content-Type"].startswith("text/plain") and answer.text.startswith("20") and answer.text.endswith(" end\n")
+    assert answer.status == 200 and answer.headers["Content-Type"].startswith("text/plain") and answer.text.startswith("20") and answer.text.count("\n") == 1
     middle = [line for line in lines if line["instance"] == "shop/web.1"][100]["time"]
     since = cluster.ctl("logs", "web", "--instance", "1", "--since", middle, "--timestamps").stdout.splitlines()
     assert 90 < len(since) < 120 and min(since)[:23] >= middle[:23]
