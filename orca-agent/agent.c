@@ -92,6 +92,8 @@ static void set_tick(struct agent *a) {
 }
 
 void agent_event(struct agent *a, const struct agent_event *ev) {
+  if (a->closing)
+    return;
   agent_core_step(&a->core, ev, agent_now(a), &a->queue);
   if (a->draining)
     return;
@@ -157,6 +159,7 @@ void agent_close(struct agent *a) {
   if (a->gateway)
     loop_hook_remove(a->loop, &a->hook);
   loop_timer_cancel(a->loop, &a->tick);
+  a->closing = true; /* what is under way ends with an error, and nothing comes of it */
   exec_sessions_close(a->execs);
   log_streams_close(a->logs);
   last_words_close(a->words);

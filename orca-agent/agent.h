@@ -32,7 +32,7 @@ struct agent {
   struct agent_core core;
   struct agent_actions queue; /* what the core asked for and is not begun yet */
   size_t queue_at;
-  bool draining;
+  bool draining, closing;
   struct files *files;
   struct secret_files secret_files;
   struct agent_held *held_secrets; /* of containers about to be made */

@@ -267,11 +267,12 @@ static void listing_part(struct listing *l) {
                            .container_count = l->container_count,
                            .networks = l->networks,
                            .network_count = l->network_count};
-  if (l->err.code != ERR_NONE)
+  if (l->err.code != ERR_NONE && l->err.code != ERR_CANCELLED)
     log_warn("Docker could not be listed", "error", l->err.msg);
   agent_event(l->a, &ev);
-  agent_secrets_sweep(l->a);
-  if (l->a->core.have_desired && l->a->core.ever_listed)
+  if (!l->a->closing)
+    agent_secrets_sweep(l->a);
+  if (!l->a->closing && l->a->core.have_desired && l->a->core.ever_listed)
     files_sweep(l->a->files, agent_knows, l->a, loop_wall(l->a->loop) / (1000 * NS_PER_MS));
   free(l->containers);
   free(l->networks);

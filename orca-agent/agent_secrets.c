@@ -194,6 +194,10 @@ static bool on_passwd_data(void *arg, const uint8_t *data, size_t len) {
 static void on_passwd(void *arg, const struct docker_reply *reply) {
   struct starting *s = arg;
   uid_t uid = 0;
+  if (s->a->closing) {
+    start_end(s, ERR_CANCELLED, reply->message);
+    return;
+  }
   if (reply->code != ERR_NONE || secret_user_in_archive(s->passwd.data, s->passwd.len, s->user, &uid) < 0) {
     char why[160];
     snprintf(why, sizeof why, "user %.40s is not to be found in its /etc/passwd%s%.60s", s->user, reply->code == ERR_NONE ? "" : ": ",

@@ -153,7 +153,7 @@ static void drop(struct diagnosis *d) {
 }
 
 static void finish(struct diagnosis *d) {
-  if (d->call)
+  if (d->call && !d->a->closing)
     answer(d);
   drop(d);
 }

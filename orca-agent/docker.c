@@ -74,18 +74,6 @@ static void call_free(struct docker_call *call) {
   free(call);
 }
 
-void docker_free(struct docker *d) {
-  if (!d)
-    return;
-  while (d->calls)
-    docker_cancel(d->calls);
-  loop_timer_cancel(d->loop, &d->retry);
-  docker_lines_fini(&d->lines);
-  free(d->socket_path);
-  free(d->filters);
-  free(d);
-}
-
 static enum err_code code_of(int status) {
   switch (status) {
   case 304:
@@ -205,7 +193,7 @@ static struct docker_call *older_than(struct docker *d, uint64_t generation) {
   return call;
 }
 
-static void end_all(struct docker *d, const char *why) {
+static void end_all(struct docker *d, enum err_code code, const char *why) {
   /* Callbacks may begin calls (those stay) and cancel others. */
   uint64_t generation = ++d->generation;
   for (struct docker_call *call; (call = older_than(d, generation));) {
@@ -213,10 +201,28 @@ static void end_all(struct docker *d, const char *why) {
     if (call->request)
       http_cancel(call->request);
     call->request = NULL;
-    struct docker_reply reply = {.code = ERR_UNAVAILABLE, .message = why};
+    struct docker_reply reply = {.code = code, .message = why};
     call->done(call->arg, &reply);
     call_free(call);
   }
+}
+
+void docker_free(struct docker *d) {
+  if (!d)
+    return;
+  for (struct docker_call *call = d->calls, *next; call; call = next) {
+    next = call->next;
+    if (call->arg == d) /* the link's own */
+      docker_cancel(call);
+  }
+  end_all(d, ERR_CANCELLED, "closed from this side");
+  while (d->calls)
+    docker_cancel(d->calls);
+  loop_timer_cancel(d->loop, &d->retry);
+  docker_lines_fini(&d->lines);
+  free(d->socket_path);
+  free(d->filters);
+  free(d);
 }
 
 /* ---- the link ---- */
@@ -229,7 +235,7 @@ static void lost(struct docker *d, const char *why) {
   /* `why` may live in a call that ends here. */
   char text[256];
   snprintf(text, sizeof text, "%s", why);
-  end_all(d, text);
+  end_all(d, ERR_UNAVAILABLE, text);
   docker_lines_fini(&d->lines);
   if (was_up)
     d->retry_ns = 0;

@@ -17,7 +17,7 @@ struct docker;
 struct docker_call;
 
 struct docker *docker_new(struct loop *loop, struct http_client *http, const char *socket_path, struct err *err);
-void docker_free(struct docker *d); /* no callbacks come any more */
+void docker_free(struct docker *d); /* ends its calls with ERR_CANCELLED; the link says nothing any more */
 
 struct docker_reply {
   enum err_code code;  /* ERR_NONE: 2xx, or 304 */

@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "common/loop.h"
+#include "orca-agent/docker.h"
 #include "orca-agent/docker_auth.h"
 #include "orca-agent/docker_frames.h"
 #include "orca-agent/docker_lines.h"
@@ -304,6 +305,50 @@ static void test_registry_login_file(void **state) {
   assert_int_equal(rmdir(dir), 0);
 }
 
+struct ended {
+  unsigned count;
+  enum err_code code;
+};
+
+static void on_ended(void *arg, const struct docker_reply *reply) {
+  struct ended *e = arg;
+  e->count++;
+  e->code = reply->code;
+}
+
+static void nothing_up(void *arg, const char *text) {
+  (void)arg;
+  fail_msg("%s", text);
+}
+
+static void no_event(void *arg, const json_t *event) {
+  (void)arg;
+  (void)event;
+  fail_msg("an event");
+}
+
+/* What is under way when the agent ends is told, so that whoever asked can let go of it; the link says nothing any more. */
+static void test_the_end_of_the_client(void **state) {
+  (void)state;
+  static const struct docker_link_ops ops = {nothing_up, nothing_up, no_event};
+  struct err err;
+  struct loop *loop = loop_new(NULL, &err);
+  assert_non_null(loop);
+  struct http_client *http = http_client_new(loop, &err);
+  assert_non_null(http);
+  struct docker *d = docker_new(loop, http, "/nonexistent/docker.sock", &err);
+  assert_non_null(d);
+  assert_int_equal(docker_link_start(d, "{}", &ops, NULL, &err), 0);
+  struct ended ended = {0};
+  for (int i = 0; i < 3; i++)
+    assert_non_null(docker_call(d, &(struct docker_options){.method = "GET", .path = "/info", .done = on_ended, .arg = &ended}));
+  docker_free(d);
+  assert_int_equal(ended.count, 3);
+  assert_int_equal(ended.code, ERR_CANCELLED);
+  http_client_free(http);
+  loop_free(loop);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_time),
@@ -316,6 +361,7 @@ int main(void) {
       cmocka_unit_test(test_pull_progress),
       cmocka_unit_test(test_streams),
       cmocka_unit_test(test_registry_login),
+      cmocka_unit_test(test_the_end_of_the_client),
       cmocka_unit_test(test_registry_login_file),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
