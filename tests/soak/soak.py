@@ -341,7 +341,7 @@ class Soak:
         name = f"token-{self.numbers}"
         made = self.retried("POST", "/api/v1/tokens", {"name": name, "role": "viewer", "projects": ["soak"]}, ok=(200, 201, 409))
         if made.status != 409:  # made by a request whose answer was lost
-            text = made.json()["token"]
+            text = made.json()["value"]
             seen = lambda: self.c.api("GET", "/api/v1/status", token=text)  # noqa: E731
             first = wait_for(lambda: (lambda a: a if a.status < 500 else None)(seen()), QUIET_WITHIN, message="a token is taken")
             assert first.status == 200 and {x["project"] for x in first.json()["services"]} <= {"soak"}, first.text
