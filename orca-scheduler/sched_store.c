@@ -374,10 +374,10 @@ void sched_store_free(struct sched_store *s) {
   if (!s)
     return;
   loop_hook_remove(s->loop, &s->hook);
-  loop_timer_cancel(s->loop, &s->timer);
   storec_mirror_free(s->mirror);
   storec_lease_free(s->lease);
   storec_free(s->storec);
+  loop_timer_cancel(s->loop, &s->timer); /* a commit that ends here wants to be tried again */
   sched_core_free(s->core);
   sched_actions_fini(&s->actions);
   free(s->node);
