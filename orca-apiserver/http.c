@@ -12,12 +12,14 @@
 
 #include "common/log.h"
 #include "orca-apiserver/api.h"
+#include "orca-apiserver/heads.h"
 #include "orca-apiserver/listeners.h"
 #include "orca-apiserver/routes.h"
 
 #define CONNECTIONS_MAX 1024u
 #define HEAD_MAX ((size_t)32 << 10)
 #define IDLE_SECS 30u
+#define BODY_LIMIT (300 * NS_PER_SEC) /* for all of a body, however it trickles */
 #define DRAIN_MAX (8 * (unsigned long long)API_BODY_MAX)
 #define STREAMS_MAX 256
 #define STREAMS_PER_TOKEN 64 /* or one token's clients leave none to the others */
@@ -28,7 +30,8 @@ struct exchange { /* one request on one connection */
   struct api_http *http;
   struct MHD_Connection *connection;
   struct api_request *request;
-  bool dispatched, suspended, too_large, queued;
+  bool dispatched, suspended, too_large, queued, upgraded;
+  int64_t began;
   struct exchange *next, *prev;
 };
 
@@ -48,6 +51,7 @@ struct api_http {
   struct loop_timer timer, ping;
   struct loop_hook hook;
   struct exchange *exchanges;
+  struct api_heads heads;
   struct api_socket *sockets;
   uint16_t port;
   bool closing;
@@ -59,7 +63,8 @@ static void add_headers(struct MHD_Response *response, const struct api_request 
   MHD_add_response_header(response, "Content-Type", r->content_type);
   MHD_add_response_header(response, "Cache-Control", "no-store");
   MHD_add_response_header(response, "X-Content-Type-Options", "nosniff");
-  if (r->route && strncmp(r->route->path, "/api/v1/secrets", 15) == 0) /* libmicrohttpd keeps what it read as long as the connection */
+  /* libmicrohttpd keeps what it read as long as the connection */
+  if (r->last || (r->route && strncmp(r->route->path, "/api/v1/secrets", 15) == 0))
     MHD_add_response_header(response, "Connection", "close");
   if (r->status == 401)
     MHD_add_response_header(response, "WWW-Authenticate", "Bearer realm=\"orca\"");
@@ -169,6 +174,7 @@ static void on_upgrade(void *cls, struct MHD_Connection *c, void *con_cls, const
   (void)con_cls;
   struct exchange *x = cls;
   struct api_request *r = x->request;
+  x->upgraded = true;
   struct api_socket *s = calloc(1, sizeof *s);
   if (!s) {
     MHD_upgrade_action(handle, MHD_UPGRADE_ACTION_CLOSE);
@@ -279,6 +285,18 @@ static const char *header(struct api_request *r, const char *name) {
   return MHD_lookup_connection_value(((struct exchange *)r->transport)->connection, MHD_HEADER_KIND, name);
 }
 
+static struct api_head *head_of(struct MHD_Connection *c) {
+  return MHD_get_connection_info(c, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context;
+}
+
+static void on_connection(void *cls, struct MHD_Connection *c, void **context, enum MHD_ConnectionNotificationCode what) {
+  struct api_http *h = cls;
+  if (what == MHD_CONNECTION_NOTIFY_STARTED)
+    *context = api_head_new(&h->heads, MHD_get_connection_info(c, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd);
+  else
+    api_head_gone(&h->heads, *context);
+}
+
 static struct exchange *exchange_new(struct api_http *h, struct MHD_Connection *c, const char *method, const char *url) {
   struct exchange *x = calloc(1, sizeof *x);
   if (!x)
@@ -290,6 +308,8 @@ static struct exchange *exchange_new(struct api_http *h, struct MHD_Connection *
   }
   x->http = h;
   x->connection = c;
+  x->began = loop_now(h->api->loop);
+  api_head_waits(&h->heads, head_of(c), false);
   x->request->transport = x;
   x->request->wake = wake;
   x->request->header = header;
@@ -302,12 +322,13 @@ static struct exchange *exchange_new(struct api_http *h, struct MHD_Connection *
 }
 
 static void completed(void *cls, struct MHD_Connection *c, void **con_cls, enum MHD_RequestTerminationCode why) {
-  (void)c;
   (void)why;
   struct api_http *h = cls;
   struct exchange *x = *con_cls;
   if (!x)
     return;
+  if (!x->upgraded)
+    api_head_waits(&h->heads, head_of(c), true);
   *con_cls = NULL;
   if (x->request->stream)
     stream_unlink(h->api, x->request);
@@ -337,6 +358,11 @@ static enum MHD_Result head_complete(struct exchange *x) {
     return queue_answer(x);
   const char *length = MHD_lookup_connection_value(c, MHD_HEADER_KIND, MHD_HTTP_HEADER_CONTENT_LENGTH);
   unsigned long long announced = length ? strtoull(length, NULL, 10) : 0;
+  if (length && MHD_lookup_connection_value(c, MHD_HEADER_KIND, MHD_HTTP_HEADER_TRANSFER_ENCODING)) {
+    r->last = true; /* where it ends, and the next one begins, is anybody's guess */
+    api_fail_with(r, ERR_INVALID, "head: Content-Length and Transfer-Encoding");
+    return queue_answer(x);
+  }
   if (announced > DRAIN_MAX) {
     api_fail_with(r, ERR_TOO_LARGE, "body: larger than %zu MiB", API_BODY_MAX >> 20);
     return queue_answer(x);
@@ -361,6 +387,8 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *c, const cha
   if (x->queued)
     return MHD_YES;
   if (*upload_len) {
+    if (loop_now(h->api->loop) - x->began > BODY_LIMIT)
+      return MHD_NO;
     if (!x->too_large && (r->body.len + *upload_len > API_BODY_MAX || buf_add(&r->body, upload, *upload_len) < 0)) {
       x->too_large = true;
       buf_free(&r->body);
@@ -417,11 +445,11 @@ static bool before_wait(void *arg) {
 }
 
 __attribute__((format(printf, 2, 0))) static void on_log(void *cls, const char *fmt, va_list ap) {
-  (void)cls;
   char text[256];
   vsnprintf(text, sizeof text, fmt, ap);
   text[strcspn(text, "\r\n")] = 0;
   log_debug("http", "what", text);
+  run_soon(cls); /* it has given a connection up, perhaps, which it closes only when it runs again */
 }
 
 static int hex(char c) {
@@ -453,6 +481,7 @@ struct api_http *api_http_open(struct api *api, const char *address, uint16_t po
     return NULL;
   }
   h->api = api;
+  api_heads_init(&h->heads, api->loop);
   char text[80];
   snprintf(text, sizeof text, "%s:%u", address, port);
   int fd = api_listen_on(text, &h->port, err);
@@ -461,9 +490,9 @@ struct api_http *api_http_open(struct api *api, const char *address, uint16_t po
     return NULL;
   }
   h->mhd = MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_ALLOW_UPGRADE | MHD_USE_ERROR_LOG, 0, NULL, NULL, on_request, h,
-                            MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL, MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT, CONNECTIONS_MAX,
+                            MHD_OPTION_EXTERNAL_LOGGER, on_log, h, MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT, CONNECTIONS_MAX,
                             MHD_OPTION_CONNECTION_MEMORY_LIMIT, HEAD_MAX, MHD_OPTION_CONNECTION_TIMEOUT, IDLE_SECS, MHD_OPTION_NOTIFY_COMPLETED,
-                            completed, h, MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_UNESCAPE_CALLBACK, unescape, NULL,
+                            completed, h, MHD_OPTION_NOTIFY_CONNECTION, on_connection, h, MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_UNESCAPE_CALLBACK, unescape, NULL,
                             MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, MHD_OPTION_END);
   if (!h->mhd) {
     err_set(err, ERR_INTERNAL, "libmicrohttpd does not start on %s:%u", address, h->port);
@@ -511,5 +540,6 @@ void api_http_close(struct api_http *h) {
       MHD_resume_connection(x->connection);
     }
   MHD_stop_daemon(h->mhd);
+  api_heads_fini(&h->heads);
   free(h);
 }

@@ -10,6 +10,7 @@
 #include "orca-apiserver/api.h"
 
 #define REPLY_MAX ((size_t)64 << 20)
+#define FAULTS_TOLD 1000u /* the rest is a count: an answer is not to be larger than what was asked */
 
 struct api_request *api_request_new(struct api *api, const char *method, const char *path) {
   struct api_request *r = calloc(1, sizeof *r);
@@ -180,7 +181,7 @@ void api_fail_faults(struct api_request *r, enum err_code code, const struct spe
     snprintf(text, sizeof text, "%zu faults", faults->count);
   fail_head(r, &json, code, text);
   api_json_array(&json, "details");
-  for (size_t i = 0; i < faults->count; i++) {
+  for (size_t i = 0; i < faults->count && i < FAULTS_TOLD; i++) {
     api_json_object(&json, NULL);
     api_json_str(&json, "path", faults->list[i].path);
     api_json_str(&json, "message", faults->list[i].message);

@@ -63,6 +63,7 @@ struct api_request {
 
   /* the answer */
   bool answered;
+  bool last; /* the connection ends with it */
   int status;
   const char *content_type; /* static text */
   struct buf out;
