@@ -336,7 +336,8 @@ static bool waits_for_secret(struct agent_step *s, struct agent_instance *i) {
   if (!missing)
     return false;
   char why[sizeof i->reason];
-  snprintf(why, sizeof why, "secret %.100s is missing: orcactl secrets set %.100s", PB_STR(missing->name), PB_STR(missing->name));
+  const char *name = PB_STR(missing->name);
+  snprintf(why, sizeof why, "secret %.63s/%.80s is missing: orcactl secrets set %.80s --project %.63s", i->project, name, name, i->project);
   bool said = i->phase == MODEL__PHASE__PHASE_WAITING && strcmp(i->reason, why) == 0;
   set_phase(s, i, MODEL__PHASE__PHASE_WAITING, "%s", why);
   if (!said)

@@ -11,12 +11,14 @@
 #include "orca-apiserver/deploy_plan.h"
 #include "orca-apiserver/plan_steps.h"
 #include "orca-apiserver/routes.h"
+#include "orca-apiserver/secrets.h"
 #include "orca-apiserver/status_view.h"
 #include "orca-apiserver/tokens.h"
 #include "orca-apiserver/upkeep.h"
 
 #define DEFAULT_TIMEOUT_MS 300000u
 #define GRACE_MS 60000
+#define WARNINGS_MAX 32u
 #define PLAN_MAX ((size_t)32 << 20)
 
 struct deploy {
@@ -100,6 +102,31 @@ static void plan_json(const struct api_plan *plan, bool dry_run, struct api_json
     if (item->diff)
       api_json_str(json, "diff", item->diff);
     api_json_object_end(json);
+  }
+  api_json_array_end(json);
+}
+
+/* What will wait: said at once. */
+static void warnings_json(const struct api_cache *cache, const struct spec_set *set, struct api_json *json) {
+  char said[WARNINGS_MAX][200];
+  size_t count = 0;
+  api_json_array(json, "warnings");
+  for (size_t i = 0; i < set->service_count; i++) {
+    Model__SecretVersion **list = NULL;
+    size_t n = 0;
+    if (secrets_versions(cache, set->services[i], &list, &n) < 0)
+      continue;
+    for (size_t k = 0; k < n && count < WARNINGS_MAX; k++) {
+      const char *project = PB_STR(set->services[i]->project), *name = PB_STR(list[k]->name);
+      bool known = list[k]->version != 0;
+      snprintf(said[count], sizeof said[count], "secret %.40s/%.40s is missing: orcactl secrets set %.40s --project %.40s", project, name, name,
+               project);
+      for (size_t other = 0; other < count && !known; other++)
+        known = strcmp(said[other], said[count]) == 0;
+      if (!known)
+        api_json_str(json, NULL, said[count++]);
+    }
+    secrets_versions_free(list, n);
   }
   api_json_array_end(json);
 }
@@ -248,6 +275,7 @@ static int build(struct api_write *w, struct storec_txn *txn, struct err *err) {
   buf_reset(&d->plan);
   struct api_json json = {.out = &d->plan};
   plan_json(&plan, false, &json);
+  warnings_json(&w->api->cache, &d->set, &json);
   if (changes && stage_files(w, &d->set, txn)) {
     api_plan_free(&plan);
     return 2;
@@ -274,8 +302,9 @@ static int build(struct api_write *w, struct storec_txn *txn, struct err *err) {
 struct followed {
   char project[64], name[64];
   const char *status; /* as last told: static text */
-  char phase[128];
+  char phase[128], error[160];
   uint32_t ready, replicas;
+  bool held; /* it waits for people: a secret, or for one that does */
 };
 struct follow {
   struct api *api;
@@ -299,14 +328,17 @@ static void event(struct buf *out, const char *name) {
 
 static void progress(struct followed *one, const struct api_view *v, struct buf *out) {
   const char *phase = v->rollout ? PB_STR(v->rollout->phase) : "";
-  char short_phase[sizeof one->phase];
+  char short_phase[sizeof one->phase], error[sizeof one->error];
   api_text_copy(short_phase, sizeof short_phase, phase);
-  if (one->status == v->status && one->ready == v->target_ready && one->replicas == v->replicas && strcmp(one->phase, short_phase) == 0)
+  api_text_copy(error, sizeof error, v->last_error);
+  if (one->status == v->status && one->ready == v->target_ready && one->replicas == v->replicas && strcmp(one->phase, short_phase) == 0 &&
+      strcmp(one->error, error) == 0)
     return;
   one->status = v->status;
   one->ready = v->target_ready;
   one->replicas = v->replicas;
   memcpy(one->phase, short_phase, sizeof one->phase);
+  memcpy(one->error, error, sizeof one->error);
   char id[130];
   snprintf(id, sizeof id, "%s/%s", one->project, one->name);
   event(out, "progress");
@@ -330,6 +362,41 @@ static bool look(struct follow *f, struct followed *one, struct api_view *v, boo
   }
   api_view(&f->api->cache, &f->api->figures, s, v);
   return api_view_settled(v, ok);
+}
+
+static bool depends_on_held(const struct follow *f, const struct followed *one, const Model__ServiceSpec *spec) {
+  for (size_t k = 0; spec && k < spec->n_depends_on; k++)
+    for (size_t i = 0; i < f->count; i++) {
+      char id[130];
+      snprintf(id, sizeof id, "%s/%s", f->list[i].project, f->list[i].name);
+      const char *on = spec->depends_on[k];
+      if (f->list[i].held &&
+          (strchr(on, '/') ? strcmp(on, id) == 0 : strcmp(f->list[i].project, one->project) == 0 && strcmp(on, f->list[i].name) == 0))
+        return true;
+    }
+  return false;
+}
+
+/* Whether nothing else goes on than waiting for secrets, which may take days. */
+static bool all_held(struct follow *f) {
+  size_t left = 0;
+  for (size_t i = 0; i < f->count; i++)
+    f->list[i].held = false;
+  for (bool more = true; more;) {
+    more = false;
+    left = 0;
+    for (size_t i = 0; i < f->count; i++) {
+      struct followed *one = &f->list[i];
+      struct api_view v = {0};
+      bool ok, settled = look(f, one, &v, &ok);
+      if (settled || one->held)
+        continue;
+      one->held = v.waits_for_secret || (strcmp(v.status, "pending") == 0 && depends_on_held(f, one, v.spec));
+      more |= one->held;
+      left += !one->held;
+    }
+  }
+  return !left;
 }
 
 static void done(struct follow *f, bool timed_out, struct buf *out) {
@@ -380,7 +447,7 @@ static enum api_piece fill(void *arg, struct buf *out) {
     progress(&f->list[i], &v, out);
   }
   bool timed_out = !settled && api_now_ms(f->api) > f->until_ms;
-  if (!settled && !timed_out)
+  if (!settled && !timed_out && !all_held(f))
     return out->len ? API_PIECE_SOME : API_PIECE_NONE;
   done(f, timed_out, out);
   return API_PIECE_LAST;
@@ -428,9 +495,10 @@ static void answer(struct api_write *w) {
   api_reply_end(w->request);
 }
 
-static void answer_plan(struct api_request *r, const struct api_plan *plan) {
+static void answer_plan(struct api_request *r, const struct deploy *d, const struct api_plan *plan) {
   struct api_json json = api_reply_json(r, 200);
   plan_json(plan, true, &json);
+  warnings_json(&r->api->cache, &d->set, &json);
   api_plan_steps(r, json, plan);
 }
 
@@ -484,7 +552,7 @@ void api_post_deploy(struct api_request *r) {
     else
       api_fail(r, &err);
   } else if (api_request_flag(r, "dry_run")) {
-    answer_plan(r, &plan);
+    answer_plan(r, d, &plan);
   } else {
     api_write_start(&(struct api_write){.api = r->api, .request = r, .build = build, .answer = answer, .free_ctx = deploy_free, .ctx = d});
     d = NULL;

@@ -28,7 +28,7 @@ static const struct { const char *name, *json; } schemas[] = {
   {"Document", "{\"type\":\"object\"}"},
   {"Deploy", OBJECT(F("services", LIST(REF("ServiceSpec"))) "," F("jobs", LIST(REF("JobSpec"))) "," F("cluster", REF("ClusterSpec")) ","
       F("files", "{\"type\":\"object\",\"additionalProperties\":{\"type\":\"string\",\"contentEncoding\":\"base64\"}}"))},
-  {"Plan", OBJECT(F("deployed", LIST(STR)) "," F("unchanged", LIST(STR)) "," F("removed", LIST(STR)) "," F("errors", LIST(STR)) "," F("dry_run", BOOL) ","
+  {"Plan", OBJECT(F("deployed", LIST(STR)) "," F("unchanged", LIST(STR)) "," F("removed", LIST(STR)) "," F("errors", LIST(STR)) "," F("warnings", LIST(STR)) "," F("dry_run", BOOL) ","
       F("cluster_changed", BOOL) ","
       F("changes", LIST(OBJECT(F("service", STR) "," F("job", BOOL) "," F("runs", BOOL) "," F("action", "{\"type\":\"string\",\"enum\":[\"create\",\"update\",\"retry\",\"scale\",\"start\",\"remove\"]}") ","
         F("revision", INT) "," F("replicas", INT) "," F("stop_first", BOOL) "," F("diff", STR)))) ","

@@ -100,7 +100,7 @@ static const char *word(const struct api_view *v, bool pending, bool crashing) {
   if (current && v->rollout->state == MODEL__ROLLOUT_STATE__ROLLOUT_FAILED)
     return "failed";
   bool enough = v->ready >= service->replicas;
-  if (pending && !enough)
+  if (v->waits_for_secret || (pending && !enough))
     return "pending";
   if (!current || v->rollout->state == MODEL__ROLLOUT_STATE__ROLLOUT_PROGRESSING || v->existing < service->replicas)
     return "deploying";
@@ -156,10 +156,11 @@ void api_view(const struct api_cache *cache, const struct api_figures *figures, 
   v->instances = all.instances.list;
   v->instance_count = all.instances.count;
   bool pending = false, crashing = false;
-  const char *error = "";
+  const char *missing = "", *error = "", *old_error = ""; /* of what should run; of what it replaces */
   for (struct one one; next_instance(&all, &one);) {
     const Model__Instance *instance = one.instance;
     const Model__InstanceStatus *status = one.status;
+    const char **said = instance->revision == v->revision ? &error : &old_error;
     if (one.use) {
       v->cpu_milli += one.use->cpu_milli;
       v->memory += one.use->memory;
@@ -168,7 +169,11 @@ void api_view(const struct api_cache *cache, const struct api_figures *figures, 
     v->restarts += status ? status->restarts : 0;
     if (instance->desired != MODEL__DESIRED__DESIRED_RUN)
       continue;
-    pending = pending || !*PB_STR(instance->node) || (status && secrets_is_waiting(status));
+    pending = pending || !*PB_STR(instance->node);
+    if (status && secrets_is_waiting(status) && !v->waits_for_secret) {
+      v->waits_for_secret = true;
+      missing = PB_STR(status->reason);
+    }
     v->secrets_newer = v->secrets_newer || (status && secrets_are_newer(cache, project, status));
     if (status && status->phase == MODEL__PHASE__PHASE_RUNNING) {
       v->running++;
@@ -178,10 +183,14 @@ void api_view(const struct api_cache *cache, const struct api_figures *figures, 
     }
     if (status && status->phase == MODEL__PHASE__PHASE_BACKOFF && status->restarts >= API_CRASH_LOOP)
       crashing = true;
-    if (!*error)
-      error = complaint(instance, status);
+    if (!**said)
+      *said = complaint(instance, status);
   }
   v->status = word(v, pending, crashing);
+  if (!*error && strcmp(v->status, "deploying") != 0) /* on its way to another revision, what was wrong with the old one misleads */
+    error = old_error;
+  if (v->waits_for_secret)
+    error = missing;
   bool gave_up =
       current && (v->rollout->state == MODEL__ROLLOUT_STATE__ROLLOUT_FAILED || v->rollout->state == MODEL__ROLLOUT_STATE__ROLLOUT_ROLLED_BACK ||
                   v->rollout->state == MODEL__ROLLOUT_STATE__ROLLOUT_ROLLING_BACK);

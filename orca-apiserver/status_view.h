@@ -5,7 +5,7 @@
  *   rolling_back           the wanted revision failed, the last good one is being brought back
  *   rolled_back            it is back; last_error says what was wrong with the other
  *   failed                 the wanted revision failed and there was nothing to go back to (or auto_rollback = false)
- *   pending                an instance fits on no node, or waits for another service or a secret, and too few are ready
+ *   pending                an instance fits on no node, or waits for another service, and too few are ready; or one waits for a secret
  *   deploying              on its way to the wanted revision, or to more replicas
  *   crashing               too few are ready, and one is in its crash loop
  *   degraded               too few are ready
@@ -32,6 +32,7 @@ struct api_view {
   uint32_t target_ready; /* ready ones of the wanted revision and generation */
   uint64_t cpu_milli, memory, restarts;
   const char *last_error; /* "" when there is none */
+  bool waits_for_secret; /* an instance of what should run does, and will until it is set */
   bool secrets_newer;     /* than what an instance was made with: `redeploy` takes them up */
 };
 

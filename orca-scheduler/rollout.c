@@ -113,6 +113,7 @@ static void retarget(struct step *s) {
   r->generation = s->in->generation;
   r->reason[0] = r->phase[0] = 0;
   r->started_ms = r->progress_ms = s->now;
+  r->held = false;
   s->out->changed = true;
   tell(s, ROLLOUT_STARTED);
 }
@@ -142,6 +143,19 @@ static void note_progress(struct step *s) {
   }
 }
 
+/* What waits for a secret waits for people: its time begins anew when it need not any more. */
+static void note_held(struct step *s) {
+  bool held = false;
+  for (size_t k = 0; k < s->count; k++)
+    held |= s->list[k].held && runs(&s->list[k]) && is_wanted(s, &s->list[k]);
+  if (held == s->rollout->held)
+    return;
+  s->rollout->held = held;
+  if (!held)
+    s->rollout->progress_ms = s->now;
+  s->out->changed = true;
+}
+
 /* Ready for a moment between two crashes is not enough: a probe that comes early finds many a broken program alive. */
 static bool hopeless(const struct rollout_instance *i) {
   return i->placed && !i->was_available && (i->restarts >= ROLLOUT_CRASHES || (i->cannot_start && i->restarts >= ROLLOUT_FAILURES));
@@ -164,7 +178,7 @@ static bool has_failed(struct step *s, char why[ROLLOUT_TEXT]) {
              i->detail ? i->detail : "");
     return true;
   }
-  if (s->count == 0)
+  if (s->count == 0 || s->rollout->held)
     return false;
   int64_t limit = after(last_progress(s), s->policy->timeout_ms);
   if (limit > s->now) {
@@ -407,6 +421,7 @@ void rollout_step(const struct rollout_input *in, struct rollout *rollout, struc
     return;
   if (s.wanted)
     note_progress(&s);
+  note_held(&s);
   char why[ROLLOUT_TEXT];
   if (rollout->state == MODEL__ROLLOUT_STATE__ROLLOUT_PROGRESSING && s.wanted && has_failed(&s, why))
     fail(&s, why);

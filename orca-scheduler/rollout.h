@@ -28,7 +28,7 @@
 
 #include "proto/model.pb-c.h"
 
-#define ROLLOUT_TEXT 192
+#define ROLLOUT_TEXT 320
 #define ROLLOUT_NEVER INT64_MAX
 #define ROLLOUT_CRASHES 5u  /* restarts of a never available instance that fail a rollout */
 #define ROLLOUT_FAILURES 3u /* the same for one that can't even be made */
@@ -43,6 +43,7 @@ struct rollout_instance {
   bool node_exists; /* and the node is registered */
   bool reported;    /* its agent has said something of it */
   bool running, ready, drained, cannot_start;
+  bool held; /* it waits for a secret that is missing: nobody's time runs out until that is set */
   uint32_t restarts;
   int64_t ready_since_ms; /* of the present readiness; when ready */
   int64_t first_ready_ms; /* 0: was never ready */
@@ -78,6 +79,7 @@ struct rollout {
   Model__RolloutState state;
   uint64_t revision, generation, stable_revision, stable_generation;
   int64_t started_ms, progress_ms;
+  bool held;
   char reason[ROLLOUT_TEXT], phase[ROLLOUT_TEXT];
 };
 

@@ -232,6 +232,13 @@ static int make_room(struct sched_core *core, size_t count) {
   return 0;
 }
 
+static bool waits_for_secret(const Model__InstanceStatus *status) {
+  for (size_t i = 0; status && i < status->n_secrets; i++)
+    if (!PB_GET(status->secrets[i], version, 0))
+      return true;
+  return false;
+}
+
 static void describe(const struct sched_core *core, int64_t now, struct sched_instance *instance, struct rollout_instance *ret) {
   const Model__Instance *record = instance->record;
   const Model__InstanceStatus *status = sched_instance_status(instance);
@@ -250,6 +257,7 @@ static void describe(const struct sched_core *core, int64_t now, struct sched_in
       .reported = status != NULL,
       .running = phase == MODEL__PHASE__PHASE_RUNNING,
       .cannot_start = phase == MODEL__PHASE__PHASE_FAILED,
+      .held = waits_for_secret(status),
       .ready = status && PB_GET(status, ready, 0),
       .drained = status && PB_GET(status, drained, 0),
       .restarts = status ? PB_GET(status, restarts, 0) : 0,
@@ -289,6 +297,7 @@ static void read_rollout(const struct sched_service *service, struct rollout *re
   ret->stable_generation = PB_GET(r, stable_generation, 0);
   ret->started_ms = PB_GET(r, started_ms, 0);
   ret->progress_ms = PB_GET(r, progress_ms, 0);
+  ret->held = PB_GET(r, held, false);
   copy_text(ret->reason, r->reason);
   copy_text(ret->phase, r->phase);
 }
@@ -312,6 +321,7 @@ static int write_rollout(struct run *run, struct sched_service *service, const s
   PB_SET(r, stable_generation, rollout->stable_generation);
   PB_SET(r, started_ms, rollout->started_ms);
   PB_SET(r, progress_ms, rollout->progress_ms);
+  PB_SET(r, held, rollout->held);
   PB_SET(r, next_number, next_number);
   PB_SET(r, updated_ms, run->now);
   service->rollout_is_old = false;

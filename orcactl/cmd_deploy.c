@@ -7,6 +7,7 @@
 
 #include "orcactl/api.h"
 #include "orcactl/infra.h"
+#include "orcactl/plan_view.h"
 #include "orcactl/progress.h"
 #include "orcactl/text.h"
 
@@ -45,6 +46,7 @@ static void print_jobs(const json_t *changes) {
 static void say_plan(const struct deploy *d) {
   if (d->ctl->output == CTL_JSON)
     return;
+  plan_warn(d->plan);
   print_list(json_object_get(d->plan, "removed"), "removed");
   size_t unchanged = json_array_size(json_object_get(d->plan, "unchanged")), deployed = json_array_size(json_object_get(d->plan, "deployed"));
   bool cluster = json_is_true(json_object_get(d->plan, "cluster_changed"));

@@ -18,10 +18,12 @@ int cmd_plan(struct ctl *ctl) {
     infra_name_faults(&set, ctl->details);
     rc = ctl_fail(ctl, &err);
   } else {
-    if (ctl->output == CTL_JSON)
+    if (ctl->output == CTL_JSON) {
       ctl_print_json(ctl, plan);
-    else
+    } else {
       plan_print(ctl, plan);
+      plan_warn(plan);
+    }
     json_decref(plan);
   }
   json_decref(body);

@@ -1,6 +1,7 @@
 #include "orcactl/plan_view.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "orcactl/api.h"
@@ -139,6 +140,16 @@ static void print_steps(const struct ctl *ctl, const json_t *plan) {
     buf_free(&b);
     if (strcmp(api_str(s, "action"), "blocked") == 0)
       print_refusals(json_object_get(s, "verdicts"));
+  }
+}
+
+void plan_warn(const json_t *plan) {
+  size_t i;
+  json_t *one;
+  json_array_foreach(json_object_get(plan, "warnings"), i, one) {
+    char *text = text_cleaned(json_is_string(one) ? json_string_value(one) : "");
+    fprintf(stderr, "warning: %s\n", text ? text : "");
+    free(text);
   }
 }
 

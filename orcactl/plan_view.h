@@ -5,6 +5,8 @@
 
 #include "orcactl/ctl.h"
 
+/* What will wait, and for what: to stderr. */
+void plan_warn(const json_t *plan);
 void plan_print(struct ctl *ctl, const json_t *plan);
 
 #endif

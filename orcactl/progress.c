@@ -100,6 +100,8 @@ static void on_done(struct progress *p, const json_t *data, struct buf *out) {
       buf_add_str(out, ": ");
       text_clean(api_str(s, "reason"), out);
     }
+    if (strcmp(state, "pending") == 0)
+      buf_add_str(out, "; it is deployed, and goes on by itself then");
     buf_add_byte(out, '\n');
   }
 }

@@ -55,15 +55,15 @@ def test_from_missing_to_forgotten(cluster):
     c = cluster
     c.deploy("shop", SERVICE, "--no-wait")
     wait_for(lambda: state(c)["status"] == "pending" and "is missing" in state(c)["last_error"], message="pending")
-    assert "secret DB is missing: orcactl secrets set DB" in state(c)["last_error"]
-    assert any("secret DB is missing" in i["reason"] and i["state"] == "pending" for i in c.instances("web"))
-    assert "secret DB is missing" in c.ctl("explain", "web").stdout
+    assert "secret shop/DB is missing: orcactl secrets set DB --project shop" in state(c)["last_error"]
+    assert any("secret shop/DB is missing" in i["reason"] and i["state"] == "pending" for i in c.instances("web"))
+    assert "secret shop/DB is missing" in c.ctl("explain", "web").stdout
     assert any(e["kind"] == "instance.waiting" for e in c.api("GET", "/api/v1/events").json()["events"])
 
     set_secret(c, "DB", b"global-one\n")
     set_secret(c, "DB", b"p\xc3\xa4ss wort\n", "-p", "shop")  # the project's own goes first
     set_secret(c, "CERT", bytes(range(256)), "--project", "shop")  # binary
-    wait_for(lambda: "secret GLOBAL is missing" in state(c)["last_error"])
+    wait_for(lambda: "secret shop/GLOBAL is missing" in state(c)["last_error"])
     c.ctl("secrets", "set", "GLOBAL", "of-all")
     wait_for(lambda: state(c)["status"] == "running", message="runs once the last one is set")
 

@@ -789,7 +789,7 @@ static void test_a_missing_secret_is_waited_for(void **state) {
   const struct agent_instance *i = agent_core_find(&f.core, "shop/api.1");
   assert_int_equal(f.creates, 0);
   assert_int_equal(i->phase, MODEL__PHASE__PHASE_WAITING);
-  assert_string_equal(i->reason, "secret DB is missing: orcactl secrets set DB");
+  assert_string_equal(i->reason, "secret shop/DB is missing: orcactl secrets set DB --project shop");
   assert_int_equal(i->restarts, 0);
   PB_SET(&missing, version, 1);
   step(&(struct agent_event){.kind = AGENT_EV_DESIRED, .desired = &d});

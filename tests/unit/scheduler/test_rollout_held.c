@@ -1,0 +1,54 @@
+/* A rollout whose instance waits for a secret: its time does not run out, and begins anew when the secret is there. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "orca-scheduler/rollout.h"
+
+#define T0 INT64_C(1700000000000)
+#define LIMIT 3000
+
+static void it_waits_for_days(void **state) {
+  (void)state;
+  struct rollout_input in = {.exists = true, .revision = 1, .generation = 1, .replicas = 1, .revision_known = true};
+  in.policy = (struct rollout_policy){.max_surge = 1, .timeout_ms = LIMIT, .auto_rollback = true};
+  struct rollout rollout = {0};
+  struct rollout_output out;
+  rollout_step(&in, &rollout, NULL, 0, T0, &out);
+  assert_int_equal(out.create, 1);
+  struct rollout_instance one = {.number = 1,
+                                 .revision = 1,
+                                 .generation = 1,
+                                 .desired_since_ms = T0,
+                                 .placed = true,
+                                 .node_exists = true,
+                                 .reported = true,
+                                 .held = true,
+                                 .detail = "secret shop/DB is missing"};
+  const int64_t day = INT64_C(24) * 3600 * 1000;
+  for (int64_t now = T0; now < T0 + 3 * day; now += day / 4) {
+    rollout_step(&in, &rollout, &one, 1, now, &out);
+    assert_int_equal(rollout.state, MODEL__ROLLOUT_STATE__ROLLOUT_PROGRESSING);
+    assert_true(rollout.held);
+    rollout_step(&in, &rollout, &one, 1, now + 1, &out);
+    assert_false(out.changed); /* nothing is written meanwhile */
+  }
+  one.held = false;
+  one.detail = "not ready";
+  rollout_step(&in, &rollout, &one, 1, T0 + 3 * day, &out);
+  assert_false(rollout.held);
+  assert_true(out.changed);
+  rollout_step(&in, &rollout, &one, 1, T0 + 3 * day + LIMIT - 1, &out);
+  assert_int_equal(rollout.state, MODEL__ROLLOUT_STATE__ROLLOUT_PROGRESSING);
+  rollout_step(&in, &rollout, &one, 1, T0 + 3 * day + LIMIT + 1, &out);
+  assert_int_equal(rollout.state, MODEL__ROLLOUT_STATE__ROLLOUT_FAILED);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {cmocka_unit_test(it_waits_for_days)};
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
