@@ -151,7 +151,7 @@ static bool parse_rule(struct zone *z, const char *s) {
   z->standard = -west;
   z->has_rule = true;
   if (!*s)
-    return true;
+    return abs(z->standard) < OFFSET_MAX;
   if (!rule_name(&s))
     return false;
   z->has_summer = true;
