@@ -67,6 +67,19 @@ static int add_dirty(Node__DesiredState *state, const struct api_desired *d, con
   return 0;
 }
 
+/* Without the hashes of tokens, which are no node's business. */
+static int add_cluster(Node__DesiredState *state, const Model__ClusterSpec *cluster) {
+  if (!cluster)
+    return 0;
+  state->cluster = malloc(sizeof *state->cluster);
+  if (!state->cluster)
+    return -1;
+  *state->cluster = *cluster;
+  state->cluster->n_tokens = 0;
+  state->cluster->tokens = NULL;
+  return 0;
+}
+
 Node__DesiredState *api_desired_build(const struct api_desired *d, const struct api_cache *cache) {
   size_t count, most;
   const struct api_smap_entry *all = api_cache_all(cache, API_INSTANCES, &count);
@@ -91,12 +104,15 @@ Node__DesiredState *api_desired_build(const struct api_desired *d, const struct 
   }
   PB_SET(state, full, d->full);
   PB_SET(state, version, cache->revision);
-  if (d->full || d->cluster)
-    state->cluster = BORROW(Model__ClusterSpec, api_cache_cluster(cache, NULL));
+  if ((d->full || d->cluster) && add_cluster(state, api_cache_cluster(cache, NULL)) < 0) {
+    api_desired_free(state);
+    return NULL;
+  }
   return state;
 }
 
 void api_desired_free(Node__DesiredState *state) {
+  free(state->cluster);
   for (size_t i = 0; state->assigned && i < state->n_assigned; i++) {
     secrets_versions_free(state->assigned[i]->secrets, state->assigned[i]->n_secrets);
     free(state->assigned[i]);

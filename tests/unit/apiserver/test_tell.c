@@ -55,6 +55,29 @@ static void everything_then_changes(void **state) {
   api_desired_fini(&d);
 }
 
+static void nodes_are_told_no_tokens(void **state) {
+  struct world *w = *state;
+  struct api_desired d;
+  char cluster_name[] = "c", token_name[] = "ci";
+  uint8_t hash[32] = {1};
+  Model__TokenDecl token = MODEL__TOKEN_DECL__INIT, *tokens[] = {&token};
+  Model__ClusterSpec cluster = MODEL__CLUSTER_SPEC__INIT;
+  token.name = token_name;
+  token.has_hash = 1;
+  token.hash = (ProtobufCBinaryData){sizeof hash, hash};
+  cluster.name = cluster_name;
+  cluster.tokens = tokens;
+  cluster.n_tokens = 1;
+  put(w, KEY_CLUSTER, &cluster.base);
+  api_desired_init(&d, "n1");
+  Node__DesiredState *s = next(w, &d);
+  assert_string_equal(s->cluster->name, "c");
+  assert_int_equal(s->cluster->n_tokens, 0);
+  assert_int_equal(api_cache_cluster(&w->api.cache, NULL)->n_tokens, 1);
+  sent(&d, s);
+  api_desired_fini(&d);
+}
+
 static void large_deltas_come_in_pieces(void **state) {
   struct world *w = *state;
   struct api_desired d;
@@ -268,6 +291,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
 #define T(name) cmocka_unit_test_setup_teardown(name, world_setup, world_teardown)
       T(everything_then_changes),
+      T(nodes_are_told_no_tokens),
       T(large_deltas_come_in_pieces),
       T(ready_instances_are_endpoints),
       T(status_of_another_epoch_or_node_does_not_count),
