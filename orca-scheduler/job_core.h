@@ -32,7 +32,7 @@
 #include "common/cron/cron.h"
 #include "proto/model.pb-c.h"
 
-#define JOB_TEXT 192
+#define JOB_TEXT 320
 #define JOB_STATES 7u /* of model.RunState */
 #define JOB_NEVER INT64_MAX
 #define JOB_CLOCK_BACK (INT64_C(3) * 3600 * 1000)

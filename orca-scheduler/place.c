@@ -277,7 +277,7 @@ static void verdict_text(const struct place_node *node, const struct place_reque
   const Model__NodeStatus *status = node->status;
   switch (reason) {
   case PLACE_FITS:
-    snprintf(out, PLACE_TEXT, "fits: %" PRIu32 " %% full after", fullness(node, need) / 10);
+    snprintf(out, PLACE_TEXT, "fits: %" PRIu32 " %% full with it", fullness(node, need) / 10);
     return;
   case PLACE_NOT_REGISTERED:
     snprintf(out, PLACE_TEXT, "node: not registered");
@@ -389,7 +389,7 @@ static void keep_verdict(struct place_answer *answer, const struct place_node *n
   verdict->chosen = node == answer->node;
   verdict->fits = reason == PLACE_FITS;
   if (verdict->chosen)
-    snprintf(verdict->reason, sizeof verdict->reason, "best fit: %" PRIu32 " %% full after", fullness(node, request->need) / 10);
+    snprintf(verdict->reason, sizeof verdict->reason, "best fit: %" PRIu32 " %% full with it", fullness(node, request->need) / 10);
   else
     verdict_text(node, request, reason, verdict->reason);
 }

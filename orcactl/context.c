@@ -91,7 +91,7 @@ int context_load(const char *name, struct context *ret, struct err *err) {
   const char *url = json_string_value(json_object_get(entry, "url")), *ca = json_string_value(json_object_get(entry, "ca"));
   int rc = 0;
   if (!wanted)
-    rc = err_set(err, ERR_NOT_FOUND, "no cluster is known here yet: `orcactl init` makes one");
+    rc = err_set(err, ERR_NOT_FOUND, "no cluster is known here yet: `orcactl login HOST` goes to one, `orcactl init` makes this machine one");
   else if (!spec_name_valid(wanted) || !url)
     rc = err_set(err, ERR_NOT_FOUND, "no context named %s", wanted);
   else if (strlen(url) >= sizeof ret->url)

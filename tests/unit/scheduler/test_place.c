@@ -86,8 +86,8 @@ static void test_best_fit(void **state) {
   assert_string_equal(ask(f), "n1"); /* all equal: the first by name */
   take(f, 2, &half);
   assert_string_equal(ask(f), "n3");
-  assert_string_equal(verdict(f, "n3"), "best fit: 39 % full after");
-  assert_string_equal(verdict(f, "n1"), "fits: 14 % full after");
+  assert_string_equal(verdict(f, "n3"), "best fit: 39 % full with it");
+  assert_string_equal(verdict(f, "n1"), "fits: 14 % full with it");
   assert_true(f->answer.verdicts[0].chosen && f->answer.verdicts[0].fits);
   f->need.memory = 600 * MIB;
   assert_string_equal(ask(f), "n1");
