@@ -1,182 +1,145 @@
 #include "common/http/http.h"
 
-#include <curl/curl.h>
-#include <dlfcn.h>
-#include <pthread.h>
+#include <arpa/inet.h>
+#include <errno.h>
+#include <llhttp.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 #include "common/buf.h"
 
 #define DEFAULT_MAX_BODY ((size_t)16 << 20)
-#define STREAM_BACKLOG ((size_t)1 << 20) /* of a streamed answer, before libcurl is told to pause */
+#define DEFAULT_CONNECT_TIMEOUT (10 * NS_PER_SEC)
+#define CONNECT_RETRY (20 * NS_PER_MS) /* a Unix socket whose queue is full */
+#define REQUEST_MAX ((size_t)64 << 20)
+#define HEAD_MAX ((size_t)64 << 10)
+#define READ_SIZE ((size_t)16 << 10)
+#define READS_AT_ONCE 8
+#define IDLE_MAX 8
 
-/* libcurl comes with the first request: it brings two dozen libraries, more than the rest of a daemon's start-up and memory together, and
- * who probes by TCP alone never needs them. */
-/* clang-format off */
-#define FUNCTIONS(X) \
-  X(global_init) X(slist_append) X(slist_free_all) \
-  X(easy_init) X(easy_cleanup) X(easy_setopt) X(easy_getinfo) X(easy_pause) X(easy_strerror) \
-  X(multi_init) X(multi_cleanup) X(multi_setopt) X(multi_add_handle) X(multi_remove_handle) X(multi_assign) X(multi_info_read) X(multi_socket_action)
-#define POINTER(name) __typeof__(&(curl_##name)) name; /* in brackets: some are macros, too */
-static struct {
-  FUNCTIONS(POINTER)
-} curl; /* written once, by load() */
-/* clang-format on */
-static char load_error[200];
+union address {
+  struct sockaddr sa;
+  struct sockaddr_un un;
+  struct sockaddr_in in;
+  struct sockaddr_in6 in6;
+};
 
-static void load(void) {
-  void *library = dlopen("libcurl.so.4", RTLD_LAZY | RTLD_LOCAL);
-#define FIND(name) library = library && (curl.name = (__typeof__(curl.name))dlsym(library, "curl_" #name)) ? library : NULL;
-  FUNCTIONS(FIND)
-  if (library && curl.global_init(CURL_GLOBAL_NOTHING) == CURLE_OK)
-    return;
-  const char *why = dlerror();
-  snprintf(load_error, sizeof load_error, "libcurl: %s", why ? why : "it does not start");
-}
+/* Of a request, or idle. */
+struct connection {
+  struct http_client *client;
+  struct http_request *request; /* NULL: idle */
+  struct loop_io io;
+  int fd;
+  union address to;
+  struct connection *next; /* of the idle ones */
+};
 
-/* libcurl must not be called from its own callbacks, and its users will want to start a request from theirs. So libcurl's callbacks only
- * note what happened (`pending`), and deliver() tells the users once libcurl has returned. */
+enum stage { STAGE_CONNECT, STAGE_EXCHANGE, STAGE_OVER };
+
 struct http_request {
   struct http_client *client;
-  CURL *easy;
-  struct curl_slist *headers;
-  void *sent_body;
+  struct connection *connection; /* NULL: it could not even be begun; the timer tells */
+  union address to;
+  enum stage stage;
+  llhttp_t parser;
+  struct buf out; /* head and body; the first `sent` bytes are gone */
+  size_t sent;
   struct buf body;
-  size_t max_body;
+  size_t max_body, head_len;
+  char name[16], content_type[128]; /* of the header field that is being read; of the answer */
+  struct loop_timer timer;
+  int64_t deadline, connect_deadline;
+  struct err err;
+  bool reused, fresh, head_only, answered, complete, keep, in_callback, cancelled;
   bool (*data)(void *arg, const uint8_t *data, size_t len);
   void (*done)(void *arg, const struct http_answer *answer, const struct err *err);
   void *arg;
-  bool finished, too_large, paused, cancelled, pending;
-  CURLcode result;
   struct http_request *next, *prev; /* all of the client's */
-  struct http_request *pending_next;
 };
 
 struct http_client {
   struct loop *loop;
-  CURLM *multi; /* NULL until the first request */
-  struct loop_timer timer;
   struct http_request *requests;
-  struct http_request *pending, **pending_tail;
-  struct http_request *delivering; /* whose user is being called */
+  struct connection *idle;
+  uint8_t *buffer; /* READ_SIZE; wiped after use: answers tell the environment of containers */
 };
 
-struct sock {
-  struct loop_io io;
-  struct http_client *client;
-};
+/* ---- connections ---- */
 
-static void deliver(struct http_client *client);
-
-static void act(struct http_client *client, curl_socket_t fd, int mask) {
-  int running;
-  curl.multi_socket_action(client->multi, fd, mask, &running);
-  deliver(client);
+static void connection_close(struct connection *c) {
+  loop_io_remove(c->client->loop, &c->io);
+  if (c->fd >= 0)
+    close(c->fd);
+  free(c);
 }
 
-static void on_timer(void *arg) {
-  act(arg, CURL_SOCKET_TIMEOUT, 0);
-}
-
-static void on_socket(void *arg, uint32_t events) {
-  struct sock *sock = arg;
-  int mask = 0;
-  if (events & EPOLLIN)
-    mask |= CURL_CSELECT_IN;
-  if (events & EPOLLOUT)
-    mask |= CURL_CSELECT_OUT;
-  if (events & (EPOLLERR | EPOLLHUP))
-    mask |= CURL_CSELECT_ERR | CURL_CSELECT_IN;
-  act(sock->client, sock->io.fd, mask);
-}
-
-/* CURLMOPT_TIMERFUNCTION */
-static int set_timer(CURLM *multi, long timeout_ms, void *arg) {
-  (void)multi;
-  struct http_client *client = arg;
-  if (timeout_ms < 0) {
-    loop_timer_cancel(client->loop, &client->timer);
-    return 0;
-  }
-  return loop_timer_in(client->loop, &client->timer, timeout_ms * NS_PER_MS, NULL);
-}
-
-/* CURLMOPT_SOCKETFUNCTION */
-static int set_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *sockp) {
-  (void)easy;
-  struct http_client *client = arg;
-  struct sock *sock = sockp;
-  if (what == CURL_POLL_REMOVE) {
-    if (sock) {
-      loop_io_remove(client->loop, &sock->io);
-      curl.multi_assign(client->multi, fd, NULL);
-      free(sock);
+static void idle_remove(struct connection *c) {
+  for (struct connection **at = &c->client->idle; *at; at = &(*at)->next)
+    if (*at == c) {
+      *at = c->next;
+      return;
     }
-    return 0;
-  }
-  uint32_t events = (what & CURL_POLL_IN ? (uint32_t)EPOLLIN : 0) | (what & CURL_POLL_OUT ? (uint32_t)EPOLLOUT : 0);
-  if (sock)
-    return loop_io_change(client->loop, &sock->io, events, NULL);
-  sock = calloc(1, sizeof *sock);
-  if (!sock)
-    return -1;
-  sock->client = client;
-  sock->io = (struct loop_io){.cb = on_socket, .arg = sock};
-  if (loop_io_add(client->loop, &sock->io, fd, events, NULL) < 0) {
-    free(sock);
-    return -1;
-  }
-  curl.multi_assign(client->multi, fd, sock);
-  return 0;
 }
 
-static void mark_pending(struct http_request *r) {
-  if (r->pending)
+static struct connection *idle_take(struct http_client *client, const union address *to) {
+  for (struct connection *c = client->idle; c; c = c->next)
+    if (memcmp(&c->to, to, sizeof *to) == 0) {
+      idle_remove(c);
+      return c;
+    }
+  return NULL;
+}
+
+static void idle_add(struct connection *c) {
+  struct http_client *client = c->client;
+  struct err err;
+  size_t count = 0;
+  for (struct connection *other = client->idle; other; other = other->next)
+    count++;
+  if (count >= IDLE_MAX || loop_io_change(client->loop, &c->io, EPOLLIN, &err) < 0) {
+    connection_close(c);
     return;
-  r->pending = true;
-  r->pending_next = NULL;
-  *r->client->pending_tail = r;
-  r->client->pending_tail = &r->pending_next;
+  }
+  c->request = NULL;
+  c->next = client->idle;
+  client->idle = c;
 }
 
-static bool streams(struct http_request *r) {
-  long status = 0;
-  curl.easy_getinfo(r->easy, CURLINFO_RESPONSE_CODE, &status);
-  return r->data && status >= 200 && status < 300;
+static void on_io(void *arg, uint32_t events);
+
+static struct connection *connection_new(struct http_client *client, const union address *to, struct err *err) {
+  struct connection *c = calloc(1, sizeof *c);
+  if (!c) {
+    err_set(err, ERR_MEMORY, "no memory for a connection");
+    return NULL;
+  }
+  c->client = client;
+  c->io = (struct loop_io){.cb = on_io, .arg = c};
+  c->to = *to;
+  c->fd = socket(to->sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  if (c->fd < 0) {
+    err_errno(err, errno, "no socket");
+    connection_close(c);
+    return NULL;
+  }
+  return c;
 }
 
-/* CURLOPT_WRITEFUNCTION */
-static size_t on_body(char *data, size_t size, size_t count, void *arg) {
-  struct http_request *r = arg;
-  size_t len = size * count;
-  if (streams(r)) {
-    if (r->body.len > 0 && r->body.len + len > STREAM_BACKLOG) {
-      r->paused = true;
-      return CURL_WRITEFUNC_PAUSE;
-    }
-    if (buf_add(&r->body, data, len) < 0)
-      return 0;
-    mark_pending(r);
-    return len;
-  }
-  if (len > r->max_body || r->body.len > r->max_body - len || buf_add(&r->body, data, len) < 0) {
-    r->too_large = true;
-    return 0;
-  }
-  return len;
-}
+/* ---- the end of a request ---- */
 
 static void request_free(struct http_request *r) {
   struct http_client *client = r->client;
-  if (r->easy) {
-    curl.multi_remove_handle(client->multi, r->easy);
-    curl.easy_cleanup(r->easy);
-  }
-  curl.slist_free_all(r->headers);
-  free(r->sent_body);
+  loop_timer_cancel(client->loop, &r->timer);
+  if (r->connection)
+    connection_close(r->connection);
+  buf_free(&r->out);
   buf_free(&r->body);
   if (r->prev)
     r->prev->next = r->next;
@@ -187,205 +150,423 @@ static void request_free(struct http_request *r) {
   free(r);
 }
 
-static enum err_code code_of(CURLcode result) {
-  switch (result) {
-  case CURLE_OPERATION_TIMEDOUT:
-    return ERR_TIMEOUT;
-  case CURLE_OUT_OF_MEMORY:
-    return ERR_MEMORY;
-  case CURLE_URL_MALFORMAT:
-  case CURLE_UNSUPPORTED_PROTOCOL:
-    return ERR_INVALID;
-  default:
-    return ERR_UNAVAILABLE;
+/* Takes r. err NULL: answered. */
+static void finish(struct http_request *r, const struct err *err) {
+  struct http_answer answer = {.body = (const uint8_t *)"", .content_type = ""};
+  r->stage = STAGE_OVER;
+  loop_timer_cancel(r->client->loop, &r->timer);
+  if (r->connection && !err && r->keep && !r->fresh && r->sent == r->out.len) {
+    idle_add(r->connection);
+    r->connection = NULL;
+  } else if (r->connection) {
+    connection_close(r->connection);
+    r->connection = NULL;
   }
+  if (!err)
+    answer = (struct http_answer){
+        .status = r->parser.status_code, .body = (const uint8_t *)buf_str(&r->body), .len = r->body.len, .content_type = r->content_type};
+  r->in_callback = true; /* a cancel from it is too late: it is freed here */
+  r->done(r->arg, &answer, err);
+  request_free(r);
 }
 
-static void tell_done(struct http_request *r) {
+static void fail(struct http_request *r, enum err_code code, const char *what) {
   struct err err;
-  struct http_answer answer = {.body = (const uint8_t *)buf_str(&r->body), .len = r->body.len, .content_type = ""};
-  bool failed = true;
-  if (r->too_large) {
-    err_set(&err, ERR_TOO_LARGE, "the answer is larger than %zu bytes", r->max_body);
-  } else if (r->result != CURLE_OK) {
-    err_set(&err, code_of(r->result), "%s", curl.easy_strerror(r->result));
-  } else {
-    long status = 0;
-    const char *type = NULL;
-    curl.easy_getinfo(r->easy, CURLINFO_RESPONSE_CODE, &status);
-    curl.easy_getinfo(r->easy, CURLINFO_CONTENT_TYPE, &type);
-    answer.status = (int)status;
-    if (type)
-      answer.content_type = type;
-    failed = false;
-  }
-  r->done(r->arg, &answer, failed ? &err : NULL);
+  err_set(&err, code, "%s", what);
+  finish(r, &err);
 }
 
-/* false: the user wants no more of it. */
-static bool tell_data(struct http_request *r) {
-  if (!r->body.len)
-    return true;
-  struct buf piece = r->body;
-  r->body = BUF_INIT(piece.cap);
-  bool more = r->data(r->arg, piece.data, piece.len);
-  buf_free(&piece);
-  return more || r->cancelled;
+/* ---- the answer ---- */
+
+static struct http_request *of(llhttp_t *parser) {
+  return parser->data;
 }
 
-static void deliver_one(struct http_request *r) {
-  struct http_client *client = r->client;
-  client->delivering = r;
-  if (!r->cancelled && streams(r) && !tell_data(r)) {
-    struct err err;
-    err_set(&err, ERR_CANCELLED, "ended by its reader");
-    struct http_answer none = {.body = (const uint8_t *)"", .content_type = ""};
-    r->cancelled = true;
-    r->done(r->arg, &none, &err);
-  }
-  if (!r->cancelled && r->finished)
-    tell_done(r);
-  client->delivering = NULL;
-  if (r->cancelled || r->finished) {
-    request_free(r);
-  } else if (r->paused) {
-    r->paused = false;
-    curl.easy_pause(r->easy, CURLPAUSE_CONT);
-  }
+static bool streams(const struct http_request *r) {
+  return r->data && r->parser.status_code >= 200 && r->parser.status_code < 300;
 }
 
-static void deliver(struct http_client *client) {
-  if (client->delivering)
-    return;
-  CURLMsg *msg;
-  int left;
-  while ((msg = curl.multi_info_read(client->multi, &left))) {
-    struct http_request *r = NULL;
-    if (msg->msg != CURLMSG_DONE || curl.easy_getinfo(msg->easy_handle, CURLINFO_PRIVATE, &r) != CURLE_OK || !r)
-      continue;
-    r->finished = true;
-    r->result = msg->data.result;
-    mark_pending(r);
-  }
-  while (client->pending) {
-    struct http_request *r = client->pending;
-    client->pending = r->pending_next;
-    if (!client->pending)
-      client->pending_tail = &client->pending;
-    r->pending = false;
-    deliver_one(r);
-  }
+static int count_head(struct http_request *r, size_t len) {
+  r->head_len += len;
+  return r->head_len > HEAD_MAX ? -1 : 0;
 }
 
-struct http_client *http_client_new(struct loop *loop, struct err *err) {
-  struct http_client *client = calloc(1, sizeof *client);
-  if (!client) {
-    err_set(err, ERR_MEMORY, "no memory for an HTTP client");
-    return NULL;
-  }
-  client->loop = loop;
-  client->pending_tail = &client->pending;
-  client->timer = (struct loop_timer){.cb = on_timer, .arg = client};
-  return client;
+static int on_status(llhttp_t *parser, const char *at, size_t len) {
+  (void)at;
+  return count_head(of(parser), len);
 }
 
-static int start_client(struct http_client *client, struct err *err) {
-  static pthread_once_t once = PTHREAD_ONCE_INIT;
-  pthread_once(&once, load);
-  if (load_error[0])
-    return err_set(err, ERR_UNAVAILABLE, "%s", load_error);
-  client->multi = curl.multi_init();
-  if (!client->multi)
-    return err_set(err, ERR_MEMORY, "no memory for an HTTP client");
-  curl.multi_setopt(client->multi, CURLMOPT_SOCKETFUNCTION, set_socket);
-  curl.multi_setopt(client->multi, CURLMOPT_SOCKETDATA, client);
-  curl.multi_setopt(client->multi, CURLMOPT_TIMERFUNCTION, set_timer);
-  curl.multi_setopt(client->multi, CURLMOPT_TIMERDATA, client);
+static void append(char *to, size_t size, const char *from, size_t len) {
+  size_t used = strlen(to);
+  if (len > size - 1 - used)
+    len = size - 1 - used;
+  memcpy(to + used, from, len);
+  to[used + len] = 0;
+}
+
+static int on_field(llhttp_t *parser, const char *at, size_t len) {
+  append(of(parser)->name, sizeof of(parser)->name, at, len);
+  return count_head(of(parser), len);
+}
+
+static int on_value(llhttp_t *parser, const char *at, size_t len) {
+  struct http_request *r = of(parser);
+  if (strcasecmp(r->name, "content-type") == 0)
+    append(r->content_type, sizeof r->content_type, at, len);
+  return count_head(r, len);
+}
+
+static int on_value_complete(llhttp_t *parser) {
+  of(parser)->name[0] = 0;
   return 0;
 }
 
-void http_client_free(struct http_client *client) {
-  if (!client)
-    return;
-  while (client->requests)
-    request_free(client->requests);
-  if (client->multi)
-    curl.multi_cleanup(client->multi);
-  loop_timer_cancel(client->loop, &client->timer);
-  free(client);
+static int on_head(llhttp_t *parser) {
+  struct http_request *r = of(parser);
+  if (parser->status_code == 101)
+    return -1; /* nobody asked for that */
+  return r->head_only ? 1 : 0;
 }
 
-static int set_options(struct http_request *r, const struct http_options *o) {
-  CURL *easy = r->easy;
-  long timeout_ms = (long)((o->timeout_ns + NS_PER_MS - 1) / NS_PER_MS);
-  int64_t connect_ns = o->connect_timeout_ns ? o->connect_timeout_ns : o->timeout_ns ? o->timeout_ns : 10 * NS_PER_SEC;
-  int rc = curl.easy_setopt(easy, CURLOPT_URL, o->url);
-  rc |= curl.easy_setopt(easy, CURLOPT_PRIVATE, r);
-  rc |= curl.easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
-  rc |= curl.easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
-  rc |= curl.easy_setopt(easy, CURLOPT_PROXY, "");
-  rc |= curl.easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
-  rc |= curl.easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L);
-  rc |= curl.easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_body);
-  rc |= curl.easy_setopt(easy, CURLOPT_WRITEDATA, r);
-  rc |= curl.easy_setopt(easy, CURLOPT_TIMEOUT_MS, timeout_ms);
-  rc |= curl.easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)(connect_ns / NS_PER_MS));
-  if (o->unix_socket)
-    rc |= curl.easy_setopt(easy, CURLOPT_UNIX_SOCKET_PATH, o->unix_socket);
-  if (o->fresh_connection) {
-    rc |= curl.easy_setopt(easy, CURLOPT_FRESH_CONNECT, 1L);
-    rc |= curl.easy_setopt(easy, CURLOPT_FORBID_REUSE, 1L);
+static int on_body(llhttp_t *parser, const char *at, size_t len) {
+  struct http_request *r = of(parser);
+  if (!streams(r) && (len > r->max_body || r->body.len > r->max_body - len)) {
+    err_set(&r->err, ERR_TOO_LARGE, "the answer is larger than %zu bytes", r->max_body);
+    return -1;
   }
-  const char *method = o->method ? o->method : "GET";
-  if (strcmp(method, "HEAD") == 0)
-    rc |= curl.easy_setopt(easy, CURLOPT_NOBODY, 1L);
-  else if (strcmp(method, "GET") != 0 || o->body)
-    rc |= curl.easy_setopt(easy, CURLOPT_CUSTOMREQUEST, method);
-  if (o->body || strcmp(method, "POST") == 0 || strcmp(method, "PUT") == 0) {
-    rc |= curl.easy_setopt(easy, CURLOPT_POST, 1L);
-    rc |= curl.easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)o->body_len);
-    rc |= curl.easy_setopt(easy, CURLOPT_POSTFIELDS, r->sent_body ? r->sent_body : "");
+  if (buf_add(&r->body, at, len) == 0)
+    return 0;
+  err_set(&r->err, ERR_MEMORY, "no memory for the answer");
+  return -1;
+}
+
+static int on_complete(llhttp_t *parser) {
+  struct http_request *r = of(parser);
+  if (parser->status_code < 200) { /* 100, 103: the answer follows */
+    r->head_len = 0;
+    r->content_type[0] = 0;
+    return 0;
   }
-  struct curl_slist *list = curl.slist_append(NULL, "Expect:");
-  for (const char *const *h = o->headers; list && h && *h; h++) {
-    struct curl_slist *more = curl.slist_append(list, *h);
-    if (!more)
-      curl.slist_free_all(list);
-    list = more;
+  r->complete = true;
+  r->keep = llhttp_should_keep_alive(parser);
+  return HPE_PAUSED;
+}
+
+static const llhttp_settings_t settings = {.on_status = on_status,
+                                           .on_header_field = on_field,
+                                           .on_header_value = on_value,
+                                           .on_header_value_complete = on_value_complete,
+                                           .on_headers_complete = on_head,
+                                           .on_body = on_body,
+                                           .on_message_complete = on_complete};
+
+/* The users' part of what came. false: the request is over and gone. */
+static bool hand_on(struct http_request *r) {
+  if (streams(r) && r->body.len) {
+    r->in_callback = true;
+    bool more = r->data(r->arg, r->body.data, r->body.len);
+    r->in_callback = false;
+    if (r->cancelled) {
+      request_free(r);
+      return false;
+    }
+    if (!more) {
+      fail(r, ERR_CANCELLED, "ended by its reader");
+      return false;
+    }
+    buf_reset(&r->body);
   }
-  r->headers = list;
-  rc |= !list;
-  rc |= curl.easy_setopt(easy, CURLOPT_HTTPHEADER, list);
-  return rc ? -1 : 0;
+  if (!r->complete)
+    return true;
+  finish(r, NULL);
+  return false;
+}
+
+/* false: the request is over and gone. */
+static bool take(struct http_request *r, const char *data, size_t len) {
+  r->answered = true;
+  enum llhttp_errno rc = llhttp_execute(&r->parser, data, len);
+  if (r->complete) {
+    r->keep = r->keep && llhttp_get_error_pos(&r->parser) == data + len; /* what follows the answer belongs to nothing */
+  } else if (rc != HPE_OK) {
+    struct err err = r->err;
+    if (err.code == ERR_NONE)
+      err_set(&err, ERR_UNAVAILABLE, "the answer is not HTTP (%s)", llhttp_errno_name(rc));
+    finish(r, &err);
+    return false;
+  }
+  return hand_on(r);
+}
+
+/* ---- the exchange ---- */
+
+static int connect_anew(struct http_request *r, struct err *err);
+
+/* The connection has ended. One that was kept may have ended just before: then nobody has seen the request, and it is sent again on a new one. */
+static void ended(struct http_request *r, int error) {
+  if (r->reused && !r->answered) {
+    struct err err;
+    connection_close(r->connection);
+    r->connection = NULL;
+    r->reused = false;
+    r->sent = 0;
+    if (connect_anew(r, &err) < 0)
+      finish(r, &err);
+  } else if (error) {
+    fail(r, ERR_UNAVAILABLE, strerror(error));
+  } else if (r->answered && (llhttp_finish(&r->parser), r->complete)) { /* an answer as long as its connection */
+    r->keep = false;
+    hand_on(r);
+  } else {
+    fail(r, ERR_UNAVAILABLE, r->answered ? "the connection ended inside of the answer" : "the connection ended without an answer");
+  }
+}
+
+/* false: the request is over and gone, or begins anew. */
+static bool send_more(struct http_request *r) {
+  struct connection *c = r->connection;
+  struct err err;
+  while (r->sent < r->out.len) {
+    ssize_t n = send(c->fd, r->out.data + r->sent, r->out.len - r->sent, MSG_NOSIGNAL);
+    if (n < 0 && errno == EINTR)
+      continue;
+    if (n < 0 && errno == EAGAIN)
+      break;
+    if (n < 0 && (errno == EPIPE || errno == ECONNRESET) && !r->reused)
+      break; /* what it has answered before is still to be read; then recv() tells */
+    if (n < 0) {
+      ended(r, errno);
+      return false;
+    }
+    r->sent += (size_t)n;
+  }
+  uint32_t events = r->sent < r->out.len ? (uint32_t)EPOLLIN | (uint32_t)EPOLLOUT : (uint32_t)EPOLLIN;
+  int rc = c->io.active ? loop_io_change(r->client->loop, &c->io, events, &err) : loop_io_add(r->client->loop, &c->io, c->fd, events, &err);
+  if (rc == 0)
+    return true;
+  finish(r, &err);
+  return false;
+}
+
+static void receive(struct http_request *r) {
+  struct http_client *client = r->client;
+  struct connection *c = r->connection;
+  for (int i = 0; i < READS_AT_ONCE; i++) {
+    ssize_t n = recv(c->fd, client->buffer, READ_SIZE, 0);
+    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+      return;
+    if (n <= 0) {
+      ended(r, n < 0 ? errno : 0);
+      return;
+    }
+    bool goes_on = take(r, (const char *)client->buffer, (size_t)n);
+    explicit_bzero(client->buffer, (size_t)n);
+    if (!goes_on || (size_t)n < READ_SIZE)
+      return;
+  }
+}
+
+static int set_timer(struct http_request *r, struct err *err) {
+  int64_t at = r->stage == STAGE_CONNECT && r->connect_deadline < r->deadline ? r->connect_deadline : r->deadline;
+  if (at != INT64_MAX)
+    return loop_timer_at(r->client->loop, &r->timer, at, err);
+  loop_timer_cancel(r->client->loop, &r->timer);
+  return 0;
+}
+
+static void connected(struct http_request *r) {
+  struct err err;
+  r->stage = STAGE_EXCHANGE;
+  if (set_timer(r, &err) == 0)
+    send_more(r);
+  else
+    finish(r, &err);
+}
+
+static void on_io(void *arg, uint32_t events) {
+  struct connection *c = arg;
+  struct http_request *r = c->request;
+  if (!r) { /* idle: its end, or bytes nobody asked for */
+    idle_remove(c);
+    connection_close(c);
+    return;
+  }
+  if (r->stage == STAGE_CONNECT) {
+    int error = 0;
+    socklen_t len = sizeof error;
+    if (getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &error, &len) < 0)
+      error = errno;
+    if (error)
+      fail(r, ERR_UNAVAILABLE, strerror(error));
+    else
+      connected(r);
+    return;
+  }
+  if ((events & EPOLLOUT) && !send_more(r))
+    return;
+  if (events & (EPOLLIN | EPOLLERR | EPOLLHUP))
+    receive(r);
+}
+
+/* Never ends the request itself: what goes wrong at once is returned. */
+static int begin(struct http_request *r, struct err *err) {
+  struct loop *loop = r->client->loop;
+  struct connection *c = r->connection;
+  sa_family_t family = c->to.sa.sa_family;
+  socklen_t len = family == AF_UNIX ? sizeof c->to.un : family == AF_INET6 ? sizeof c->to.in6 : sizeof c->to.in;
+  if (connect(c->fd, &c->to.sa, len) == 0)
+    r->stage = STAGE_EXCHANGE; /* the first write is the loop's: it may end the request */
+  else if (errno == EAGAIN && family == AF_UNIX)
+    return loop_timer_in(loop, &r->timer, CONNECT_RETRY, err);
+  else if (errno != EINPROGRESS)
+    return err_set(err, ERR_UNAVAILABLE, "%s", strerror(errno));
+  return set_timer(r, err) < 0 ? -1 : loop_io_add(loop, &c->io, c->fd, EPOLLOUT, err);
+}
+
+static int connect_anew(struct http_request *r, struct err *err) {
+  r->stage = STAGE_CONNECT;
+  r->connection = connection_new(r->client, &r->to, err);
+  if (!r->connection)
+    return -1;
+  r->connection->request = r;
+  return begin(r, err);
+}
+
+static void on_timer(void *arg) {
+  struct http_request *r = arg;
+  int64_t now = loop_now(r->client->loop);
+  struct err err = r->err;
+  if (err.code != ERR_NONE)
+    finish(r, &err);
+  else if (now >= r->deadline || (r->stage == STAGE_CONNECT && now >= r->connect_deadline))
+    fail(r, ERR_TIMEOUT, "no answer in time");
+  else if ((r->stage == STAGE_CONNECT ? begin(r, &err) : set_timer(r, &err)) < 0)
+    finish(r, &err);
+}
+
+/* ---- the request ---- */
+
+static bool is_line(const char *text, size_t len, char least) {
+  for (size_t i = 0; i < len; i++)
+    if (text[i] < least || text[i] == 0x7f)
+      return false;
+  return true;
+}
+
+/* "127.0.0.1:80", "[::1]" */
+static int parse_address(const char *host, size_t len, union address *to) {
+  char text[64];
+  const char *port_text = NULL;
+  bool v6 = len && host[0] == '[';
+  if (!len || len >= sizeof text)
+    return -1;
+  memcpy(text, host + v6, len - v6);
+  text[len - v6] = 0;
+  char *end = v6 ? strchr(text, ']') : strchrnul(text, ':');
+  if (!end)
+    return -1;
+  if (v6)
+    *end++ = 0;
+  if (*end == ':') {
+    *end = 0;
+    port_text = end + 1;
+  } else if (*end) {
+    return -1;
+  }
+  char *rest = NULL;
+  unsigned long port = port_text ? strtoul(port_text, &rest, 10) : 80;
+  if (port_text && (*port_text < '0' || *port_text > '9' || *rest))
+    return -1;
+  if (!port || port > 65535)
+    return -1;
+  if (v6) {
+    to->in6.sin6_family = AF_INET6;
+    to->in6.sin6_port = htons((uint16_t)port);
+    return inet_pton(AF_INET6, text, &to->in6.sin6_addr) == 1 ? 0 : -1;
+  }
+  to->in.sin_family = AF_INET;
+  to->in.sin_port = htons((uint16_t)port);
+  return inet_pton(AF_INET, text, &to->in.sin_addr) == 1 ? 0 : -1;
+}
+
+static int parse_target(struct http_request *r, const struct http_options *o, const char **host, size_t *host_len, struct err *err) {
+  if (strncmp(o->url, "http://", 7) != 0 || !is_line(o->url, strlen(o->url), ' ' + 1))
+    return err_set(err, ERR_INVALID, "not a URL to ask: %.100s", o->url);
+  *host = o->url + 7;
+  *host_len = strcspn(*host, "/?#");
+  if (!o->unix_socket)
+    return parse_address(*host, *host_len, &r->to) < 0 ? err_set(err, ERR_INVALID, "not an address: %.*s", (int)*host_len, *host) : 0;
+  if (strlen(o->unix_socket) >= sizeof r->to.un.sun_path)
+    return err_set(err, ERR_INVALID, "the name of the socket is too long: %.100s", o->unix_socket);
+  r->to.un.sun_family = AF_UNIX;
+  memcpy(r->to.un.sun_path, o->unix_socket, strlen(o->unix_socket));
+  return 0;
+}
+
+static int write_request(struct http_request *r, const struct http_options *o, const char *host, size_t host_len, struct err *err) {
+  const char *method = o->method ? o->method : "GET", *path = host + host_len;
+  buf_printf(&r->out, "%s %s%s HTTP/1.1\r\nHost: %.*s\r\n", method, *path == '/' ? "" : "/", path, (int)host_len, host);
+  for (const char *const *h = o->headers; h && *h; h++) {
+    if (!is_line(*h, strlen(*h), ' '))
+      return err_set(err, ERR_INVALID, "a header field has a line end");
+    buf_add_str(&r->out, *h);
+    buf_add(&r->out, "\r\n", 2);
+  }
+  if (o->body || strcmp(method, "POST") == 0 || strcmp(method, "PUT") == 0)
+    buf_printf(&r->out, "Content-Length: %zu\r\n", o->body_len);
+  buf_add(&r->out, "\r\n", 2);
+  if (o->body_len)
+    buf_add(&r->out, o->body, o->body_len);
+  r->head_only = strcmp(method, "HEAD") == 0;
+  return buf_failed(&r->out) ? err_set(err, ERR_MEMORY, "no memory for a request") : 0;
+}
+
+static int begin_or_tell(struct http_request *r, struct err *ret) {
+  struct err err;
+  r->connection = r->fresh ? NULL : idle_take(r->client, &r->to);
+  r->reused = r->connection != NULL;
+  int rc;
+  if (r->reused) {
+    r->connection->request = r;
+    r->stage = STAGE_EXCHANGE;
+    rc = set_timer(r, &err) < 0 ? -1 : loop_io_change(r->client->loop, &r->connection->io, EPOLLIN | EPOLLOUT, &err);
+  } else {
+    rc = connect_anew(r, &err);
+  }
+  if (rc == 0)
+    return 0;
+  r->err = err; /* its owner is told from the loop, never from within http_start() */
+  return loop_timer_in(r->client->loop, &r->timer, 0, ret);
 }
 
 struct http_request *http_start(struct http_client *client, const struct http_options *options, struct err *err) {
-  if (!client->multi && start_client(client, err) < 0)
-    return NULL;
   struct http_request *r = calloc(1, sizeof *r);
   if (!r) {
     err_set(err, ERR_MEMORY, "no memory for a request");
     return NULL;
   }
+  int64_t now = loop_now(client->loop), connect_ns = options->connect_timeout_ns ? options->connect_timeout_ns : DEFAULT_CONNECT_TIMEOUT;
   r->client = client;
   r->max_body = options->max_body ? options->max_body : DEFAULT_MAX_BODY;
-  r->body = BUF_INIT(options->data ? STREAM_BACKLOG + r->max_body : r->max_body);
+  r->out = BUF_INIT(REQUEST_MAX);
+  r->body = BUF_INIT(r->max_body + READ_SIZE);
+  r->deadline = options->timeout_ns ? now + options->timeout_ns : INT64_MAX;
+  r->connect_deadline = now + connect_ns;
+  r->timer = (struct loop_timer){.cb = on_timer, .arg = r};
+  r->fresh = options->fresh_connection;
   r->data = options->data;
   r->done = options->done;
   r->arg = options->arg;
+  llhttp_init(&r->parser, HTTP_RESPONSE, &settings);
+  r->parser.data = r;
   r->next = client->requests;
   if (r->next)
     r->next->prev = r;
   client->requests = r;
-  r->easy = curl.easy_init();
-  if (options->body && options->body_len) {
-    r->sent_body = malloc(options->body_len);
-    if (r->sent_body)
-      memcpy(r->sent_body, options->body, options->body_len);
-  }
-  if (!r->easy || (options->body_len && !r->sent_body) || set_options(r, options) < 0 || curl.multi_add_handle(client->multi, r->easy) != CURLM_OK) {
+  const char *host = "";
+  size_t host_len = 0;
+  if (parse_target(r, options, &host, &host_len, err) < 0 || write_request(r, options, host, host_len, err) < 0 || begin_or_tell(r, err) < 0) {
     request_free(r);
-    err_set(err, ERR_MEMORY, "a request could not be started");
     return NULL;
   }
   return r;
@@ -395,9 +576,35 @@ void http_cancel(struct http_request *r) {
   if (!r)
     return;
   r->cancelled = true;
-  /* One that waits for deliver(), or whose user is being called right now, is freed there. */
-  if (!r->pending && r->client->delivering != r)
+  if (!r->in_callback) /* whoever calls its user frees it */
     request_free(r);
+}
+
+struct http_client *http_client_new(struct loop *loop, struct err *err) {
+  struct http_client *client = calloc(1, sizeof *client);
+  if (client)
+    client->buffer = malloc(READ_SIZE);
+  if (!client || !client->buffer) {
+    free(client);
+    err_set(err, ERR_MEMORY, "no memory for an HTTP client");
+    return NULL;
+  }
+  client->loop = loop;
+  return client;
+}
+
+void http_client_free(struct http_client *client) {
+  if (!client)
+    return;
+  while (client->requests)
+    request_free(client->requests);
+  while (client->idle) {
+    struct connection *c = client->idle;
+    client->idle = c->next;
+    connection_close(c);
+  }
+  free(client->buffer);
+  free(client);
 }
 
 int http_escape(const char *text, char *out, size_t size) {

@@ -1,7 +1,9 @@
-/* A small asynchronous HTTP client: libcurl's multi interface on the event loop. For Docker's socket, probes and orcactl.
+/* A small asynchronous HTTP/1.1 client on the event loop, for Docker's socket and probes: Unix sockets and numeric addresses, no TLS.
+ * Our own over llhttp, because libcurl brings two dozen libraries (three megabytes in each daemon) of which these two need nothing.
  *
  * Every request ends in exactly one `done`, at the latest when its deadline has passed. Answers are either collected
- * (up to max_body) or handed on as they come (`data`); redirects are not followed; proxies of the environment are not used.
+ * (up to max_body) or handed on as they come (`data`); redirects are not followed. Connections that may be kept are, a few of them; a request
+ * that finds its kept one just ended is sent again on a new one.
  * Threads: the loop's. */
 #ifndef ORCA_COMMON_HTTP_HTTP_H
 #define ORCA_COMMON_HTTP_HTTP_H
