@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
 #include <time.h>
 #include <cmocka.h>
@@ -74,6 +75,75 @@ static void damaged_files(void **state) {
     assert_null(zone_parse(file, len, &err));
 }
 
+/* A file of one type and no changes, with this rule behind it. */
+static struct zone *by_rule(const char *rule) {
+  uint8_t file[600] = {0};
+  struct err err;
+  size_t len = 0;
+  for (int part = 0; part < 2; part++) {
+    memcpy(file + len, (const uint8_t[]){'T', 'Z', 'i', 'f', '2'}, 5);
+    file[len + 39] = 1;
+    file[len + 43] = 1;
+    len += 44 + 6 + 1;
+  }
+  len += (size_t)snprintf((char *)file + len, sizeof file - len, "\n%s\n", rule);
+  return zone_parse(file, len, &err);
+}
+
+static void rules(void **state) {
+  (void)state;
+  static const struct {
+    const char *rule;
+    int64_t at;
+    int32_t offset;
+  } good[] = {
+      {"UTC0", 0, 0},
+      {"<+0330>-3:30", 0, 12600},
+      {"AAA+4:30:15", 0, -16215},
+      {"AAA-25:59", 0, 93540},
+      {"AAA0BBB,J60/0,J61/0", 68169600, 0},            /* 1972-02-29: the leap day has no number */
+      {"AAA0BBB,J60/0,J61/0", 68256000, 3600},         /* 1972-03-01 */
+      {"AAA0BBB,59/0,60/0", 68169600, 3600},           /* here it has */
+      {"AAA0BBB-2,M1.5.6/0,M12.1.0/0", 2678400, 7200}, /* 1970-02-01: since the last Saturday of January */
+      {"AAA3BBB,M10.1.0/0,M3.1.0/0", 2678400, -7200},  /* south: summer around the new year */
+      {"AAA3BBB,M10.1.0/0,M3.1.0/0", 15552000, -10800},
+      {"AAA0BBB-1,M3.5.0/-1,M10.5.0/167", 31536000, 0},
+  };
+  static const char *const bad[] = {"AA0",
+                                    "AAA",
+                                    "<AAA0",
+                                    "AAA26",
+                                    "AAA-26",
+                                    "AAA0BB",
+                                    "AAA0BBB",
+                                    "AAA0BBB,J0,J1",
+                                    "AAA0BBB,J1",
+                                    "AAA0BBB,J366,1",
+                                    "AAA0BBB,366,1",
+                                    "AAA0BBB,M0.1.0,1",
+                                    "AAA0BBB,M13.1.0,1",
+                                    "AAA0BBB,M1.0.0,1",
+                                    "AAA0BBB,M1.6.0,1",
+                                    "AAA0BBB,M1.1.7,1",
+                                    "AAA0BBB,1/168,2",
+                                    "AAA0BBB,1,2x",
+                                    "AAA0BBB26,1,2",
+                                    "AAA0:60",
+                                    "AAA0BBB,1/,2",
+                                    "AAA0BBB1:,1,2"};
+  for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
+    struct zone *zone = by_rule(good[i].rule);
+    if (!zone)
+      fail_msg("%s", good[i].rule);
+    if (zone_offset(zone, good[i].at) != good[i].offset)
+      fail_msg("%s at %lld: %d", good[i].rule, (long long)good[i].at, zone_offset(zone, good[i].at));
+    zone_free(zone);
+  }
+  for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
+    if (by_rule(bad[i]))
+      fail_msg("%s", bad[i]);
+}
+
 /* What cron makes of it: in the gap at its end, in the repeated hour once. */
 static void cron_by_a_zone(void **state) {
   (void)state;
@@ -100,6 +170,7 @@ int main(void) {
       cmocka_unit_test(the_same_as_the_c_library),
       cmocka_unit_test(names),
       cmocka_unit_test(damaged_files),
+      cmocka_unit_test(rules),
       cmocka_unit_test(cron_by_a_zone),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -9,6 +9,7 @@
 
 #include "common/spec/node_config.h"
 #include "common/spec/spec.h"
+#include "common/spec/spec_set.h"
 
 static void print_faults(const struct spec_faults *faults, struct buf *to) {
   for (size_t i = 0; i < faults->count; i++) {
@@ -357,6 +358,19 @@ static void test_json(void **state) {
   }
 }
 
+/* A value that JSON has no kind for is its text. */
+static void test_tree_to_json(void **state) {
+  (void)state;
+  const char text[] = "d = 1979-05-27T07:32:00Z\nf = 1.5\nb = [true, { x = 1 }]\n";
+  struct toml_doc *doc = toml_parse(text, strlen(text), NULL, NULL);
+  assert_non_null(doc);
+  json_t *json = spec_tree_to_json(toml_root(doc));
+  assert_string_equal(json_string_value(json_object_get(json, "d")), "1979-05-27T07:32:00Z");
+  assert_int_equal(json_array_size(json_object_get(json, "b")), 2);
+  json_decref(json);
+  toml_free(doc);
+}
+
 /* More than there may be: told once, nothing of it read. */
 static void test_json_bounds(void **state) {
   (void)state;
@@ -473,8 +487,8 @@ static void test_units(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_services), cmocka_unit_test(test_clusters),    cmocka_unit_test(test_nodes), cmocka_unit_test(test_node_defaults),
-      cmocka_unit_test(test_json),     cmocka_unit_test(test_json_bounds), cmocka_unit_test(test_units),
+      cmocka_unit_test(test_services), cmocka_unit_test(test_clusters),    cmocka_unit_test(test_nodes),        cmocka_unit_test(test_node_defaults),
+      cmocka_unit_test(test_json),     cmocka_unit_test(test_json_bounds), cmocka_unit_test(test_tree_to_json), cmocka_unit_test(test_units),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
