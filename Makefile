@@ -227,7 +227,7 @@ help:
 	  'make test         install what is missing and pass every test (test-unit, test-integration, test-cluster, test-sim, test-sanitize, test-threads, test-fuzz)' \
 	  'make bench        figures beside those of the peers, as a table and as JSON in build/bench/' \
 	  'make fuzz TIME=60 every fuzzer for TIME seconds' \
-  'make coverage     lines that unit tests, simulation and corpus run, of parsers and cores, against what is asked of them' \
+	  'make coverage     lines that unit tests, simulation and corpus run, of parsers and cores, against what is asked of them' \
   'make soak MINUTES=30  deploys, kills, scales and rolls at random, with a model beside it' \
 	  'make lint         clang-tidy, shellcheck, the rules of the house, the reference beside the table of keys' \
 	  'make docs         docs/reference.md from the table of keys' \
