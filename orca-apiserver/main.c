@@ -9,6 +9,7 @@
 #include "orca-apiserver/api.h"
 #include "orca-apiserver/http.h"
 #include "orca-apiserver/listeners.h"
+#include "orca-apiserver/no_gnutls.h"
 #include "orca-apiserver/store_link.h"
 
 /* REST is for this machine: further away needs TLS, which is orca-proxy's. Several nodes on one machine have a loopback address each. */

@@ -3,8 +3,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <openssl/pem.h>
-#include <openssl/x509.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -143,21 +141,4 @@ void doctor_look_at_keys(struct doctor_report *r, const char *key_dir, const cha
     /* Each belongs to its daemon's user; whose this process is only root can judge. */
     doctor_check_key(r, &key, 0);
   }
-}
-
-void doctor_look_at_pem(struct doctor_report *r, const char *what, const char *path, int64_t now_s) {
-  FILE *f = fopen(path, "re");
-  if (!f) {
-    if (errno != ENOENT)
-      doctor_check_certificate(r, what, 0, now_s, strerror(errno));
-    return;
-  }
-  X509 *cert = PEM_read_X509(f, NULL, NULL, NULL);
-  fclose(f);
-  struct tm tm;
-  if (!cert || ASN1_TIME_to_tm(X509_get0_notAfter(cert), &tm) != 1)
-    doctor_check_certificate(r, what, 0, now_s, "it holds no certificate");
-  else
-    doctor_check_certificate(r, what, (int64_t)timegm(&tm), now_s, "");
-  X509_free(cert);
 }
