@@ -13,7 +13,7 @@ import traceback
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 sys.path[:0] = [str(HERE), str(ROOT / "tests/lib")]
-BENCHES = ["deploy", "api", "proxy", "store", "logs", "exec", "footprint"]
+BENCHES = ["deploy", "api", "proxy", "store", "logs", "exec", "upgrade", "footprint"]
 
 
 def main():
