@@ -75,7 +75,8 @@ struct agent_instance {
   bool queued;         /* waits for a slot */
   uint64_t queued_at;
 
-  bool checked; /* what is assigned is what somebody could have written */
+  bool past_known; /* what was reported of it before this process is taken over, or there was nothing */
+  bool checked;    /* what is assigned is what somebody could have written */
   bool prepared, recreate, gone;
   bool ran;                /* of a job: its container has been started, and never is again */
   int64_t exit_handled_ns; /* Docker's time of the last exit that was acted upon */

@@ -14,6 +14,8 @@
 #define ADDRESS_TRIES 5u
 #define ADDRESS_RETRY (100 * NS_PER_MS)
 #define LOST_RETRY NS_PER_SEC
+#define FAILURES_TAKEN_OVER 12u /* beyond it the pause is the longest */
+#define LAST_LINES_MAX 4096u
 #define STALE_VERDICT NS_PER_SEC /* a verdict that names no start is about an earlier run when it comes this soon */
 
 /* ---- life ---- */
@@ -540,6 +542,38 @@ void agent_instance_reconcile(struct agent_step *s, struct agent_instance *i) {
 
 /* ---- what is wanted ---- */
 
+/* A crash loop goes on where it was when the agent was replaced: its count, its pace, its last words. What this process has seen already comes on
+ * top. */
+static void take_over_past(struct agent_step *s, struct agent_instance *i, const Model__InstanceStatus *past) {
+  if (i->past_known || !past || past->epoch != i->assigned->instance->epoch || strcmp(PB_STR(past->node), s->core->node) != 0)
+    return;
+  unsigned failures = past->restarts < FAILURES_TAKEN_OVER ? past->restarts : FAILURES_TAKEN_OVER;
+  bool ran_well =
+      past->phase == MODEL__PHASE__PHASE_RUNNING && past->started_ms && s->now.wall_ms - past->started_ms >= AGENT_BACKOFF_RESET / NS_PER_MS;
+  i->restarts += past->restarts;
+  if (!ran_well) {
+    i->crash.failures += failures;
+    if (past->phase == MODEL__PHASE__PHASE_FAILED)
+      i->failure.failures += failures;
+    int64_t left = (past->next_try_ms - s->now.wall_ms) * NS_PER_MS;
+    bool waits = past->phase == MODEL__PHASE__PHASE_BACKOFF || past->phase == MODEL__PHASE__PHASE_FAILED;
+    if (waits && past->next_try_ms > s->now.wall_ms && i->c.state != AGENT_C_RUNNING && i->op == AGENT_OP_NONE)
+      i->next_try = s->now.mono_ns + (left > 0 && left < AGENT_BACKOFF_MAX ? left : AGENT_BACKOFF_MAX);
+  }
+  if (i->ended_ms || !past->ended_ms)
+    return;
+  i->ended_ms = past->ended_ms;
+  agent_copy(i->ended_by, sizeof i->ended_by, PB_STR(past->ended_by));
+  i->last_exit = past->exit_code;
+  i->last_oom = past->oom_killed;
+  if (!past->has_last_lines || past->last_lines.len > LAST_LINES_MAX || past->ended_ms > INT64_MAX / NS_PER_MS - 1 ||
+      !(i->last_lines = malloc(past->last_lines.len + 1)))
+    return;
+  memcpy(i->last_lines, past->last_lines.data, past->last_lines.len);
+  i->last_lines_len = past->last_lines.len;
+  i->exit_handled_ns = past->ended_ms * NS_PER_MS + NS_PER_MS - 1; /* that end is dealt with, and its words are there */
+}
+
 void agent_instance_assign(struct agent_step *s, struct agent_instance *i, const Node__Assignment *assigned) {
   Node__Assignment *copy = (Node__Assignment *)pb_clone(&assigned->base);
   if (!copy)
@@ -569,6 +603,8 @@ void agent_instance_assign(struct agent_step *s, struct agent_instance *i, const
       i->next_try = 0;
     }
   }
+  take_over_past(s, i, assigned->status);
+  i->past_known = true;
   i->status_seq = ++s->core->status_seq;
   refresh_ready(s, i);
 }

@@ -8,6 +8,7 @@
 #include "orca-apiserver/secrets.h"
 
 /* Unpacked messages have no const; what is borrowed here is only packed. */
+#define LINES_AT_ONCE ((size_t)2 << 20) /* of last lines in one message */
 #define BORROW(type, p) ((type *)(uintptr_t)(const void *)(p))
 
 void api_desired_init(struct api_desired *d, const char *node) {
@@ -32,7 +33,20 @@ bool api_desired_pending(const struct api_desired *d) {
   return d->full || d->cluster || d->dirty.count;
 }
 
-static int add_assignment(Node__DesiredState *state, const struct api_cache *cache, const Model__Instance *instance) {
+/* What an agent that was started anew goes on from: how often it was started again, and how it ended. */
+static int add_past(Node__Assignment *a, const Model__InstanceStatus *status, size_t *lines) {
+  if (!status || (!status->restarts && !status->ended_ms))
+    return 0;
+  a->status = malloc(sizeof *a->status);
+  if (!a->status)
+    return -1;
+  *a->status = *status;
+  if (status->has_last_lines && (*lines += status->last_lines.len) > LINES_AT_ONCE)
+    a->status->has_last_lines = 0;
+  return 0;
+}
+
+static int add_assignment(Node__DesiredState *state, const struct api_cache *cache, const Model__Instance *instance, size_t *lines) {
   const Model__Revision *revision = api_cache_revision(cache, PB_STR(instance->project), PB_STR(instance->service), instance->revision);
   const Model__RevisionStatus *resolved = api_cache_revision_status(cache, PB_STR(instance->project), PB_STR(instance->service), instance->revision);
   Node__Assignment *a = malloc(sizeof *a);
@@ -42,7 +56,9 @@ static int add_assignment(Node__DesiredState *state, const struct api_cache *cac
   a->instance = BORROW(Model__Instance, instance);
   a->revision = BORROW(Model__Revision, revision);
   a->image = resolved ? resolved->image : NULL;
-  if (revision && revision->spec && secrets_versions(cache, revision->spec, &a->secrets, &a->n_secrets) < 0) {
+  if ((lines && add_past(a, api_cache_instance_status(cache, instance), lines) < 0) ||
+      (revision && revision->spec && secrets_versions(cache, revision->spec, &a->secrets, &a->n_secrets) < 0)) {
+    free(a->status);
     free(a);
     return -1;
   }
@@ -62,7 +78,7 @@ static const Model__Instance *assigned(const struct api_desired *d, const struct
 static int add_dirty(Node__DesiredState *state, const struct api_desired *d, const struct api_cache *cache, const char *id) {
   const Model__Instance *instance = assigned(d, cache, id);
   if (instance)
-    return add_assignment(state, cache, instance);
+    return add_assignment(state, cache, instance, NULL);
   state->removed[state->n_removed++] = BORROW(char, id);
   return 0;
 }
@@ -81,7 +97,7 @@ static int add_cluster(Node__DesiredState *state, const Model__ClusterSpec *clus
 }
 
 Node__DesiredState *api_desired_build(const struct api_desired *d, const struct api_cache *cache) {
-  size_t count, most;
+  size_t count, most, lines = 0;
   const struct api_smap_entry *all = api_cache_all(cache, API_INSTANCES, &count);
   Node__DesiredState *state = malloc(sizeof *state);
   if (!state)
@@ -94,7 +110,7 @@ Node__DesiredState *api_desired_build(const struct api_desired *d, const struct 
   for (size_t i = 0; i < count && d->full && rc == 0; i++) {
     const Model__Instance *instance = API_MSG(&all[i], Model__Instance);
     if (strcmp(PB_STR(instance->node), d->node) == 0)
-      rc = add_assignment(state, cache, instance);
+      rc = add_assignment(state, cache, instance, &lines);
   }
   for (size_t i = 0; i < most && !d->full && rc == 0; i++)
     rc = add_dirty(state, d, cache, d->dirty.list[i].key);
@@ -115,6 +131,7 @@ void api_desired_free(Node__DesiredState *state) {
   free(state->cluster);
   for (size_t i = 0; state->assigned && i < state->n_assigned; i++) {
     secrets_versions_free(state->assigned[i]->secrets, state->assigned[i]->n_secrets);
+    free(state->assigned[i]->status);
     free(state->assigned[i]);
   }
   free(state->assigned);

@@ -833,6 +833,48 @@ static void test_foreign_container_with_our_name(void **state) {
   finish();
 }
 
+/* What the store had of it when the agent was replaced. */
+static void test_a_crash_loop_survives_the_agent(void **state) {
+  (void)state;
+  begin(12);
+  f.faults = false;
+  come_up();
+  f.want[0][0].assigned = true;
+  f.want[0][0].epoch = f.want[0][0].revision = 1;
+  Node__Assignment *a = assignment(0, 0);
+  Model__InstanceStatus past = MODEL__INSTANCE_STATUS__INIT;
+  char by[] = "exit code 3";
+  uint8_t lines[] = "it broke\n";
+  past.node = f.core.node;
+  past.ended_by = by;
+  past.has_last_lines = 1;
+  past.last_lines = (ProtobufCBinaryData){.data = lines, .len = sizeof lines - 1};
+  PB_SET(&past, epoch, 1);
+  PB_SET(&past, phase, MODEL__PHASE__PHASE_BACKOFF);
+  PB_SET(&past, restarts, 7);
+  PB_SET(&past, exit_code, 3);
+  PB_SET(&past, ended_ms, now().wall_ms - 100);
+  PB_SET(&past, next_try_ms, now().wall_ms + 5000);
+  a->status = &past;
+  Node__DesiredState d = NODE__DESIRED_STATE__INIT;
+  d.assigned = &a;
+  d.n_assigned = 1;
+  PB_SET(&d, full, 1);
+  step(&(struct agent_event){.kind = AGENT_EV_DESIRED, .desired = &d});
+  const struct agent_instance *i = agent_core_find(&f.core, "shop/api.1");
+  assert_int_equal(i->restarts, 7);
+  assert_int_equal(i->crash.failures, 7);
+  assert_string_equal(i->ended_by, "exit code 3");
+  assert_int_equal(i->last_lines_len, sizeof lines - 1);
+  assert_true(i->next_try > f.now);
+  /* Said again by a master that has just come: counted once. */
+  step(&(struct agent_event){.kind = AGENT_EV_DESIRED, .desired = &d});
+  assert_int_equal(i->restarts, 7);
+  a->status = NULL;
+  node__assignment__free_unpacked(a, NULL);
+  finish();
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_crash_is_started_at_once),
@@ -843,6 +885,7 @@ int main(void) {
       cmocka_unit_test(test_assigned_between_list_and_answer),
       cmocka_unit_test(test_a_stop_that_hangs),
       cmocka_unit_test(test_a_missing_secret_is_waited_for),
+      cmocka_unit_test(test_a_crash_loop_survives_the_agent),
       cmocka_unit_test(test_foreign_container_with_our_name),
       cmocka_unit_test(test_histories),
   };
