@@ -64,6 +64,12 @@ static int read_value(struct ctl *ctl, struct buf *value, struct err *err) {
   return 0;
 }
 
+static void say_of(const json_t *name, const char *what) {
+  char *clean = text_cleaned(json_is_string(name) ? json_string_value(name) : "");
+  printf("%s: %s\n", clean ? clean : "", what);
+  free(clean);
+}
+
 static int say_change(struct ctl *ctl, json_t *reply) {
   if (ctl->output == CTL_JSON) {
     ctl_print_json(ctl, reply);
@@ -71,8 +77,8 @@ static int say_change(struct ctl *ctl, json_t *reply) {
   }
   size_t i;
   json_t *one;
-  json_array_foreach(json_object_get(reply, "changed"), i, one) printf("%s: kept\n", json_string_value(one));
-  json_array_foreach(json_object_get(reply, "unchanged"), i, one) printf("%s: it has that value already\n", json_string_value(one));
+  json_array_foreach(json_object_get(reply, "changed"), i, one) say_of(one, "kept");
+  json_array_foreach(json_object_get(reply, "unchanged"), i, one) say_of(one, "it has that value already");
   return CTL_OK;
 }
 
@@ -223,12 +229,14 @@ int cmd_secrets_rotate_key(struct ctl *ctl) {
   json_t *reply;
   if (api_call(ctl, "POST", "/api/v1/secrets/rotate-key", NULL, &reply, &err) < 0)
     return ctl_fail(ctl, &err);
+  char *key = text_cleaned(api_str(reply, "key_id"));
   if (ctl->output == CTL_JSON)
     ctl_print_json(ctl, reply);
   else
     printf(
         "%lld secrets are sealed under a new key (%s). Copies of the old master.key open nothing of the store's any more; older backups need it.\n",
-        api_int(reply, "resealed"), api_str(reply, "key_id"));
+        api_int(reply, "resealed"), key ? key : "");
+  free(key);
   json_decref(reply);
   return CTL_OK;
 }

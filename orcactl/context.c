@@ -93,7 +93,7 @@ int context_load(const char *name, struct context *ret, struct err *err) {
   if (!wanted)
     rc = err_set(err, ERR_NOT_FOUND, "no cluster is known here yet: `orcactl login HOST` goes to one, `orcactl init` makes this machine one");
   else if (!spec_name_valid(wanted) || !url)
-    rc = err_set(err, ERR_NOT_FOUND, "no context named %s", wanted);
+    rc = err_set(err, ERR_NOT_FOUND, "no context is named %s: `orcactl context list` shows them", wanted);
   else if (strlen(url) >= sizeof ret->url)
     rc = err_set(err, ERR_INVALID, "context %s: url is too long", wanted);
   else if (ca && strlen(ca) >= sizeof ret->ca)
@@ -154,7 +154,7 @@ int context_use(const char *name, struct err *err) {
     return -1;
   if (!json_object_get(json_object_get(config, "contexts"), name)) {
     json_decref(config);
-    return err_set(err, ERR_NOT_FOUND, "no context named %.64s", name);
+    return err_set(err, ERR_NOT_FOUND, "no context is named %.64s: `orcactl context list` shows them", name);
   }
   json_object_set_new(config, "current", json_string(name));
   return write_config(config, err);
@@ -167,7 +167,7 @@ int context_remove(const char *name, struct err *err) {
     return -1;
   if (!spec_name_valid(name) || json_object_del(json_object_get(config, "contexts"), name) < 0) {
     json_decref(config);
-    return err_set(err, ERR_NOT_FOUND, "no context named %.64s", name);
+    return err_set(err, ERR_NOT_FOUND, "no context is named %.64s: `orcactl context list` shows them", name);
   }
   const char *current = json_string_value(json_object_get(config, "current"));
   if (current && strcmp(current, name) == 0)

@@ -49,13 +49,13 @@ static const char *sub_verb(const struct ctl_command *c, const char *group) {
 
 static void print_command(const struct ctl_command *c) {
   char left[60];
-  snprintf(left, sizeof left, "%s %s", c->name, c->args);
-  printf("  %-20s %s\n", left, c->summary);
+  snprintf(left, sizeof left, "%s%s%s", c->name, *c->args ? " " : "", c->args);
+  printf("  %-26s %s\n", left, c->summary);
 }
 
 /* "  secrets VERB         sealed values: set, list, rm" */
 static void print_group(const struct ctl_command *head) {
-  printf("  %-20s %s", head->name, head->summary);
+  printf("  %-26s %s", head->name, head->summary);
   const char *comma = ": ", *sub;
   for (size_t i = 0; i < ctl_command_count; i++)
     if ((sub = sub_verb(&ctl_commands[i], head->name))) {
@@ -83,13 +83,49 @@ static bool is_grouped(const struct ctl_command *c) {
   return false;
 }
 
+/* In the order in which they are looked for. */
+static const struct {
+  const char *title, *verbs;
+} sections[] = {
+    {"Is all well, and if not, why", "status ps explain logs events top doctor"},
+    {"What should run", "plan deploy history rollback scale restart redeploy stop start rm inspect"},
+    {"A command, a job", "exec run job"},
+    {"Secrets and access", "secrets token audit login context"},
+    {"Machines, and orcactl itself", "nodes init install-service version completion help"},
+};
+
+static bool has_word(const char *words, const char *word) {
+  size_t len = strlen(word);
+  for (const char *at = words; (at = strstr(at, word)); at += len)
+    if ((at == words || at[-1] == ' ') && (at[len] == ' ' || !at[len]))
+      return true;
+  return false;
+}
+
+static void print_section(const char *title, const char *verbs) {
+  bool headed = false;
+  for (size_t i = 0; i < ctl_command_count; i++) {
+    const struct ctl_command *c = &ctl_commands[i];
+    bool elsewhere = false;
+    for (size_t k = 0; k < sizeof sections / sizeof *sections; k++)
+      elsewhere |= has_word(sections[k].verbs, c->name);
+    if (is_grouped(c) || (verbs ? !has_word(verbs, c->name) : elsewhere))
+      continue;
+    if (!headed)
+      printf("\n%s:\n", title);
+    headed = true;
+    if (c->run)
+      print_command(c);
+    else
+      print_group(c);
+  }
+}
+
 static void help_all(void) {
-  printf("orcactl VERB [NAME...] [options]\n\n");
-  for (size_t i = 0; i < ctl_command_count; i++)
-    if (!ctl_commands[i].run)
-      print_group(&ctl_commands[i]);
-    else if (!is_grouped(&ctl_commands[i]))
-      print_command(&ctl_commands[i]);
+  printf("orcactl VERB [NAME...] [options]\n");
+  for (size_t i = 0; i < sizeof sections / sizeof *sections; i++)
+    print_section(sections[i].title, sections[i].verbs);
+  print_section("Also", NULL);
   print_globals();
   printf("\nNAME is a service's name, or PROJECT/NAME where several projects have one. `orcactl VERB --help` says more.\n"
          "Exit codes: 0 done, 1 failed, 2 usage, 3 not reachable, 4 not allowed.\n");
@@ -485,14 +521,25 @@ char *ctl_infra_dir(struct ctl *ctl, struct err *err) {
   return dir;
 }
 
-int ctl_print_json(struct ctl *ctl, const json_t *json) {
-  /* On a terminal everything beyond ASCII is escaped: C1 controls and marks of direction are beyond it. */
-  char *text = json_dumps(json, JSON_INDENT(2) | (ctl->tty ? JSON_ENSURE_ASCII : 0));
+/* On a terminal everything beyond ASCII is escaped: C1 controls and marks of direction are beyond it; and DEL, which JSON leaves as it is. */
+static int print_json(const struct ctl *ctl, const json_t *json, size_t form) {
+  char *text = json_dumps(json, form | (ctl->tty ? JSON_ENSURE_ASCII : 0));
   if (!text)
     return CTL_FAILED;
-  puts(text);
+  const char *rest = text;
+  for (char *del; ctl->tty && (del = strchr(rest, 0x7f)); rest = del + 1)
+    printf("%.*s\\u007F", (int)(del - rest), rest);
+  puts(rest);
   free(text);
   return CTL_OK;
+}
+
+int ctl_print_json_line(const struct ctl *ctl, const json_t *json) {
+  return print_json(ctl, json, JSON_COMPACT);
+}
+
+int ctl_print_json(struct ctl *ctl, const json_t *json) {
+  return print_json(ctl, json, JSON_INDENT(2));
 }
 
 int ctl_main(int argc, char **argv) {
