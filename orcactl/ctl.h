@@ -84,6 +84,7 @@ int ctl_confirm(struct ctl *ctl, const char *question);
 char *ctl_infra_dir(struct ctl *ctl, struct err *err);
 /* Prints JSON to stdout, indented. */
 int ctl_print_json(struct ctl *ctl, const json_t *json);
+int ctl_print_json_line(const struct ctl *ctl, const json_t *json);
 /* The name that is nearest, near enough to be meant; NULL when none is. */
 const char *ctl_nearest(const char *text, const char *(*name)(const void *list, size_t i), const void *list);
 
