@@ -234,8 +234,8 @@ int cmd_secrets_rotate_key(struct ctl *ctl) {
     ctl_print_json(ctl, reply);
   else
     printf(
-        "%lld secrets are sealed under a new key (%s). Copies of the old master.key open nothing of the store's any more; older backups need it.\n",
-        api_int(reply, "resealed"), key ? key : "");
+        "Sealed under a new key, %s: %lld %s. The old master.key opens nothing of the store's any more, but older backups need it: back up again.\n",
+        key ? key : "", (long long)api_int(reply, "resealed"), api_int(reply, "resealed") == 1 ? "secret" : "secrets");
   free(key);
   json_decref(reply);
   return CTL_OK;
