@@ -143,8 +143,7 @@ bool api_admit(struct api *api, struct api_request *r, const char *authorization
     api_token_used(&api->uses, r->who.token_id, r->from.key);
   }
   enum api_match match = api_route_find(r->method, r->path, &r->route, r->param, r->allow);
-  if (match == API_MATCH &&
-      (r->route->permission == API_PERM_OPEN || (!known && !authorization && api_auth_allows(&r->who, r->route->permission))))
+  if (match == API_MATCH && (r->route->permission == API_PERM_OPEN || (!known && !authorization && api_auth_allows(&r->who, r->route->permission))))
     return true;
   if (!api->synced) {
     api_fail_with(r, ERR_UNAVAILABLE, "not ready: %s", api->why_not);
@@ -204,7 +203,7 @@ const Model__Service *api_find_service_err(struct api_request *r, uint64_t *mod,
     return service;
   }
   if (found)
-    err_set(err, ERR_CONFLICT, "several projects have a service %s: %s; name one with ?project=", r->param, projects);
+    err_set(err, ERR_CONFLICT, "several projects have a service %s: %s; say PROJECT/%s (in the API ?project=)", r->param, projects, r->param);
   else
     err_set(err, ERR_NOT_FOUND, "service not found: %s", r->param);
   return NULL;

@@ -45,7 +45,7 @@ const Model__Job *api_find_job_err(struct api_request *r, uint64_t *mod, struct 
     return job;
   }
   if (found)
-    err_set(err, ERR_CONFLICT, "several projects have a job %s: %s; name one with ?project=", r->param, projects);
+    err_set(err, ERR_CONFLICT, "several projects have a job %s: %s; say PROJECT/%s (in the API ?project=)", r->param, projects, r->param);
   else
     err_set(err, ERR_NOT_FOUND, "job not found: %s", r->param);
   return NULL;

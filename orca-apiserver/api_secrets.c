@@ -22,7 +22,7 @@ static bool scope(struct api_request *r, char project[64]) {
   if (!asked || !*asked) {
     if (!api_auth_is_limited(&r->api->cache, &r->who))
       return true;
-    api_fail_with(r, ERR_NOT_FOUND, "this token sees only some projects: name one with ?project=");
+    api_fail_with(r, ERR_NOT_FOUND, "this token sees only some projects: name one (-p PROJECT, in the API ?project=)");
     return false;
   }
   if (!spec_name_valid(asked))
