@@ -19,7 +19,7 @@ class Requests:
     def __init__(self, cluster):
         self.cluster, self.lock, self.ending = cluster, threading.Lock(), threading.Event()
         self.promises, self.number, self.sent, self.failed = {}, 0, 0, []
-        self.thread = threading.Thread(target=self._work)
+        self.thread = threading.Thread(target=self._work, daemon=True)
 
     def promise(self, *hosts):
         with self.lock:
@@ -59,7 +59,7 @@ class Started:
         self.starts = collections.Counter()
         self.process = subprocess.Popen(["docker", "events", "--filter", f"label=orca.cluster={cluster_id}", "--filter", "event=start", "--format", "{{json .}}"],
                                         stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
-        self.thread = threading.Thread(target=self._read)
+        self.thread = threading.Thread(target=self._read, daemon=True)
 
     def _read(self):
         for line in self.process.stdout:
@@ -76,7 +76,7 @@ class Events:
     def __init__(self, cluster):
         self.lines = []
         self.process = subprocess.Popen([str(BIN / "orcactl"), "events", "-f", "-o", "json", "--since", "1"], stdout=subprocess.PIPE, env=cluster.env)
-        self.thread = threading.Thread(target=self._read)
+        self.thread = threading.Thread(target=self._read, daemon=True)
 
     def _read(self):
         for line in self.process.stdout:
@@ -105,7 +105,7 @@ class Log:
     def __init__(self, cluster, name):
         self.next, self.faults = 0, []
         self.process = subprocess.Popen([str(BIN / "orcactl"), "logs", name, "-f"], stdout=subprocess.PIPE, env=cluster.env)
-        self.thread = threading.Thread(target=self._read)
+        self.thread = threading.Thread(target=self._read, daemon=True)
 
     def _read(self):
         for line in self.process.stdout:

@@ -531,6 +531,15 @@ class Soak:
             found[d] = {"pid": pid, "memory": private, "descriptors": len(os.listdir(f"/proc/{pid}/fd")), "threads": len(os.listdir(f"/proc/{pid}/task"))}
         return found
 
+    def processes(self):
+        """Of this cluster's daemons, with those that only end what they had in hand."""
+        mine = []
+        for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                if str(self.c.run / "node.toml").encode() in path.read_bytes():
+                    mine.append(int(path.parent.name))
+        return mine
+
     def begin_count(self):
         self.quiet()
         self.baseline = self.holdings()
@@ -564,6 +573,7 @@ class Soak:
         wait_for(lambda: not docker("network", "ls", "-q", "--filter", f"label=orca.cluster={self.c.id}").split(), QUIET_WITHIN, message="networks are gone")
         wait_for(lambda: not self.left_in_files(), QUIET_WITHIN, every=0.5, message=f"the agent keeps no files: {self.left_in_files()}")
         wait_for(lambda: not [k for k in self.keys() if k in GONE], QUIET_WITHIN, message="the store holds nothing of the services")
+        wait_for(lambda: len(self.processes()) == len(DAEMONS), 40, every=0.5, message="one process of each daemon")
         for one in (self.events, self.log):
             one.process.kill()
         time.sleep(5)
