@@ -7,6 +7,7 @@
 #include "common/bus/pb.h"
 #include "common/doctor/probe.h"
 #include "orca-apiserver/api.h"
+#include "orca-apiserver/doctor_listen.h"
 #include "orca-apiserver/gateway.h"
 #include "orca-apiserver/routes.h"
 #include "orca-apiserver/routes_derive.h"
@@ -244,6 +245,7 @@ void api_get_doctor(struct api_request *r) {
   for (size_t i = 0; i < count; i++)
     api_text_copy(list[i].name, sizeof list[i].name, PB_STR(API_MSG(&nodes[i], Model__Node)->name));
   look_at_self(r->api, &e->own);
+  doctor_listen_check(&e->own, &r->api->cache, doctor_listen_is_here);
   for (size_t i = 0; i < count; i++)
     ask_agent(e, &list[i]);
   ask_store(e);

@@ -123,9 +123,8 @@ void doctor_check_docker(struct doctor_report *r, const struct doctor_docker *d)
   else
     doctor_add(r, DOCTOR_WELL, "docker", "", "Docker %.40s, API %.20s", d->version, d->api_version);
   storage(r, d->storage_driver);
-  bool reads = strcmp(d->log_driver, "json-file") == 0 || strcmp(d->log_driver, "local") == 0 || strcmp(d->log_driver, "journald") == 0;
-  doctor_add(r, reads ? DOCTOR_WELL : DOCTOR_WARNING, "docker", "use json-file, local or journald (\"log-driver\" in /etc/docker/daemon.json)",
-             reads ? "the log driver is %.40s" : "the log driver is %.40s: logs may not be readable by `orcactl logs`", d->log_driver);
+  doctor_add(r, DOCTOR_WELL, "docker", "", "orca's containers log by the driver `local`, for `orcactl logs`; Docker's default, %.40s, is for others",
+             *d->log_driver ? d->log_driver : "none");
   if (!d->memory_limit || !d->cpu_quota || !d->pids_limit)
     doctor_add(r, DOCTOR_WARNING, "docker",
                "enable the controllers: on older kernels `cgroup_enable=memory swapaccount=1` on the kernel's command line",

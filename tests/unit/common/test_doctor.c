@@ -36,13 +36,13 @@ static void clocks(void **state) {
   doctor_check_clock(&r, &(struct doctor_clock){.known = true, .synchronised = true, .error_us = 5000000});
   SAYS(&r, DOCTOR_WARNING, "5.0 s off");
   doctor_check_skew(&r, "n2", 20, 5);
-  SAYS(&r, DOCTOR_WELL, "n2 is the master's");
+  SAYS(&r, DOCTOR_WELL, "n2 agrees with the master's");
   doctor_check_skew(&r, "n2", -900, 5);
   SAYS(&r, DOCTOR_WARNING, "0.9 s behind");
   doctor_check_skew(&r, "n2", 3600000, 5);
   SAYS(&r, DOCTOR_WRONG, "3600.0 s ahead");
   doctor_check_skew(&r, "n2", 700, 600); /* the way there took as long */
-  SAYS(&r, DOCTOR_WELL, "is the master's");
+  SAYS(&r, DOCTOR_WELL, "agrees with the master's");
   doctor_free(&r);
 }
 
@@ -98,9 +98,13 @@ static void dockers(void **state) {
   doctor_free(&r);
   doctor_check_docker(&r, &d);
   assert_int_equal(r.count, 4);
+  size_t warnings = 0;
   for (size_t i = 0; i < r.count; i++)
-    assert_int_equal(r.list[i].level, DOCTOR_WARNING);
+    warnings += r.list[i].level == DOCTOR_WARNING;
+  assert_int_equal(warnings, 3);
   SAYS(&r, DOCTOR_WARNING, "not limit memory");
+  doctor_check_docker(&r, &d);
+  SAYS(&r, DOCTOR_WELL, "driver `local`, for `orcactl logs`; Docker's default, gelf,"); /* it is not what orca's containers use */
   d.reachable = false;
   d.error = "permission denied\033[2J";
   doctor_check_docker(&r, &d);
