@@ -24,6 +24,7 @@
 #include "orca-agent/agent.h"
 #include "orca-agent/cgroup.h"
 #include "orca-agent/docker_frames.h"
+#include "orca-agent/exec_fault.h"
 #include "orca-agent/exec_request.h"
 
 #define QUICK (10 * NS_PER_SEC)
@@ -49,6 +50,7 @@ struct session {
   char instance[INSTANCE_ID_MAX], container[AGENT_CONTAINER_ID], exec_id[AGENT_CONTAINER_ID];
   bool tty, stdin_open, eof, half_closed, bad_frames, have_exit;
   int32_t exit_code;
+  struct exec_fault fault; /* whether Docker's own words were that there is no such command */
   pid_t pid; /* 0: not known yet */
   uint32_t rows, cols;
   bool resized; /* rows and cols are not told yet */
@@ -256,6 +258,7 @@ static int push(struct session *s, int stream, const uint8_t *data, size_t len) 
 }
 
 static void emit(struct session *s, int stream, const uint8_t *data, size_t len) {
+  exec_fault_feed(&s->fault, data, len);
   if (!len || (!s->unsent.len && push(s, stream, data, len) == 0))
     return;
   uint8_t which = (uint8_t)stream;
@@ -333,7 +336,7 @@ static void on_exit_inspected(void *arg, const struct docker_reply *reply) {
     return;
   }
   s->have_exit = true;
-  s->exit_code = code >= INT32_MIN && code <= INT32_MAX ? (int32_t)code : -1;
+  s->exit_code = exec_fault_code(&s->fault, code >= INT32_MIN && code <= INT32_MAX ? (int32_t)code : -1);
   say_exit(s);
 }
 

@@ -66,7 +66,7 @@ const struct ctl_command ctl_commands[] = {
     {"timestamps", 't', NULL, "with the time of each line"}}},
   {"exec", "NAME [--] COMMAND...", 2, -1, cmd_exec, "run a command in a container of a service, or of a job that runs",
    "NAME is a service's name or a job's, or PROJECT/NAME. In its lowest ready instance, or in --instance. With -it: a terminal, `orcactl exec api -it -- sh`.\n"
-   "The exit code is the command's own (126 or 127 when it could not be run, as Docker says), 128 and the signal's number when orcactl was ended by\n"
+   "The exit code is the command's own (127 when there is no such command, 126 when it could not be run), 128 and the signal's number when orcactl was ended by\n"
    "one, 255 when the connection was lost after it had begun; before it has begun as everywhere. The command's arguments and variables travel in the\n"
    "request's path: secrets are better given on its stdin.",
    {{"stdin", 'i', NULL, "the command reads orcactl's stdin; else it has none"},
