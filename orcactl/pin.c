@@ -138,3 +138,16 @@ int pin_fetch_ca(const char *host, uint16_t port, const char *expected_sha256, c
   ERR_clear_error();
   return rc;
 }
+
+int pin_of_pem(const char *pem, char ret_hash[65]) {
+  BIO *bio = BIO_new_mem_buf(pem, -1);
+  X509 *ca = bio ? PEM_read_bio_X509(bio, NULL, NULL, NULL) : NULL;
+  uint8_t digest[EVP_MAX_MD_SIZE];
+  unsigned n = 0;
+  int rc = ca && X509_digest(ca, EVP_sha256(), digest, &n) == 1 && n == 32 ? 0 : -1;
+  if (rc == 0)
+    crypto_hex(digest, n, ret_hash);
+  X509_free(ca);
+  BIO_free(bio);
+  return rc;
+}

@@ -17,4 +17,7 @@
  * ERR_UNAVAILABLE no connection, ERR_DENIED another CA than expected, ERR_INVALID no usable chain. */
 int pin_fetch_ca(const char *host, uint16_t port, const char *expected_sha256, char **ret_pem, char ret_hash[65], struct err *err);
 
+/* Of a kept CA: -1 when it is no certificate. */
+int pin_of_pem(const char *pem, char ret_hash[65]);
+
 #endif
