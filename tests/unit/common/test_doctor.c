@@ -103,6 +103,7 @@ static void dockers(void **state) {
     warnings += r.list[i].level == DOCTOR_WARNING;
   assert_int_equal(warnings, 3);
   SAYS(&r, DOCTOR_WARNING, "not limit memory");
+  d.memory_limit = true;
   doctor_check_docker(&r, &d);
   SAYS(&r, DOCTOR_WELL, "driver `local`, for `orcactl logs`; Docker's default, gelf,"); /* it is not what orca's containers use */
   d.reachable = false;
