@@ -35,11 +35,13 @@ PROGRAMS := $(DAEMONS) orca-storectl orcactl
 WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wcast-qual -Wformat=2 -Wimplicit-fallthrough -Wvla
 HARDEN := -fstack-protector-strong -fstack-clash-protection -fcf-protection -fPIE
 ifeq ($(SAN)$(COV),)
-HARDEN += -D_FORTIFY_SOURCE=2
+HARDEN += -D_FORTIFY_SOURCE=2 -fno-asynchronous-unwind-tables # nothing unwinds in C; debuggers have .debug_frame
+# What is not asked thousands of times a second is made small instead of fast.
+SMALL := $(addsuffix /%,orca-agent orca-keeper orca-scheduler orcactl orca-store/storectl $(addprefix common/,cron daemon doctor envfile spec tls toml))
 endif
 CPPFLAGS := -D_GNU_SOURCE -I. -I$(B)/gen
 CFLAGS := -std=gnu17 -O2 -g -ffunction-sections -fdata-sections $(WARN) $(HARDEN)
-LDFLAGS := -pie -Wl,-z,relro,-z,now,-z,noexecstack -Wl,--gc-sections -Wl,--as-needed
+LDFLAGS := -pie -Wl,-z,relro,-z,now,-z,noexecstack,-z,pack-relative-relocs -Wl,--gc-sections -Wl,--as-needed
 ifneq ($(filter 1,$(WERROR)),)
 CFLAGS += -Werror
 endif
@@ -84,7 +86,7 @@ $(B)/llhttp/%.o: $(LLHTTP)/%.c
 $(B)/%.o: %.c | $(GEN_H)
 	@mkdir -p $(@D)
 	$(call say,CC)
-	$(Q)$(CC) $(CPPFLAGS) $(LLHTTP_CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+	$(Q)$(CC) $(CPPFLAGS) $(LLHTTP_CPPFLAGS) $(CFLAGS) $(if $(filter $(SMALL),$<),-Os) -MMD -MP -c -o $@ $<
 
 COMMON_C := $(wildcard common/*.c common/*/*.c)
 COMMON_O := $(COMMON_C:%.c=$(B)/%.o) $(GEN_O) $(addprefix $(B)/llhttp/,llhttp.o api.o http.o)
@@ -170,7 +172,7 @@ $(B)/replay/$(1): $(B)/tests/fuzz/$(1).o $(B)/tests/fuzz/replay.o $$(patsubst %,
 	$$(Q)$$(CC) $$(LDFLAGS) -o $$@ $$^ $$(LIBS)
 endef
 
-# A fuzzer of a daemon's parser is named fuzz_DAEMON_what.c and linked with that daemon's archive, built for fuzzing.
+# A fuzzer of a daemon's (or orcactl's) parser is named fuzz_DAEMON_what.c and linked with that archive, built for fuzzing.
 FUZZ_C := $(wildcard tests/fuzz/fuzz_*.c)
 FUZZERS := $(patsubst tests/fuzz/%.c,$(B)/fuzz/%,$(FUZZ_C))
 FUZZ_CFLAGS := -std=gnu17 -O1 -g -fno-omit-frame-pointer -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all -D_GNU_SOURCE -DORCA_FUZZ=1 -I. -I$(B)/gen $(LLHTTP_CPPFLAGS)
@@ -196,8 +198,8 @@ $(B)/fuzz/$(1).a: $$($(1)_C:%.c=$(B)/fuzz/obj/%.o)
 	$$(call say,AR)
 	$$(Q)ar rcs $$@ $$^
 endef
-$(foreach p,$(DAEMONS),$(eval $(call FUZZ_ARCHIVE,$(p))))
-fuzz_daemon = $(filter $(DAEMONS),orca-$(word 2,$(subst _, ,$(1))))
+$(foreach p,$(DAEMONS) orcactl,$(eval $(call FUZZ_ARCHIVE,$(p))))
+fuzz_daemon = $(filter $(DAEMONS) orcactl,orca-$(word 2,$(subst _, ,$(1))) $(word 2,$(subst _, ,$(1))))
 $(foreach f,$(notdir $(REPLAYS)),$(eval $(call REPLAY_RULE,$(f))))
 define FUZZ_RULE
 $(B)/fuzz/$(1): $(B)/fuzz/obj/tests/fuzz/$(1).o $(patsubst %,$(B)/fuzz/%.a,$(call fuzz_daemon,$(1))) $(B)/fuzz/libcommon.a
