@@ -102,10 +102,7 @@ static int result(struct deploy *d) {
     json_t *out = d->plan ? json_copy(d->plan) : json_object();
     if (d->done)
       json_object_update(out, d->done);
-    char *text = json_dumps(out, JSON_COMPACT | (d->ctl->tty ? JSON_ENSURE_ASCII : 0));
-    if (text)
-      puts(text);
-    free(text);
+    ctl_print_json_line(d->ctl, out);
     json_decref(out);
   }
   return ok ? CTL_OK : CTL_FAILED;
@@ -118,10 +115,8 @@ static int confirm_prune(struct ctl *ctl, const json_t *body, const struct spec_
   size_t i;
   if (ctl->yes)
     return CTL_OK;
-  if (api_call(ctl, "POST", "/api/v1/deploy?dry_run=true&prune=true", body, &plan, &err) < 0) {
-    infra_name_faults(set, ctl->details);
-    return ctl_fail(ctl, &err);
-  }
+  if (api_call(ctl, "POST", "/api/v1/deploy?dry_run=true&prune=true", body, &plan, &err) < 0)
+    return infra_refused(ctl, set, &err);
   const json_t *removed = json_object_get(plan, "removed");
   struct buf question = BUF_INIT((size_t)1 << 20);
   buf_add_str(&question, "Remove ");
@@ -151,10 +146,8 @@ static int send_it(struct deploy *d, const struct spec_set *set, const json_t *b
     snprintf(path, sizeof path, "/api/v1/deploy?wait=true%s", prune ? "&prune=true" : "");
     rc = follow(d, path, body, &err);
   }
-  if (rc < 0) {
-    infra_name_faults(set, ctl->details);
-    return ctl_fail(ctl, &err);
-  }
+  if (rc < 0)
+    return infra_refused(ctl, set, &err);
   return result(d);
 }
 

@@ -15,8 +15,7 @@ int cmd_plan(struct ctl *ctl) {
   if (rc != CTL_OK)
     return rc;
   if (api_call(ctl, "POST", prune ? "/api/v1/deploy?dry_run=true&prune=true" : "/api/v1/deploy?dry_run=true", body, &plan, &err) < 0) {
-    infra_name_faults(&set, ctl->details);
-    rc = ctl_fail(ctl, &err);
+    rc = infra_refused(ctl, &set, &err);
   } else {
     if (ctl->output == CTL_JSON) {
       ctl_print_json(ctl, plan);

@@ -6,6 +6,7 @@
 
 #include "common/bus/pb.h"
 #include "orcactl/api.h"
+#include "orcactl/places.h"
 #include "orcactl/text.h"
 
 static bool means(const Model__ServiceSpec *s, const char *name) {
@@ -42,16 +43,24 @@ int infra_keep(struct spec_set *set, const char *const *names, int count, struct
     }
   }
   size_t kept = 0;
+  bool placed = set->place_count == set->service_count;
   for (size_t i = 0; i < set->service_count; i++) {
     bool keep = false;
     for (int k = 0; k < count && !keep; k++)
       keep = means(set->services[i], names[k]);
+    if (placed && keep) {
+      struct spec_place other = set->places[kept];
+      set->places[kept] = set->places[i];
+      set->places[i] = other;
+    }
     if (keep)
       set->services[kept++] = set->services[i];
     else
       model__service_spec__free_unpacked(set->services[i], NULL);
   }
   set->service_count = kept;
+  for (; placed && set->place_count > kept; set->place_count--)
+    free(set->places[set->place_count - 1].file);
   if (set->cluster)
     model__cluster_spec__free_unpacked(set->cluster, NULL);
   set->cluster = NULL;
@@ -65,21 +74,47 @@ int infra_keep(struct spec_set *set, const char *const *names, int count, struct
   return 0;
 }
 
-void infra_name_faults(const struct spec_set *set, json_t *details) {
+/* Which of the set is number n of the body's "services" or "jobs". */
+static size_t in_body(const struct spec_set *set, bool jobs, unsigned long n) {
+  for (size_t i = 0; i < set->service_count; i++)
+    if ((set->services[i]->job != NULL) == jobs && n-- == 0)
+      return i;
+  return SIZE_MAX;
+}
+
+void infra_name_faults(const char *dir, const struct spec_set *set, json_t *details, struct err *err) {
   size_t i;
   json_t *one;
   json_array_foreach(details, i, one) {
     const char *path = api_str(one, "path");
     char *end;
-    if (strncmp(path, "services[", 9) != 0)
+    bool jobs = strncmp(path, "jobs[", 5) == 0;
+    if (!jobs && strncmp(path, "services[", 9) != 0)
       continue;
-    unsigned long n = strtoul(path + 9, &end, 10);
-    if (*end != ']' || n >= set->service_count)
+    size_t of = in_body(set, jobs, strtoul(path + (jobs ? 5 : 9), &end, 10));
+    if (*end != ']' || of == SIZE_MAX)
       continue;
-    json_t *named = json_sprintf("%s/%s%s%s", PB_STR(set->services[n]->project), PB_STR(set->services[n]->name), end[1] == '.' ? ": " : "",
-                                 end[1] == '.' ? end + 2 : end + 1);
+    const char *key = end[1] == '.' ? end + 2 : end + 1;
+    struct spec_place none = {0}, place = dir && set->place_count == set->service_count ? set->places[of] : none;
+    char where[200] = "";
+    if (place.file && *place.file) {
+      place_of_key(dir, &set->places[of], key, &place.line, &place.column);
+      snprintf(where, sizeof where, "%.160s:%u:%u: ", place.file, place.line, place.column);
+    }
+    json_t *named = json_sprintf("%s%s/%s%s%s", where, PB_STR(set->services[of]->project), PB_STR(set->services[of]->name), *key ? ": " : "", key);
     json_object_set_new(one, "path", named);
   }
+  one = json_array_size(details) == 1 ? json_array_get(details, 0) : NULL;
+  if (one && err)
+    err_set(err, err->code, "%s: %s", api_str(one, "path"), api_str(one, "message"));
+}
+
+int infra_refused(struct ctl *ctl, const struct spec_set *set, struct err *err) {
+  struct err none;
+  char *dir = ctl_infra_dir(ctl, &none);
+  infra_name_faults(dir, set, ctl->details, err);
+  free(dir);
+  return ctl_fail(ctl, err);
 }
 
 static void print_faults(const struct spec_faults *faults) {
@@ -109,6 +144,7 @@ int infra_load(struct ctl *ctl, struct spec_set *ret, json_t **body) {
     return CTL_USAGE;
   }
   if (spec_read_infra(dir, &set, &faults, &err) < 0 || (ctl->argc && infra_keep(&set, (const char *const *)ctl->argv, ctl->argc, &err) < 0)) {
+    places_refine(dir, &set, &faults);
     print_faults(&faults);
     rc = ctl_fail(ctl, &err);
   } else if (spec_resolve_env(&set, from_environment, &faults) < 0 || faults.count) {

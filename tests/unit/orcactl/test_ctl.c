@@ -202,7 +202,7 @@ static void test_only_named_services(void **state) {
   assert_int_equal(infra_keep(&set, names, 1, &err), -1);
   json_t *details = json_pack("[{s:s,s:s},{s:s},{s:s},{s:s}]", "path", "services[0].port", "message", "m", "path", "services[9].x", "path",
                               "services[0]", "path", "cluster.name");
-  infra_name_faults(&set, details);
+  infra_name_faults(NULL, &set, details, NULL);
   assert_string_equal(api_str(json_array_get(details, 0), "path"), "shop/db: port");
   assert_string_equal(api_str(json_array_get(details, 1), "path"), "services[9].x");
   assert_string_equal(api_str(json_array_get(details, 2), "path"), "shop/db");
