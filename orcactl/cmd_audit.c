@@ -11,10 +11,7 @@
 
 static void print_entry(struct ctl *ctl, const json_t *e) {
   if (ctl->output == CTL_JSON) { /* one line each, for programs that follow */
-    char *text = json_dumps(e, JSON_COMPACT | (ctl->tty ? JSON_ENSURE_ASCII : 0));
-    if (text)
-      puts(text);
-    free(text);
+    ctl_print_json_line(ctl, e);
     return;
   }
   const char *result = api_str(e, "result");

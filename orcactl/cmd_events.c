@@ -10,10 +10,7 @@
 
 static void print_event(struct ctl *ctl, const json_t *e) {
   if (ctl->output == CTL_JSON) { /* one line each, for programs that follow */
-    char *text = json_dumps(e, JSON_COMPACT | (ctl->tty ? JSON_ENSURE_ASCII : 0));
-    if (text)
-      puts(text);
-    free(text);
+    ctl_print_json_line(ctl, e);
     return;
   }
   const char *severity = api_str(e, "severity"), *message = api_str(e, "message");

@@ -144,9 +144,10 @@ static void on_line(struct reader *r, const json_t *line, const char *data) {
   if (!s || !ns || !json_is_string(json_object_get(line, "text")))
     return;
   if (r->ctl->output == CTL_JSON) {
-    char *ascii = r->ctl->tty ? json_dumps(line, JSON_COMPACT | JSON_ENSURE_ASCII) : NULL;
-    puts(ascii ? ascii : data);
-    free(ascii);
+    if (r->ctl->tty)
+      ctl_print_json_line(r->ctl, line);
+    else
+      puts(data);
   } else if (r->ctl->tty) {
     print_for_people(r, line, time, s, err);
   } else {

@@ -132,7 +132,9 @@ static void schedule(const json_t *job) {
   } else if (json_is_true(json_object_get(job, "stopped"))) {
     printf("  it is stopped: no ticks until `orcactl job start` or a deploy\n");
   } else if (*at) {
-    printf("  next run %s (%.20s)\n", at, api_str(job, "next"));
+    char *next = text_cleaned(api_str(job, "next"));
+    printf("  next run %s (%.20s)\n", at, next ? next : "");
+    free(next);
   }
 }
 

@@ -49,17 +49,19 @@ void job_print_log(const struct ctl *ctl, const char *log) {
 static void say(struct follow *f, const json_t *run) {
   const char *state = api_str(run, "state");
   char *job = text_cleaned(api_str(run, "job")), *reason = text_cleaned(api_str(run, "reason")), *node = text_cleaned(api_str(run, "node"));
+  char *told = text_cleaned(state);
   bool other = strcmp(state, f->said) != 0;
   snprintf(f->said, sizeof f->said, "%s", state);
   bool again = strcmp(state, "pending") == 0 && api_int(run, "attempts") && *api_str(run, "next_try");
-  bool shown = other && job && reason && node && f->ctl->output != CTL_JSON && json_is_integer(json_object_get(run, "run"));
+  bool shown = other && job && reason && node && told && f->ctl->output != CTL_JSON && json_is_integer(json_object_get(run, "run"));
   if (shown && again)
     fprintf(stderr, "%s run %lld: attempt %lld failed: %s; it is tried again\n", job, api_int(run, "run"), api_int(run, "attempts"), reason);
   else if (shown)
-    fprintf(stderr, "%s run %lld: %s%s%s%s%s\n", job, api_int(run, "run"), state, *node ? " on " : "", node, *reason ? ": " : "", reason);
+    fprintf(stderr, "%s run %lld: %s%s%s%s%s\n", job, api_int(run, "run"), told, *node ? " on " : "", node, *reason ? ": " : "", reason);
   free(job);
   free(reason);
   free(node);
+  free(told);
 }
 
 static bool on_event(void *arg, const char *event, const char *data) {
