@@ -53,7 +53,7 @@ ifneq ($(COV),)
 CFLAGS += --coverage -O0
 LDFLAGS += --coverage
 endif
-LIBS := -lczmq -lzmq -lprotobuf-c -llmdb -lcurl -lmicrohttpd -ljansson -lwslay -lsodium -lssl -lcrypto -lm -pthread
+LIBS := -lzmq -lprotobuf-c -llmdb -lcurl -lmicrohttpd -ljansson -lwslay -lsodium -lssl -lcrypto -lm -pthread
 LLHTTP := /usr/share/llhttp
 LLHTTP_CPPFLAGS := -isystem /usr/share/include/llhttp
 
