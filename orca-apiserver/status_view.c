@@ -88,7 +88,22 @@ static const char *complaint(const Model__Instance *instance, const Model__Insta
   }
 }
 
-static const char *word(const struct api_view *v, bool pending, bool crashing) {
+/* On its way for the first time: what `scale` has just asked for. */
+static bool is_coming(const Model__InstanceStatus *status) {
+  if (!status)
+    return true;
+  switch (status->phase) {
+  case MODEL__PHASE__PHASE_WAITING:
+  case MODEL__PHASE__PHASE_PULLING:
+  case MODEL__PHASE__PHASE_CREATING:
+  case MODEL__PHASE__PHASE_STARTING:
+    return status->restarts == 0 && !*PB_STR(status->reason);
+  default:
+    return false;
+  }
+}
+
+static const char *word(const struct api_view *v, bool pending, bool crashing, bool coming) {
   const Model__Service *service = v->service;
   if (service->stopped || service->replicas == 0)
     return v->existing ? "stopping" : "stopped";
@@ -106,6 +121,8 @@ static const char *word(const struct api_view *v, bool pending, bool crashing) {
     return "deploying";
   if (enough)
     return "running";
+  if (coming && v->ready && !crashing)
+    return "deploying";
   return crashing ? "crashing" : "degraded";
 }
 
@@ -155,7 +172,7 @@ void api_view(const struct api_cache *cache, const struct api_figures *figures, 
   struct instances all = instances_of(cache, figures, project, name);
   v->instances = all.instances.list;
   v->instance_count = all.instances.count;
-  bool pending = false, crashing = false;
+  bool pending = false, crashing = false, coming = false;
   const char *missing = "", *error = "", *old_error = ""; /* of what should run; of what it replaces */
   for (struct one one; next_instance(&all, &one);) {
     const Model__Instance *instance = one.instance;
@@ -181,12 +198,13 @@ void api_view(const struct api_cache *cache, const struct api_figures *figures, 
       if (status->ready && instance->revision == service->revision && instance->generation == service->generation)
         v->target_ready++;
     }
+    coming |= is_coming(status);
     if (status && status->phase == MODEL__PHASE__PHASE_BACKOFF && status->restarts >= API_CRASH_LOOP)
       crashing = true;
     if (!**said)
       *said = complaint(instance, status);
   }
-  v->status = word(v, pending, crashing);
+  v->status = word(v, pending, crashing, coming);
   if (!*error && strcmp(v->status, "deploying") != 0) /* on its way to another revision, what was wrong with the old one misleads */
     error = old_error;
   if (v->waits_for_secret)

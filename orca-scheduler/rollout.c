@@ -173,7 +173,7 @@ static bool has_failed(struct step *s, char why[ROLLOUT_TEXT]) {
     const struct rollout_instance *i = &s->list[k];
     if (!runs(i) || !is_wanted(s, i) || !hopeless(i))
       continue;
-    snprintf(why, ROLLOUT_TEXT, "instance %" PRIu64 " %s (%" PRIu32 " tries)%s%.120s", i->number,
+    snprintf(why, ROLLOUT_TEXT, "instance %" PRIu64 " %s (%" PRIu32 " tries)%s%.240s", i->number,
              i->cannot_start ? "cannot be started" : "goes on crashing", i->restarts, i->detail && *i->detail ? ": " : "",
              i->detail ? i->detail : "");
     return true;
@@ -187,9 +187,9 @@ static bool has_failed(struct step *s, char why[ROLLOUT_TEXT]) {
   }
   const struct rollout_instance *i = in_trouble(s);
   if (s->in->waiting)
-    snprintf(why, ROLLOUT_TEXT, "no progress for %" PRIu64 " s: %.140s", s->policy->timeout_ms / 1000, s->in->waiting);
+    snprintf(why, ROLLOUT_TEXT, "no progress for %" PRIu64 " s: %.240s", s->policy->timeout_ms / 1000, s->in->waiting);
   else if (i && i->detail && *i->detail)
-    snprintf(why, ROLLOUT_TEXT, "no progress for %" PRIu64 " s: instance %" PRIu64 ": %.120s", s->policy->timeout_ms / 1000, i->number, i->detail);
+    snprintf(why, ROLLOUT_TEXT, "no progress for %" PRIu64 " s: instance %" PRIu64 ": %.240s", s->policy->timeout_ms / 1000, i->number, i->detail);
   else if (i)
     snprintf(why, ROLLOUT_TEXT, "no progress for %" PRIu64 " s: instance %" PRIu64 " is not %s", s->policy->timeout_ms / 1000, i->number,
              !i->placed   ? "placed"

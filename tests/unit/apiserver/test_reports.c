@@ -296,6 +296,13 @@ static void words(void **state) {
   assert_string_equal(word(w), "running");
   put_status(w, "shop", "api", 2, "n1", RUNNING, false);
   assert_string_equal(word(w), "degraded");
+  put_status(w, "shop", "api", 2, "n1", RUNNING, true);
+  put_service(w, "shop", "api", 1, 3); /* scale */
+  put_instance(w, "shop", "api", 3, 1, "n1", RUN);
+  assert_string_equal(word(w), "deploying");
+  put_status(w, "shop", "api", 3, "n1", RUNNING, false);
+  assert_string_equal(word(w), "degraded");
+  api_cache_del(&w->api.cache, "/instances/shop/api/0000000003");
   put_service(w, "shop", "api", 2, 2);
   put_rollout(w, "shop", "api", MODEL__ROLLOUT_STATE__ROLLOUT_ROLLING_BACK, 2, 1);
   assert_string_equal(word(w), "rolling_back");
