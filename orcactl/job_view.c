@@ -46,13 +46,14 @@ void job_columns(struct table *t) {
 
 void job_row(struct table *t, const json_t *job) {
   const char *schedule = api_str(job, "schedule"), *status = api_str(job, "status"), *tz = api_str(job, "tz"), *error = api_str(job, "error");
-  char last[64];
+  char last[64], next[32];
   last_run(job, last);
+  view_when(api_str(job, "next"), next);
   table_cellf(t, TABLE_PLAIN, "%s/%s", api_str(job, "project"), api_str(job, "name"));
   table_cell(t, job_color(status), status);
   table_cellf(t, TABLE_PLAIN, "%s%s%s", *schedule ? schedule : "-", *schedule && strcmp(tz, "UTC") != 0 ? " " : "",
               *schedule && strcmp(tz, "UTC") != 0 ? tz : "");
-  table_cellf(t, *error ? TABLE_RED : TABLE_PLAIN, "%s", *error ? error : *api_str(job, "next") ? api_str(job, "next") : "-");
+  table_cellf(t, *error ? TABLE_RED : TABLE_PLAIN, "%s", *error ? error : *next ? next : "-");
   table_cell(t, TABLE_PLAIN, last);
   table_cell(t, TABLE_PLAIN, api_str(job, "image"));
 }
