@@ -88,9 +88,25 @@ static void idle_remove(struct connection *c) {
     }
 }
 
+static bool same_address(const union address *a, const union address *b) {
+  if (a->sa.sa_family != b->sa.sa_family)
+    return false;
+  switch (a->sa.sa_family) {
+  case AF_UNIX:
+    return strcmp(a->un.sun_path, b->un.sun_path) == 0;
+  case AF_INET:
+    return a->in.sin_port == b->in.sin_port && a->in.sin_addr.s_addr == b->in.sin_addr.s_addr;
+  case AF_INET6:
+    return a->in6.sin6_port == b->in6.sin6_port && a->in6.sin6_scope_id == b->in6.sin6_scope_id &&
+           memcmp(&a->in6.sin6_addr, &b->in6.sin6_addr, sizeof a->in6.sin6_addr) == 0;
+  default:
+    return false;
+  }
+}
+
 static struct connection *idle_take(struct http_client *client, const union address *to) {
   for (struct connection *c = client->idle; c; c = c->next)
-    if (memcmp(&c->to, to, sizeof *to) == 0) {
+    if (same_address(&c->to, to)) {
       idle_remove(c);
       return c;
     }
@@ -436,11 +452,9 @@ static void on_timer(void *arg) {
   struct http_request *r = arg;
   int64_t now = loop_now(r->client->loop);
   struct err err = r->err;
-  if (err.code != ERR_NONE)
-    finish(r, &err);
-  else if (now >= r->deadline || (r->stage == STAGE_CONNECT && now >= r->connect_deadline))
+  if (err.code == ERR_NONE && (now >= r->deadline || (r->stage == STAGE_CONNECT && now >= r->connect_deadline)))
     fail(r, ERR_TIMEOUT, "no answer in time");
-  else if ((r->stage == STAGE_CONNECT ? begin(r, &err) : set_timer(r, &err)) < 0)
+  else if (err.code != ERR_NONE || (r->stage == STAGE_CONNECT ? begin(r, &err) : set_timer(r, &err)) < 0)
     finish(r, &err);
 }
 
