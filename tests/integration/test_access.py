@@ -252,7 +252,7 @@ def test_the_audit_log_tells_of_changes_and_refusals(cluster):
     for _ in range(40):
         knock(cluster, "nobody's", "10.1.2.3")
     raw(cluster, b"GET /api/v1/%1b[31mred HTTP/1.1\r\nHost: x\r\n\r\n")
-    refused = wait_for(lambda: (r := [e for e in entries(cluster) if e["status"] >= 400]) and len(r) >= 4 and r)
+    refused = wait_for(lambda: (r := [e for e in entries(cluster) if e["status"] >= 400]) and len(r) >= 5 and r)
     by_spy = {(e["status"], e["path"]) for e in refused if e["actor"] == "spy"}
     assert by_spy == {(403, "/api/v1/services/{name}/stop"), (404, "/api/v1/services/{name}")}
     from_there = [e for e in refused if e["from"].startswith("10.1.2.3 via 127.")]
