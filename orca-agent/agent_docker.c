@@ -175,10 +175,49 @@ static void do_create(struct agent *a, const struct agent_action *act) {
     fail_now(a, act, err.code, err.msg);
 }
 
+/* Docker follows each path anew at each start. It was without links when the container was made; who can write beside it may have put one there. */
+static int check_sources(const json_t *container, struct err *err) {
+  size_t n;
+  const json_t *mount;
+  json_array_foreach(json_object_get(json_object_get(container, "HostConfig"), "Mounts"), n, mount) {
+    const char *type = json_string_value(json_object_get(mount, "Type")), *source = json_string_value(json_object_get(mount, "Source"));
+    if (type && source && strcmp(type, "bind") == 0 && files_still_real(source, err) < 0)
+      return -1;
+  }
+  return 0;
+}
+
+static void on_looked(void *arg, const struct docker_reply *reply) {
+  struct doing *d = arg;
+  struct err err;
+  char path[AGENT_NAME_MAX + 64];
+  snprintf(path, sizeof path, "/containers/%s/start", d->act.container);
+  if (reply->code != ERR_NONE)
+    answer(d->a, &d->act, AGENT_EV_DONE, reply->code, reply->message);
+  else if (check_sources(reply->json, &err) < 0)
+    answer(d->a, &d->act, AGENT_EV_DONE, err.code, err.msg);
+  else
+    ask(d->a, &d->act, "POST", path, NULL, START_TIMEOUT, on_started);
+  free(d);
+}
+
+static bool may_mount_host_paths(const struct agent *a, const struct agent_action *act) {
+  const struct agent_instance *i = agent_core_find(&a->core, act->instance);
+  const Model__ServiceSpec *spec = i ? agent_instance_spec(i) : NULL;
+  for (size_t n = 0; spec && n < spec->n_mounts; n++)
+    if (!spec->mounts[n]->n_files)
+      return true;
+  return !spec; /* kept from before, and no master has said what it is */
+}
+
 void agent_docker_start_container(struct agent *a, const struct agent_action *act) {
   char path[AGENT_NAME_MAX + 64];
-  snprintf(path, sizeof path, "/containers/%s/start", act->container);
-  ask(a, act, "POST", path, NULL, START_TIMEOUT, on_started);
+  bool look = may_mount_host_paths(a, act);
+  snprintf(path, sizeof path, "/containers/%s/%s", act->container, look ? "json" : "start");
+  if (look)
+    ask(a, act, "GET", path, NULL, QUICK, on_looked);
+  else
+    ask(a, act, "POST", path, NULL, START_TIMEOUT, on_started);
 }
 
 static void do_instance(struct agent *a, const struct agent_action *act) {

@@ -304,8 +304,8 @@ static void desired(struct agent_step *s, const Node__DesiredState *d) {
     agent_instance_assign(s, i, a);
   }
   if (ignored)
-    agent_history(s, NULL, "node.assignment_refused", "error", "%zu assigned by a master ignored: of another node, or without a valid project and service",
-                  ignored);
+    agent_history(s, NULL, "node.assignment_refused", "error",
+                  "%zu assigned by a master ignored: of another node, or without a valid project and service", ignored);
   for (size_t n = 0; n < d->n_removed; n++) {
     struct agent_instance *i = agent_core_find(core, d->removed[n]);
     if (i)

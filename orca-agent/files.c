@@ -4,12 +4,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <linux/openat2.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "common/bus/pb.h"
@@ -272,6 +274,17 @@ int files_host_path(const char *path, const Model__ClusterSpec *cluster, char ou
     if (realpath(policy->allow_host_paths[n], allowed) && below(real, allowed))
       return path_join(out, err, "%s", real);
   return err_set(err, ERR_DENIED, "[policy] allow_host_paths does not allow %s", real);
+}
+
+int files_still_real(const char *path, struct err *err) {
+  const struct open_how how = {.flags = O_PATH | O_CLOEXEC, .resolve = RESOLVE_NO_SYMLINKS};
+  int fd = (int)syscall(SYS_openat2, AT_FDCWD, path, &how, sizeof how);
+  if (fd >= 0)
+    close(fd);
+  if (fd >= 0 || errno != ELOOP)
+    return 0;
+  return err_set(err, ERR_DENIED,
+                 "a symbolic link has taken the place of %s, or of a folder above it: deploy or restart the service to have it judged anew", path);
 }
 
 int files_source(const struct files *f, const char *container, size_t index, const Model__Mount *mount, const Model__ClusterSpec *cluster,

@@ -33,6 +33,8 @@ int files_source(const struct files *f, const char *container, size_t index, con
                  char out[PATH_MAX], struct err *err);
 /* The real path of an absolute one, when [policy] allow_host_paths has it: what a symbolic link leads to must be allowed too. */
 int files_host_path(const char *path, const Model__ClusterSpec *cluster, char out[PATH_MAX], struct err *err);
+/* A path that files_source gave, still: no part of it has become a symbolic link. What else is wrong with it is Docker's to say. */
+int files_still_real(const char *path, struct err *err);
 void files_drop(struct files *f, const char *container); /* the trees of a container that is gone */
 /* The trees of containers that nobody knows any more (they went while no agent was there), and content that none has needed for FILES_UNUSED_S. */
 void files_sweep(struct files *f, bool (*known)(void *arg, const char *container), void *arg, int64_t now_s);

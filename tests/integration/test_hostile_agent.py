@@ -162,3 +162,27 @@ def test_a_policy_that_is_taken_back_refuses_what_is_made_next_and_touches_nothi
         a.assign("web", 2)
         assert "caps" in a.status("shop/web.2", phase="failed")["reason"]
         assert a.inspect(a.name("web"))["State"]["StartedAt"] == before and len(a.containers()) == 1
+
+
+def test_a_folder_that_became_a_link_is_not_mounted_when_it_starts_again(tmp_path):
+    """Who may write in an allowed path (another container has it, perhaps) puts a link to elsewhere in the place of what was mounted."""
+    (tmp_path / "data").mkdir()
+    with Agent() as a:
+        a.cluster_toml(f'[policy]\nallow_host_paths = ["{tmp_path}"]\n')
+        a.spec(service(extra=f'mounts = ["{tmp_path}/data:/mnt"]'))
+        a.send("full")
+        a.assign("web")
+        a.status("shop/web.1", phase="running")
+        (tmp_path / "data").rmdir()
+        (tmp_path / "data").symlink_to("/etc")
+        docker("kill", a.name("web"))
+        said = a.wait(lambda kind, v: kind == "status" and v["id"] == "shop/web.1" and "symbolic link" in v["reason"] and v)
+        assert str(tmp_path) in said["reason"]
+        assert not a.inspect(a.name("web"))["State"]["Running"]
+        # What is there is judged when it is made anew, and refused by where it leads; put right, it runs.
+        a.assign("web", 1, 1, 2)
+        a.wait(lambda kind, v: kind == "status" and v["epoch"] == 2 and "allow_host_paths does not allow /etc" in v["reason"] and v)
+        (tmp_path / "data").unlink()
+        (tmp_path / "data").mkdir()
+        a.assign("web", 1, 1, 3)
+        a.status("shop/web.1", epoch=3, phase="running", timeout=40)

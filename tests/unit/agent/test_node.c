@@ -244,6 +244,19 @@ static void test_host_paths(void **state) {
   assert_int_equal(err.code, ERR_DENIED);
   mount.source = link;
   assert_int_equal(files_source(f, "c", 0, &mount, &cluster, path, &err), -1);
+  /* A folder that was one when the container was made, and is a link when it is started again. */
+  char deep[200];
+  snprintf(deep, sizeof deep, "%s/in", inside);
+  mkdir(deep, 0755);
+  assert_int_equal(files_still_real(deep, &err), 0);
+  assert_int_equal(files_still_real(link, &err), -1);
+  rmdir(deep);
+  rmdir(inside);
+  assert_int_equal(files_still_real(deep, &err), 0); /* that it is not there is not for us to say */
+  assert_int_equal(symlink("/usr", inside), 0);
+  snprintf(deep, sizeof deep, "%s/bin", inside);
+  assert_int_equal(files_still_real(deep, &err), -1);
+  assert_int_equal(err.code, ERR_DENIED);
   mount.source = beside;
   assert_int_equal(files_source(f, "c", 0, &mount, &cluster, path, &err), -1);
   char up[200], relative[] = "etc";
