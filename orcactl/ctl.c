@@ -404,7 +404,7 @@ static int unknown_sub(struct ctl *ctl, const char *group, const char *word) {
 static int parse_word(struct ctl *ctl, char *word) {
   const char *group = ctl->group;
   ctl->group = NULL;
-  if (group) {
+  if (group && ctl->command) {
     const struct ctl_command *sub = find_sub(group, word);
     if (sub) {
       ctl->command = sub;
