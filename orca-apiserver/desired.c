@@ -130,9 +130,12 @@ Node__DesiredState *api_desired_build(const struct api_desired *d, const struct 
 void api_desired_free(Node__DesiredState *state) {
   free(state->cluster);
   for (size_t i = 0; state->assigned && i < state->n_assigned; i++) {
-    secrets_versions_free(state->assigned[i]->secrets, state->assigned[i]->n_secrets);
-    free(state->assigned[i]->status);
-    free(state->assigned[i]);
+    Node__Assignment *a = state->assigned[i];
+    if (!a)
+      continue;
+    secrets_versions_free(a->secrets, a->n_secrets);
+    free(a->status);
+    free(a);
   }
   free(state->assigned);
   free(state->removed);

@@ -49,9 +49,8 @@ static void quoted(struct buf *out, const char *before, const char *s, const cha
   if (buf_reserve(out, all) < 0)
     return;
   uint8_t *to = out->data + out->len;
-  memcpy(to, before, before_len);
-  memcpy(to + before_len, s, len);
-  memcpy(to + before_len + len, after, after_len + 1);
+  to = mempcpy(mempcpy(to, before, before_len), s, len);
+  memcpy(to, after, after_len + 1);
   out->len += all;
 }
 
