@@ -33,14 +33,14 @@ static bool is_shop_old(void *arg, const char *project, const char *name) {
 
 static void deletes(const struct storec_txn *txn, const char *expected) {
   const Store__TxnRequest *t = storec_txn_request(txn);
-  char text[1024] = "";
+  struct buf text = BUF_INIT(1024);
   for (size_t i = 0; i < t->n_success; i++) {
     assert_int_equal(t->success[i]->op_case, STORE__OP__OP_DELETE_RANGE);
     const ProtobufCBinaryData *k = &t->success[i]->delete_range->key;
-    strncat(text, (char *)k->data, k->len);
-    strcat(text, " ");
+    buf_printf(&text, "%.*s ", (int)k->len, (const char *)k->data);
   }
-  assert_string_equal(text, expected);
+  assert_string_equal(buf_str(&text), expected);
+  buf_free(&text);
 }
 
 static void files_go_with_the_last_that_names_them(void **state) {
@@ -130,7 +130,7 @@ static void bodies(void **state) {
     buf_add_str(&r->body, cases[i].body);
     int rc = api_request_parse(r, &err);
     assert_int_equal(rc, cases[i].expected ? -1 : 0);
-    if (rc < 0 && !strstr(err.msg, cases[i].expected))
+    if (cases[i].expected && !strstr(err.msg, cases[i].expected))
       fail_msg("%s", err.msg);
     assert_null(strstr(err.msg, "hunter2"));
     api_request_unref(r);

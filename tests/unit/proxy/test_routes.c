@@ -25,17 +25,19 @@ static void give(struct routes *r, Node__RouteTable *t, Node__Route *list, size_
     all[i] = &list[i];
   t->routes = all;
   t->n_routes = count;
-  if (routes_apply(r, t, &err) < 0)
+  int rc = routes_apply(r, t, &err);
+  t->routes = NULL;
+  t->n_routes = 0;
+  if (rc < 0)
     fail_msg("%s", err.msg);
 }
 
 static void names(const struct routes *r, const char *expected) {
-  char text[256] = "";
-  for (size_t i = 0; i < routes_count(r); i++) {
-    strcat(strcat(text, routes_list(r)[i]->project), "/");
-    strcat(strcat(text, routes_list(r)[i]->service), " ");
-  }
-  assert_string_equal(text, expected);
+  struct buf text = BUF_INIT(256);
+  for (size_t i = 0; i < routes_count(r); i++)
+    buf_printf(&text, "%s/%s ", routes_list(r)[i]->project, routes_list(r)[i]->service);
+  assert_string_equal(buf_str(&text), expected);
+  buf_free(&text);
 }
 
 static void tables_and_changes(void **state) {
