@@ -261,10 +261,14 @@ static void on_signal(struct client *c) {
     terminal_raw();
   if (info.ssi_signo == SIGWINCH || info.ssi_signo == SIGCONT) {
     send_size(c);
-  } else if (!c->ended) {
+    return;
+  }
+  if (!c->ended) {
     c->ended = true;
     c->exit_code = 128 + (int)info.ssi_signo;
   }
+  for (size_t i = 0; i < 2; i++) /* a pipe that nobody empties must not outlast who wants us to go */
+    buf_reset(&c->sinks[i].out);
 }
 
 static int open_signals(void) {

@@ -173,7 +173,7 @@ static void commands_of(const char *file, char *text) {
     } else if (fence || block) {
       char *command = one + strspn(one, " ");
       command += strncmp(command, "$ ", 2) == 0 ? 2 : 0;
-      if (!fence || command[-1] == ' ' || strncmp(command, "orcactl ", 8) == 0)
+      if (!fence || (command > one && command[-1] == ' ') || strncmp(command, "orcactl ", 8) == 0)
         try_command(file, line, command, false);
     } else if (!strstr(one, "*Not supported yet.*")) {
       try_mentions(file, line, one);
