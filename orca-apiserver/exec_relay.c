@@ -2,12 +2,14 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -343,11 +345,18 @@ static bool may_go_on(const struct exec_relay *x) {
   return api_auth_is_known(&x->api->cache, who, api_now_ms(x->api)) && api_auth_sees(&x->api->cache, who, x->project);
 }
 
+/* Written, and not yet in the client's hands: closed now, the next that a slow one says would be answered by a reset, which takes it away. One
+ * that takes nothing at all is ended by TCP_USER_TIMEOUT. */
+static bool in_kernel(int fd) {
+  int left = 0;
+  return ioctl(fd, SIOCOUTQ, &left) == 0 && left > 0;
+}
+
 static void on_tick(void *arg) {
   struct exec_relay *x = arg;
   struct err err;
   x->ticks++;
-  if (x->closing && ws_queued(x->ws) == 0 && ++x->closing > CLOSING_TICKS) {
+  if (x->closing && ws_queued(x->ws) == 0 && !in_kernel(x->fd) && ++x->closing > CLOSING_TICKS) {
     relay_free(x);
     return;
   }
