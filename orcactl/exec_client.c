@@ -42,6 +42,7 @@ struct client {
   struct ws *ws;
   struct sink sinks[2];
   bool stdin_over, started, ended, failed;
+  bool mute, over; /* nothing more can be said; nothing more will be heard, but for what is held */
   int exit_code;
   struct err why;
   int signals;
@@ -288,21 +289,19 @@ static bool has_output(const struct client *c) {
 
 static void pump(struct client *c) {
   int64_t alive = now_ms() + ALIVE_MS;
-  send_size(c);        /* it may have changed since the request was written */
-  if (!ws_read(c->ws)) /* what came with the handshake, and what TLS has read already, wakes no poll */
-    lose(c, ERR_UNAVAILABLE, "the connection to the cluster is lost");
+  send_size(c);              /* it may have changed since the request was written */
+  c->over = !ws_read(c->ws); /* what came with the handshake, and what TLS has read already, wakes no poll */
   while (!c->ended || has_output(c)) {
-    if (!c->ended && !ws_write(c->ws)) {
-      ws_read(c->ws); /* the end may have been said already */
+    c->mute = c->mute || !ws_write(c->ws);
+    if (c->over && !ws_is_held(c->ws)) /* else the command's end may wait behind output that is held */
       lose(c, ERR_UNAVAILABLE, "the connection to the cluster is lost");
-    }
-    bool reads_stdin = !c->ended && c->options->stdin_open && !c->stdin_over && ws_queued(c->ws) < 2 * PIECE;
-    struct pollfd p[] = {
-        {.fd = c->signals, .events = POLLIN},
-        {.fd = c->ended ? -1 : c->fd, .events = (short)((ws_wants_read(c->ws) ? POLLIN : 0) | (ws_wants_write(c->ws) ? POLLOUT : 0))},
-        {.fd = reads_stdin ? STDIN_FILENO : -1, .events = POLLIN},
-        {.fd = c->sinks[0].out.len ? STDOUT_FILENO : -1, .events = POLLOUT},
-        {.fd = c->sinks[1].out.len ? STDERR_FILENO : -1, .events = POLLOUT}};
+    bool reads_stdin = !c->ended && !c->mute && c->options->stdin_open && !c->stdin_over && ws_queued(c->ws) < 2 * PIECE;
+    struct pollfd p[] = {{.fd = c->signals, .events = POLLIN},
+                         {.fd = c->ended || c->over || (c->mute && ws_is_held(c->ws)) ? -1 : c->fd,
+                          .events = (short)((ws_wants_read(c->ws) ? POLLIN : 0) | (!c->mute && ws_wants_write(c->ws) ? POLLOUT : 0))},
+                         {.fd = reads_stdin ? STDIN_FILENO : -1, .events = POLLIN},
+                         {.fd = c->sinks[0].out.len ? STDOUT_FILENO : -1, .events = POLLOUT},
+                         {.fd = c->sinks[1].out.len ? STDERR_FILENO : -1, .events = POLLOUT}};
     int64_t left = alive - now_ms();
     if (poll(p, sizeof p / sizeof *p, left > 0 ? (int)left : 0) < 0 && errno != EINTR) {
       lose(c, ERR_IO, strerror(errno));
@@ -319,8 +318,8 @@ static void pump(struct client *c) {
     }
     if (p[2].revents)
       read_stdin(c);
-    if (!c->ended && (p[1].revents & (POLLIN | POLLHUP | POLLERR)) && !ws_read(c->ws))
-      lose(c, ERR_UNAVAILABLE, "the connection to the cluster is lost");
+    if (!c->ended && (p[1].revents & (POLLIN | POLLHUP | POLLERR)))
+      c->over = !ws_read(c->ws);
     if (now_ms() >= alive) {
       ws_pong(c->ws);
       alive = now_ms() + ALIVE_MS;
