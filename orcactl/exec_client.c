@@ -293,8 +293,10 @@ static void pump(struct client *c) {
   c->over = !ws_read(c->ws); /* what came with the handshake, and what TLS has read already, wakes no poll */
   while (!c->ended || has_output(c)) {
     c->mute = c->mute || !ws_write(c->ws);
-    if (c->over && !ws_is_held(c->ws)) /* else the command's end may wait behind output that is held */
+    if (c->over && !c->ended && !ws_is_held(c->ws)) { /* else the command's end may wait behind output that is held */
       lose(c, ERR_UNAVAILABLE, "the connection to the cluster is lost");
+      continue;
+    }
     bool reads_stdin = !c->ended && !c->mute && c->options->stdin_open && !c->stdin_over && ws_queued(c->ws) < 2 * PIECE;
     struct pollfd p[] = {{.fd = c->signals, .events = POLLIN},
                          {.fd = c->ended || c->over || (c->mute && ws_is_held(c->ws)) ? -1 : c->fd,
