@@ -149,7 +149,7 @@ def test_a_verb_whose_reader_has_gone(cluster, args):
 def test_an_exec_whose_command_is_over_goes_when_told(cluster):
     """Its last output waits for a pipe that nobody empties."""
     before = cluster.log("apiserver").count("exit code 1 ")
-    verb = start(cluster, ("exec", "web", "-e", "LOG_LINES=2000", "--", "/app"), stdout=subprocess.PIPE)  # writes 1 MB, then can't listen
+    verb = start(cluster, ("exec", "web", "-e", "LOG_LINES=2000", "-e", "START_DELAY_MS=1000", "--", "/app"), stdout=subprocess.PIPE)  # 1 MB, then it can't listen
     wait_for(lambda: cluster.log("apiserver").count("exit code 1 ") > before, 10)
     time.sleep(0.5)
     assert verb.poll() is None
