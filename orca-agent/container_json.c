@@ -36,8 +36,8 @@ static json_t *number_text(uint64_t number) {
   return json_sprintf("%" PRIu64, number);
 }
 
-static const char *restart_text(const Model__ServiceSpec *spec) {
-  switch (spec_restart(spec)) {
+static const char *restart_text(Model__RestartPolicy policy) {
+  switch (policy) {
   case MODEL__RESTART_POLICY__RESTART_NEVER:
     return "never";
   case MODEL__RESTART_POLICY__RESTART_ON_FAILURE:
@@ -62,7 +62,7 @@ static json_t *labels(const struct agent_core *core, const struct agent_instance
   put(object, AGENT_LABEL_REVISION, number_text(inst->revision), ok);
   put(object, AGENT_LABEL_EPOCH, number_text(inst->epoch), ok);
   put(object, AGENT_LABEL_SPEC, json_string(PB_STR(i->assigned->revision->spec_hash)), ok);
-  put(object, AGENT_LABEL_RESTART, json_string(restart_text(spec)), ok);
+  put(object, AGENT_LABEL_RESTART, json_string(restart_text(agent_instance_restart(i))), ok);
   if (secrets && secrets->n_secrets) {
     char text[AGENT_SECRETS_LABEL_MAX];
     secret_label_write(secrets, spec, text);

@@ -264,6 +264,8 @@ bool agent_core_settled(const struct agent_core *core);
 
 /* The spec of what is assigned; NULL when none is known. */
 const Model__ServiceSpec *agent_instance_spec(const struct agent_instance *i);
+/* What follows an end, by what is assigned, else by the container's own label. A job's run is started once, whatever its spec says. */
+Model__RestartPolicy agent_instance_restart(const struct agent_instance *i);
 /* One that its spec names and nobody has set; NULL: none. */
 const Model__SecretVersion *agent_instance_missing_secret(const struct agent_instance *i);
 bool agent_instance_probed(const struct agent_instance *i);

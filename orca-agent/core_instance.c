@@ -450,9 +450,13 @@ static bool is_job(const struct agent_instance *i) {
          (PB_GET(i->assigned->instance, job, 0) || (i->assigned->revision && i->assigned->revision->spec && i->assigned->revision->spec->job));
 }
 
-static void start_again(struct agent_step *s, struct agent_instance *i) {
+Model__RestartPolicy agent_instance_restart(const struct agent_instance *i) {
   const Model__ServiceSpec *spec = agent_instance_spec(i);
-  Model__RestartPolicy policy = is_job(i) ? MODEL__RESTART_POLICY__RESTART_NEVER : spec ? spec_restart(spec) : (Model__RestartPolicy)i->c.restart;
+  return is_job(i) ? MODEL__RESTART_POLICY__RESTART_NEVER : spec ? spec_restart(spec) : (Model__RestartPolicy)i->c.restart;
+}
+
+static void start_again(struct agent_step *s, struct agent_instance *i) {
+  Model__RestartPolicy policy = agent_instance_restart(i);
   const char *oom = i->c.oom_killed ? ", out of memory" : "";
   bool will_not = policy == MODEL__RESTART_POLICY__RESTART_NEVER ||
                   (policy == MODEL__RESTART_POLICY__RESTART_ON_FAILURE && i->c.exit_code == 0 && !i->forced_restart);

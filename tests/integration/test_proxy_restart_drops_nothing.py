@@ -55,8 +55,8 @@ def supervised(**options):
                 p.process.wait()
                 if p.stopping:
                     return
-                p.starts += 1
                 p.start(wait=False)
+                p.starts += 1
 
         thread = threading.Thread(target=keep, daemon=True)
         thread.start()

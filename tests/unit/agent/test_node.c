@@ -327,7 +327,13 @@ static void test_container_json(void **state) {
   assert_string_equal(json_string_value(json_array_get(json_object_get(json, "Env"), 0)), "A=${x}");
   assert_string_equal(json_string_value(json_object_get(json_object_get(json, "HostConfig"), "NetworkMode")), "orca-cluster0-shop");
   assert_int_equal(json_object_size(json_object_get(json_object_get(json, "HostConfig"), "PortBindings")), 0); /* nothing is published unasked */
+  assert_string_equal(json_string_value(json_object_get(json_object_get(json, "Labels"), "orca.restart")), "always");
   json_decref(json);
+  PB_SET(&o.inst, job, 1); /* an agent that adopts it before any master has spoken starts no run twice */
+  json = json_of(&o, &err);
+  assert_string_equal(json_string_value(json_object_get(json_object_get(json, "Labels"), "orca.restart")), "never");
+  json_decref(json);
+  o.inst.has_job = 0;
   PB_SET(&o.spec, host_port, 80);
   json = json_of(&o, &err);
   const json_t *binding = json_array_get(json_object_get(json_object_get(json_object_get(json, "HostConfig"), "PortBindings"), "8080/tcp"), 0);
