@@ -4,10 +4,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
-#include "common/buf.h"
 #include "common/crypto/crypto.h"
 #include "common/daemon/daemon.h"
+#include "common/http/http.h"
 #include "common/spec/spec.h"
 #include "orcactl/api_curl.h"
 #include "orcactl/sse.h"
@@ -17,7 +18,7 @@
 struct transfer {
   struct ctl *ctl;
   struct buf body;
-  bool stream, is_events, stopped;
+  bool stream, while_read, is_events, stopped;
   struct sse sse;
   bool (*on_event)(void *arg, const char *event, const char *data);
   void *arg;
@@ -107,6 +108,27 @@ int api_prepare(struct ctl *ctl, char why[CURL_ERROR_SIZE], struct err *err) {
   return 0;
 }
 
+/* curl_easy_perform(), given up as soon as nobody reads stdout: a stream may have nothing to say for hours. */
+static CURLcode perform_while_read(struct transfer *t) {
+  CURLM *multi = curl_multi_init();
+  CURLcode rc = CURLE_OUT_OF_MEMORY;
+  int running = 1, left;
+  if (multi && curl_multi_add_handle(multi, t->ctl->curl) == CURLM_OK) {
+    while (!t->stopped && curl_multi_perform(multi, &running) == CURLM_OK && running) {
+      struct curl_waitfd out = {.fd = STDOUT_FILENO}; /* poll() tells of its end without being asked */
+      if (curl_multi_poll(multi, &out, 1, 60000, NULL) != CURLM_OK)
+        break;
+      t->stopped = ctl_unread();
+    }
+    const CURLMsg *end = curl_multi_info_read(multi, &left);
+    if (end)
+      rc = end->data.result;
+    curl_multi_remove_handle(multi, t->ctl->curl);
+  }
+  curl_multi_cleanup(multi);
+  return rc;
+}
+
 static int transfer(struct transfer *t, const char *method, const char *path, const json_t *body, const char *last_id, struct err *err) {
   struct ctl *ctl = t->ctl;
   char why[CURL_ERROR_SIZE] = "";
@@ -140,7 +162,7 @@ static int transfer(struct transfer *t, const char *method, const char *path, co
   curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, on_data);
   curl_easy_setopt(curl, CURLOPT_WRITEDATA, t);
   curl_easy_setopt(curl, CURLOPT_TIMEOUT_MS, t->stream ? 0L : 60000L);
-  CURLcode rc = failed ? CURLE_OUT_OF_MEMORY : curl_easy_perform(curl);
+  CURLcode rc = failed ? CURLE_OUT_OF_MEMORY : t->while_read ? perform_while_read(t) : curl_easy_perform(curl);
   long status = 0;
   curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &status);
   curl_slist_free_all(headers);
@@ -174,18 +196,28 @@ int api_call(struct ctl *ctl, const char *method, const char *path, const json_t
   return rc;
 }
 
+static int stream(struct transfer *t, const char *method, const char *path, const json_t *body, char last_id[64], struct err *err) {
+  sse_init(&t->sse);
+  int rc = transfer(t, method, path, body, last_id, err);
+  if (rc == 0 && !t->is_events && t->body.len)
+    t->on_event(t->arg, "message", buf_str(&t->body));
+  if (t->sse.id[0])
+    memcpy(last_id, t->sse.id, sizeof t->sse.id);
+  sse_free(&t->sse);
+  buf_free(&t->body);
+  return rc;
+}
+
 int api_stream(struct ctl *ctl, const char *method, const char *path, const json_t *body, char last_id[64],
                bool (*on_event)(void *arg, const char *event, const char *data), void *arg, struct err *err) {
   struct transfer t = {.ctl = ctl, .body = BUF_INIT(ANSWER_MAX), .stream = true, .on_event = on_event, .arg = arg};
-  sse_init(&t.sse);
-  int rc = transfer(&t, method, path, body, last_id, err);
-  if (rc == 0 && !t.is_events && t.body.len)
-    on_event(arg, "message", buf_str(&t.body));
-  if (t.sse.id[0])
-    memcpy(last_id, t.sse.id, sizeof t.sse.id);
-  sse_free(&t.sse);
-  buf_free(&t.body);
-  return rc;
+  return stream(&t, method, path, body, last_id, err);
+}
+
+int api_follow(struct ctl *ctl, const char *path, char last_id[64], bool (*on_event)(void *arg, const char *event, const char *data), void *arg,
+               struct err *err) {
+  struct transfer t = {.ctl = ctl, .body = BUF_INIT(ANSWER_MAX), .stream = true, .while_read = true, .on_event = on_event, .arg = arg};
+  return stream(&t, "GET", path, NULL, last_id, err);
 }
 
 void api_end(struct ctl *ctl) {
@@ -210,6 +242,15 @@ int api_service_path(const char *name, const char *tail, const char *query, char
     snprintf(out + used, 512 - used, "%s%s", slash ? "&" : "", query);
   }
   return 0;
+}
+
+int api_add_query(struct buf *path, const char *key, const char *value) {
+  char escaped[400];
+  if (!value)
+    return 0;
+  if (http_escape(value, escaped, sizeof escaped) < 0)
+    return -1;
+  return buf_printf(path, "&%s=%s", key, escaped);
 }
 
 const char *api_str(const json_t *object, const char *key) {

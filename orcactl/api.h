@@ -9,6 +9,7 @@
 #include <jansson.h>
 #include <stdbool.h>
 
+#include "common/buf.h"
 #include "orcactl/ctl.h"
 
 /* ret may be NULL; the caller decrefs. path begins with a slash. */
@@ -18,10 +19,15 @@ int api_call(struct ctl *ctl, const char *method, const char *path, const json_t
  * A plain JSON answer is handed over as one event "message". */
 int api_stream(struct ctl *ctl, const char *method, const char *path, const json_t *body, char last_id[64],
                bool (*on_event)(void *arg, const char *event, const char *data), void *arg, struct err *err);
+/* The same of a GET that has no end: 0 too as soon as stdout's reader has gone, said or not. */
+int api_follow(struct ctl *ctl, const char *path, char last_id[64], bool (*on_event)(void *arg, const char *event, const char *data), void *arg,
+               struct err *err);
 void api_end(struct ctl *ctl);
 
 /* "/api/v1/services/NAME" + tail + "?project=P", from NAME or PROJECT/NAME. -1: not a name. */
 int api_service_path(const char *name, const char *tail, const char *query, char out[512], struct err *err);
+/* Appends "&KEY=VALUE", escaped; nothing for NULL. -1: too long, and nothing is appended. */
+int api_add_query(struct buf *path, const char *key, const char *value);
 
 /* Reading answers: "" and 0 for what is missing or of another type. */
 const char *api_str(const json_t *object, const char *key);

@@ -11,7 +11,6 @@
 #include <unistd.h>
 
 #include "common/buf.h"
-#include "common/http/http.h"
 #include "common/logs/mark.h"
 #include "orcactl/api.h"
 #include "orcactl/text.h"
@@ -207,9 +206,9 @@ static int read_all(struct reader *r, const char *path, bool follow) {
     buf_reset(&url);
     buf_printf(&url, "%s%s", path, resume_text(r, &resume));
     r->got_some = false;
-    int rc = api_stream(ctl, "GET", buf_str(&url), NULL, last_id, on_event, r, &err);
+    int rc = api_follow(ctl, buf_str(&url), last_id, on_event, r, &err);
     fflush(stdout);
-    if (ferror(stdout) || (rc == 0 && !follow))
+    if (ctl_unread() || (rc == 0 && !follow))
       break;
     if (rc < 0 && (!follow || !r->began_ns || (!ctl->unreachable && err.code != ERR_UNAVAILABLE && err.code != ERR_BUSY))) {
       code = ctl_fail(ctl, &err);
@@ -233,15 +232,8 @@ static void on_signal(int signo) {
   _exit(CTL_OK);
 }
 
-static int add_query(struct ctl *ctl, struct buf *query, const char *option) {
-  const char *value = ctl_value(ctl, option);
-  char escaped[256];
-  if (!value)
-    return 0;
-  if (http_escape(value, escaped, sizeof escaped) < 0)
-    return -1;
-  buf_printf(query, "&%s=%s", option, escaped);
-  return 0;
+static int add_option(const struct ctl *ctl, struct buf *query, const char *option) {
+  return api_add_query(query, option, ctl_value(ctl, option));
 }
 
 int cmd_logs(struct ctl *ctl) {
@@ -254,7 +246,7 @@ int cmd_logs(struct ctl *ctl) {
     return ctl_usage(ctl, "--tail %s: want a number", tail);
   buf_add_str(&query, follow ? "events=true&follow=true" : "events=true");
   bool fits =
-      add_query(ctl, &query, "tail") == 0 && add_query(ctl, &query, "since") == 0 && add_query(ctl, &query, "instance") == 0 && query.len < 256;
+      add_option(ctl, &query, "tail") == 0 && add_option(ctl, &query, "since") == 0 && add_option(ctl, &query, "instance") == 0 && query.len < 256;
   struct reader r = {.ctl = ctl, .timestamps = ctl_flag(ctl, "timestamps"), .list = calloc(INSTANCES_MAX, sizeof *r.list)};
   int code;
   if (!fits)

@@ -42,7 +42,7 @@ static int watch(struct ctl *ctl, const char *path) {
   int rc = CTL_OK;
   if (ctl->live)
     fputs("\033[2J", stdout);
-  for (bool first = true; rc == CTL_OK && !ferror(stdout); first = false) {
+  for (bool first = true; rc == CTL_OK && !ctl_unread(); first = false) {
     struct err err;
     json_t *reply;
     struct buf page = BUF_INIT((size_t)64 << 20);

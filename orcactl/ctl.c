@@ -1,5 +1,6 @@
 #include "orcactl/ctl.h"
 
+#include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -540,6 +541,11 @@ int ctl_print_json_line(const struct ctl *ctl, const json_t *json) {
 
 int ctl_print_json(struct ctl *ctl, const json_t *json) {
   return print_json(ctl, json, JSON_INDENT(2));
+}
+
+bool ctl_unread(void) {
+  struct pollfd out = {.fd = STDOUT_FILENO}; /* errors and hang-ups are told unasked */
+  return ferror(stdout) || poll(&out, 1, 0) > 0;
 }
 
 int ctl_main(int argc, char **argv) {

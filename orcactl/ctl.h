@@ -85,6 +85,8 @@ char *ctl_infra_dir(struct ctl *ctl, struct err *err);
 /* Prints JSON to stdout, indented. */
 int ctl_print_json(struct ctl *ctl, const json_t *json);
 int ctl_print_json_line(const struct ctl *ctl, const json_t *json);
+/* Nobody reads stdout any more: it was a pipe's or a connection's, and the other side has closed it. */
+bool ctl_unread(void);
 /* The name that is nearest, near enough to be meant; NULL when none is. */
 const char *ctl_nearest(const char *text, const char *(*name)(const void *list, size_t i), const void *list);
 
