@@ -132,8 +132,9 @@ void gateway_flush(struct gateway *g) {
   if (g->reporting || !g->hello || !bus_conn_is_up(g->conn) || loop_timer_is_set(&g->retry) ||
       (!report_pending(&a->report, &a->core) && !usage_pending(a->usage)))
     return;
-  /* Before Docker has said what runs here, a report would call running things waiting. */
-  if (a->report.full && !agent_core_settled(&a->core) && loop_now(a->loop) - g->up_since < SETTLE)
+  /* Before Docker has said what runs here, a report would call running things waiting; before a master has said what is wanted and what was
+   * reported of it, it would set restart counts back. */
+  if (a->report.full && !(a->core.have_desired && agent_core_settled(&a->core)) && loop_now(a->loop) - g->up_since < SETTLE)
     return;
   Node__StatusReport *m = report_build(&a->report, &a->core, &a->node);
   if (!m) {

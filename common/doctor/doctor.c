@@ -61,7 +61,7 @@ void doctor_check_clock(struct doctor_report *r, const struct doctor_clock *c) {
 void doctor_check_skew(struct doctor_report *r, const char *node, int64_t ahead_ms, int64_t rtt_ms) {
   int64_t off = ahead_ms < 0 ? -ahead_ms : ahead_ms;
   enum doctor_level level = off > 5000 + rtt_ms ? DOCTOR_WRONG : off > 500 + rtt_ms ? DOCTOR_WARNING : DOCTOR_WELL;
-  doctor_add(r, level, "clock", "set both by the same time servers; certificates, schedules and the order of logs rest on it",
+  doctor_add(r, level, "skew", "set both by the same time servers; certificates, schedules and the order of logs rest on it",
              level == DOCTOR_WELL ? "the clock of %s agrees with the master's (%.1f s %s it)" : "the clock of %s is %.1f s %s the master's", node,
              (double)off / 1000, ahead_ms < 0 ? "behind" : "ahead of");
 }

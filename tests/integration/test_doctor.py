@@ -33,6 +33,7 @@ def test_what_is_well_and_what_is_not(cluster):
     for part in ("Docker 2", "cgroup v", "state folder", "apiserver.key is private", "agent.key is private", "a scheduler leads", "the cluster's CA", "keys,"):
         assert any(part in text for text in said), (part, said)
     assert not any("does not tell" in text for text in said)
+    assert sum(text.startswith("the clock is ") for text in said) == 1, said  # one machine has one clock
     text = cluster.ctl("doctor", check=False).stdout
     assert "node n1" in text and "✓" in text and " well, " in text
 
