@@ -229,19 +229,25 @@ void api_end(struct ctl *ctl) {
   context_free(&ctl->context);
 }
 
-int api_service_path(const char *name, const char *tail, const char *query, char out[512], struct err *err) {
-  const char *slash = strchr(name, '/'), *service = slash ? slash + 1 : name;
+/* kind: "service", whose things are in the folder "services". */
+static int named_path(const char *kind, const char *name, const char *tail, const char *query, char out[512], struct err *err) {
+  const char *slash = strchr(name, '/'), *own = slash ? slash + 1 : name;
   char project[64] = "";
   if (slash && (size_t)(slash - name) < sizeof project)
     memcpy(project, name, (size_t)(slash - name));
-  if (!spec_name_valid(service) || (slash && !spec_name_valid(project)))
-    return err_set(err, ERR_INVALID, "%s is not the name of a service: NAME or PROJECT/NAME, of lower case letters, digits and -", name);
-  snprintf(out, 512, "/api/v1/services/%s%s%s%s%s%s", service, tail, slash || *query ? "?" : "", slash ? "project=" : "", project, "");
-  if (*query) {
-    size_t used = strlen(out);
-    snprintf(out + used, 512 - used, "%s%s", slash ? "&" : "", query);
-  }
+  if (!spec_name_valid(own) || (slash && !spec_name_valid(project)))
+    return err_set(err, ERR_INVALID, "%s is not the name of a %s: NAME or PROJECT/NAME, of lower case letters, digits and -", name, kind);
+  snprintf(out, 512, "/api/v1/%ss/%s%s%s%s%s%s%s", kind, own, tail, slash || *query ? "?" : "", slash ? "project=" : "", project,
+           slash && *query ? "&" : "", query);
   return 0;
+}
+
+int api_service_path(const char *name, const char *tail, const char *query, char out[512], struct err *err) {
+  return named_path("service", name, tail, query, out, err);
+}
+
+int api_job_path(const char *name, const char *tail, const char *query, char out[512], struct err *err) {
+  return named_path("job", name, tail, query, out, err);
 }
 
 int api_add_query(struct buf *path, const char *key, const char *value) {

@@ -24,8 +24,9 @@ int api_follow(struct ctl *ctl, const char *path, char last_id[64], bool (*on_ev
                struct err *err);
 void api_end(struct ctl *ctl);
 
-/* "/api/v1/services/NAME" + tail + "?project=P", from NAME or PROJECT/NAME. -1: not a name. */
+/* "/api/v1/services/NAME" (or jobs) + tail + "?project=P&QUERY", from NAME or PROJECT/NAME. -1: not a name. */
 int api_service_path(const char *name, const char *tail, const char *query, char out[512], struct err *err);
+int api_job_path(const char *name, const char *tail, const char *query, char out[512], struct err *err);
 /* Appends "&KEY=VALUE", escaped; nothing for NULL. -1: too long, and nothing is appended. */
 int api_add_query(struct buf *path, const char *key, const char *value);
 

@@ -9,26 +9,6 @@
 #include "orcactl/text.h"
 #include "orcactl/view.h"
 
-static void colored(const struct ctl *ctl, struct buf *b, enum table_color color, const char *text) {
-  if (ctl->color)
-    buf_add_str(b, table_color_code(color));
-  text_clean(text, b);
-  if (ctl->color && color != TABLE_PLAIN)
-    buf_add_str(b, "\033[0m");
-}
-
-static void after_colon(struct buf *b, const char *text) {
-  if (!*text)
-    return;
-  buf_add_str(b, ": ");
-  text_clean(text, b);
-}
-
-static void print(struct buf *b) {
-  puts(buf_str(b));
-  buf_free(b);
-}
-
 static void verdicts(struct ctl *ctl, const json_t *list) {
   size_t i;
   json_t *v;
@@ -58,14 +38,14 @@ static void last_end(const json_t *in) {
   buf_add_str(&b, "  last ended");
   if (*at)
     buf_printf(&b, " %s", at);
-  after_colon(&b, api_str(end, "by"));
+  view_after(&b, ": ", api_str(end, "by"));
   buf_printf(&b, " (%lld restart%s)", api_int(in, "restarts"), api_int(in, "restarts") == 1 ? "" : "s");
-  print(&b);
+  view_put(&b);
   json_array_foreach(json_object_get(end, "lines"), i, line) {
     struct buf l = BUF_INIT((size_t)1 << 20);
     buf_add_str(&l, "    | ");
     text_clean(json_is_string(line) ? json_string_value(line) : "", &l);
-    print(&l);
+    view_put(&l);
   }
   view_when(api_str(in, "next_try"), at);
   if (strcmp(api_str(in, "state"), "backoff") == 0 || strcmp(api_str(in, "state"), "failed") == 0)
@@ -77,21 +57,21 @@ static void instance(struct ctl *ctl, const json_t *in, bool routed) {
   const char *node = api_str(in, "node"), *state = api_str(in, "state");
   text_clean(api_str(in, "id"), &b);
   buf_add_str(&b, ": ");
-  colored(ctl, &b, view_status_color(state), state);
+  view_colored(ctl, &b, view_status_color(state), state);
   if (*node) {
     buf_add_str(&b, " on ");
     text_clean(node, &b);
   }
   buf_printf(&b, ", revision %lld", api_int(in, "revision"));
-  after_colon(&b, *api_str(in, "progress") ? api_str(in, "progress") : api_str(in, "reason"));
-  print(&b);
+  view_after(&b, ": ", *api_str(in, "progress") ? api_str(in, "progress") : api_str(in, "reason"));
+  view_put(&b);
   if (routed && json_is_true(json_object_get(in, "receives"))) {
     printf("  receives requests\n");
   } else if (routed) {
-    struct buf not = BUF_INIT((size_t)1 << 20);
-    buf_add_str(&not, "  receives no requests");
-    after_colon(&not, api_str(in, "receives_not"));
-    print(&not );
+    struct buf line = BUF_INIT((size_t)1 << 20);
+    buf_add_str(&line, "  receives no requests");
+    view_after(&line, ": ", api_str(in, "receives_not"));
+    view_put(&line);
   }
   last_end(in);
   if (json_array_size(json_object_get(in, "verdicts")))
@@ -103,19 +83,19 @@ static void head(struct ctl *ctl, const json_t *reply) {
   const char *status = api_str(reply, "status");
   text_clean(api_str(reply, "service"), &b);
   buf_add_str(&b, ": ");
-  colored(ctl, &b, view_status_color(status), status);
+  view_colored(ctl, &b, view_status_color(status), status);
   buf_printf(&b, ", %lld of %lld ready", api_int(reply, "ready_replicas"), api_int(reply, "replicas"));
-  after_colon(&b, api_str(reply, "last_error"));
-  print(&b);
+  view_after(&b, ": ", api_str(reply, "last_error"));
+  view_put(&b);
   const json_t *rollout = json_object_get(reply, "rollout");
   if (json_is_object(rollout) && strcmp(api_str(rollout, "state"), "complete") != 0) {
     struct buf r = BUF_INIT((size_t)1 << 20);
     buf_printf(&r, "rollout of revision %lld: ", api_int(rollout, "revision"));
     text_clean(api_str(rollout, "state"), &r);
-    after_colon(&r, *api_str(rollout, "reason") ? api_str(rollout, "reason") : api_str(rollout, "phase"));
+    view_after(&r, ": ", *api_str(rollout, "reason") ? api_str(rollout, "reason") : api_str(rollout, "phase"));
     if (api_int(rollout, "stable_revision") && api_int(rollout, "stable_revision") != api_int(rollout, "revision"))
       buf_printf(&r, "; the last good one is %lld", api_int(rollout, "stable_revision"));
-    print(&r);
+    view_put(&r);
   }
 }
 
@@ -126,8 +106,8 @@ static void depends(const json_t *list) {
     struct buf b = BUF_INIT((size_t)1 << 20);
     buf_add_str(&b, json_is_true(json_object_get(d, "satisfied")) ? "depends on " : "waits for ");
     text_clean(api_str(d, "service"), &b);
-    after_colon(&b, json_is_true(json_object_get(d, "satisfied")) ? "ready" : api_str(d, "reason"));
-    print(&b);
+    view_after(&b, ": ", json_is_true(json_object_get(d, "satisfied")) ? "ready" : api_str(d, "reason"));
+    view_put(&b);
   }
 }
 
@@ -147,8 +127,8 @@ static void route(const json_t *reply) {
   json_t *p;
   if (!json_is_object(r)) {
     buf_add_str(&b, "no route");
-    after_colon(&b, api_str(reply, "no_route"));
-    print(&b);
+    view_after(&b, ": ", api_str(reply, "no_route"));
+    view_put(&b);
     return;
   }
   buf_add_str(&b, "route ");
@@ -158,7 +138,7 @@ static void route(const json_t *reply) {
   buf_printf(&b, " -> %lld of %zu instance%s", api_int(r, "endpoints"), all, all == 1 ? "" : "s");
   if (!api_int(r, "endpoints"))
     buf_add_str(&b, ": requests are answered with 503");
-  print(&b);
+  view_put(&b);
   json_array_foreach(json_object_get(r, "proxies"), i, p) {
     bool connected = json_is_true(json_object_get(p, "connected")), current = json_is_true(json_object_get(p, "up_to_date"));
     if (connected && current && !*api_str(p, "fault"))
@@ -167,8 +147,8 @@ static void route(const json_t *reply) {
     buf_add_str(&l, "  the proxy on ");
     text_clean(api_str(p, "node"), &l);
     buf_add_str(&l, !connected ? " is not connected: it goes on with the last table it had" : !current ? " has not taken the newest table yet" : "");
-    after_colon(&l, api_str(p, "fault"));
-    print(&l);
+    view_after(&l, ": ", api_str(p, "fault"));
+    view_put(&l);
   }
 }
 

@@ -24,17 +24,7 @@ static void show(struct ctl *ctl, const json_t *reply) {
     view_line("Rollout", text);
     view_line("", api_str(rollout, "reason"));
   }
-  size_t i;
-  json_t *one;
-  const json_t *instances = json_object_get(reply, "instances");
-  if (json_array_size(instances)) {
-    struct table t = {0};
-    view_instance_columns(&t, ctl->output == CTL_WIDE);
-    json_array_foreach(instances, i, one) view_instance_row(&t, one, ctl->output == CTL_WIDE);
-    putchar('\n');
-    view_print(ctl, &t);
-    table_free(&t);
-  }
+  view_instances(ctl, json_object_get(reply, "instances"));
   view_spec(json_object_get(reply, "spec"));
 }
 

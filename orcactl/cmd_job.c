@@ -41,7 +41,7 @@ int cmd_job_list(struct ctl *ctl) {
 int cmd_job_run(struct ctl *ctl) {
   char path[512];
   struct err err;
-  if (job_path(ctl->argv[0], "/run", "", path, &err) < 0)
+  if (api_job_path(ctl->argv[0], "/run", "", path, &err) < 0)
     return ctl_fail(ctl, &err);
   return ctl_flag(ctl, "no-wait") ? job_start(ctl, path, NULL) : job_wait(ctl, path, NULL);
 }
@@ -51,7 +51,7 @@ int cmd_job_history(struct ctl *ctl) {
   struct err err;
   json_t *reply, *run;
   size_t i;
-  if (job_path(ctl->argv[0], "", "", path, &err) < 0 || api_call(ctl, "GET", path, NULL, &reply, &err) < 0)
+  if (api_job_path(ctl->argv[0], "", "", path, &err) < 0 || api_call(ctl, "GET", path, NULL, &reply, &err) < 0)
     return ctl_fail(ctl, &err);
   const json_t *runs = json_object_get(json_object_get(reply, "job"), "runs");
   if (ctl->output == CTL_JSON) {
@@ -81,7 +81,7 @@ static int change(struct ctl *ctl, const char *method, const char *tail, const c
     char path[512];
     struct err err;
     json_t *reply;
-    if (job_path(ctl->argv[i], tail, "", path, &err) < 0 || api_call(ctl, method, path, NULL, &reply, &err) < 0) {
+    if (api_job_path(ctl->argv[i], tail, "", path, &err) < 0 || api_call(ctl, method, path, NULL, &reply, &err) < 0) {
       worst = ctl_fail(ctl, &err);
       if (worst == CTL_UNREACHABLE)
         return worst;

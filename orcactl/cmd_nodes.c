@@ -3,8 +3,8 @@
 #include <string.h>
 
 #include "orcactl/api.h"
-#include "orcactl/table.h"
 #include "orcactl/text.h"
+#include "orcactl/view.h"
 
 static void labels(const json_t *object, struct buf *to) {
   const char *key;
@@ -70,10 +70,7 @@ int cmd_nodes(struct ctl *ctl) {
   }
   table_column(&t, "REASON", false);
   json_array_foreach(json_object_get(reply, "nodes"), i, one) row(&t, one, wide);
-  struct buf out = BUF_INIT((size_t)16 << 20);
-  table_print(&t, ctl->width, ctl->color, &out);
-  fputs(buf_str(&out), stdout);
-  buf_free(&out);
+  view_print(ctl, &t);
   table_free(&t);
   json_decref(reply);
   return CTL_OK;

@@ -55,11 +55,7 @@ static int watch(struct ctl *ctl, const char *path) {
       buf_printf(&page, "%s (trying again)\n", err.msg);
     }
     if (rc == CTL_OK && ctl->live) {
-      /* each line is cleared to its end, and what is left below goes */
-      fputs("\033[H", stdout);
-      for (const char *p = buf_str(&page); *p; p++)
-        fputs(*p == '\n' ? "\033[K\n" : (char[]){*p, 0}, stdout);
-      fputs("\033[J", stdout);
+      view_draw(&page);
     } else if (rc == CTL_OK && (!last || strcmp(last, buf_str(&page)) != 0)) {
       printf("%s%s", last ? "\n" : "", buf_str(&page));
       free(last);

@@ -191,14 +191,6 @@ static bool wait_for_key(enum sort *sort) {
   return !ended;
 }
 
-static void draw(struct buf *page) {
-  fputs("\033[H", stdout);
-  for (const char *p = buf_str(page); *p; p++)
-    fputs(*p == '\n' ? "\033[K\n" : (char[]){*p, 0}, stdout);
-  fputs("\033[J", stdout);
-  fflush(stdout);
-}
-
 static int watch(struct ctl *ctl, const char *path, enum sort sort) {
   int rc = CTL_OK;
   bool first = true;
@@ -219,7 +211,7 @@ static int watch(struct ctl *ctl, const char *path, enum sort sort) {
       go_raw();
     first = false;
     buf_add_str(&page, "\nq: end   c, m, r: sort by cpu, memory, requests\n");
-    draw(&page);
+    view_draw(&page);
     buf_free(&page);
   } while (wait_for_key(&sort) && !ferror(stdout));
   restore();

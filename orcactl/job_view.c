@@ -95,41 +95,21 @@ void job_run_columns(struct table *t) {
 
 /* ---- explain, inspect ---- */
 
-static void line(struct buf *b) {
-  puts(buf_str(b));
-  buf_free(b);
-}
-
-static void colored(const struct ctl *ctl, struct buf *b, enum table_color color, const char *text) {
-  if (ctl->color)
-    buf_add_str(b, table_color_code(color));
-  text_clean(text, b);
-  if (ctl->color && color != TABLE_PLAIN)
-    buf_add_str(b, "\033[0m");
-}
-
-static void after(struct buf *b, const char *before, const char *text) {
-  if (!*text)
-    return;
-  buf_add_str(b, before);
-  text_clean(text, b);
-}
-
 static void schedule(const json_t *job) {
   struct buf b = BUF_INIT((size_t)1 << 16);
   char at[32];
   view_when(api_str(job, "next"), at);
   if (*api_str(job, "schedule")) {
-    after(&b, "schedule ", api_str(job, "schedule"));
-    after(&b, ", ", api_str(job, "tz"));
+    view_after(&b, "schedule ", api_str(job, "schedule"));
+    view_after(&b, ", ", api_str(job, "tz"));
   } else {
     buf_add_str(&b, "no schedule: it runs when a revision of it is deployed, and by `orcactl job run`");
   }
-  line(&b);
+  view_put(&b);
   if (*api_str(job, "error")) {
     struct buf e = BUF_INIT((size_t)1 << 16);
-    after(&e, "  it has no ticks: ", api_str(job, "error"));
-    line(&e);
+    view_after(&e, "  it has no ticks: ", api_str(job, "error"));
+    view_put(&e);
   } else if (json_is_true(json_object_get(job, "stopped"))) {
     printf("  it is stopped: no ticks until `orcactl job start` or a deploy\n");
   } else if (*at) {
@@ -144,16 +124,16 @@ static void run_line(const struct ctl *ctl, const json_t *run) {
   char at[32];
   const char *state = api_str(run, "state"), *node = api_str(run, "node"), *ended = api_str(run, "ended");
   buf_printf(&b, "run %lld: ", api_int(run, "run"));
-  colored(ctl, &b, job_color(state), state);
-  after(&b, " on ", node);
+  view_colored(ctl, &b, job_color(state), state);
+  view_after(&b, " on ", node);
   view_when(*ended ? ended : api_str(run, "started"), at);
   if (*at)
     buf_printf(&b, ", %s%s", *ended ? "ended " : "started ", at);
   if (json_is_integer(json_object_get(run, "exit_code")))
     buf_printf(&b, ", exit code %lld", api_int(run, "exit_code"));
   buf_printf(&b, ", %lld attempt%s", api_int(run, "attempts"), api_int(run, "attempts") == 1 ? "" : "s");
-  after(&b, ": ", api_str(run, "reason"));
-  line(&b);
+  view_after(&b, ": ", api_str(run, "reason"));
+  view_put(&b);
   view_when(api_str(run, "next_try"), at);
   if (strncmp(at, "in ", 3) == 0)
     printf("  next try %s\n", at);
@@ -164,8 +144,8 @@ static void log_lines(const char *log) {
     size_t len = strcspn(log, "\n");
     char *one = strndup(log, len);
     struct buf b = BUF_INIT((size_t)1 << 20);
-    after(&b, "    | ", one ? one : "");
-    line(&b);
+    view_after(&b, "    | ", one ? one : "");
+    view_put(&b);
     free(one);
     log += len + (log[len] == '\n');
   }
@@ -176,12 +156,12 @@ void job_explain(struct ctl *ctl, const json_t *reply) {
   struct buf b = BUF_INIT((size_t)1 << 16);
   size_t i;
   json_t *one;
-  after(&b, "job ", api_str(job, "project"));
-  after(&b, "/", api_str(job, "name"));
+  view_after(&b, "job ", api_str(job, "project"));
+  view_after(&b, "/", api_str(job, "name"));
   buf_add_str(&b, ": ");
-  colored(ctl, &b, job_color(api_str(job, "status")), api_str(job, "status"));
+  view_colored(ctl, &b, job_color(api_str(job, "status")), api_str(job, "status"));
   buf_printf(&b, ", revision %lld", api_int(job, "revision"));
-  line(&b);
+  view_put(&b);
   schedule(job);
   json_array_foreach(json_object_get(reply, "instances"), i, one) {
     putchar('\n');
@@ -198,7 +178,7 @@ void job_explain(struct ctl *ctl, const json_t *reply) {
 }
 
 void job_inspect(struct ctl *ctl, const json_t *reply) {
-  const json_t *job = json_object_get(reply, "job"), *instances = json_object_get(reply, "instances");
+  const json_t *job = json_object_get(reply, "job");
   char text[600];
   size_t i;
   json_t *one;
@@ -214,14 +194,7 @@ void job_inspect(struct ctl *ctl, const json_t *reply) {
   view_line("Next", api_str(job, "next"));
   view_line("Success", api_str(job, "last_success"));
   view_line("Overlap", api_str(job, "overlap"));
-  if (json_array_size(instances)) {
-    struct table t = {0};
-    view_instance_columns(&t, ctl->output == CTL_WIDE);
-    json_array_foreach(instances, i, one) view_instance_row(&t, one, ctl->output == CTL_WIDE);
-    putchar('\n');
-    view_print(ctl, &t);
-    table_free(&t);
-  }
+  view_instances(ctl, json_object_get(reply, "instances"));
   if (json_array_size(json_object_get(job, "runs"))) {
     struct table t = {0};
     job_run_columns(&t);
@@ -243,7 +216,7 @@ int job_or_service(struct ctl *ctl, const char *name, const char *tail, json_t *
     return -1;
   if (api_call(ctl, "GET", path, NULL, ret, err) == 0)
     return 0;
-  if (err->code != ERR_NOT_FOUND || ctl->unreachable || job_path(name, tail, "", path, &none) < 0)
+  if (err->code != ERR_NOT_FOUND || ctl->unreachable || api_job_path(name, tail, "", path, &none) < 0)
     return -1;
   if (api_call(ctl, "GET", path, NULL, ret, &none) < 0) {
     if (none.code == ERR_NOT_FOUND)

@@ -6,7 +6,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "common/spec/spec_units.h"
 #include "orcactl/api.h"
 #include "orcactl/text.h"
 
@@ -19,18 +18,6 @@ struct follow {
   bool over;
   char said[32];
 };
-
-int job_path(const char *name, const char *tail, const char *query, char out[512], struct err *err) {
-  const char *slash = strchr(name, '/'), *job = slash ? slash + 1 : name;
-  char project[64] = "";
-  if (slash && (size_t)(slash - name) < sizeof project)
-    memcpy(project, name, (size_t)(slash - name));
-  if (!spec_name_valid(job) || (slash && !spec_name_valid(project)))
-    return err_set(err, ERR_INVALID, "%s is not the name of a job: NAME or PROJECT/NAME, of lower case letters, digits and -", name);
-  snprintf(out, 512, "/api/v1/jobs/%s%s%s%s%s%s%s", job, tail, slash || *query ? "?" : "", slash ? "project=" : "", project,
-           slash && *query ? "&" : "", query);
-  return 0;
-}
 
 void job_print_log(const struct ctl *ctl, const char *log) {
   if (!*log)
@@ -112,7 +99,7 @@ int job_wait(struct ctl *ctl, const char *path, const json_t *body) {
     }
     nanosleep(&(struct timespec){.tv_nsec = 500000000}, NULL);
     snprintf(query, sizeof query, "run=%lld&wait=true", api_int(f.last, "run"));
-    if (job_path(api_str(f.last, "job"), "", query, again, &err) < 0)
+    if (api_job_path(api_str(f.last, "job"), "", query, again, &err) < 0)
       rc = -1;
     else
       rc = api_stream(ctl, "GET", again, NULL, no_id, on_event, &f, &err);

@@ -5,9 +5,6 @@
 
 #include "orcactl/ctl.h"
 
-/* "/api/v1/jobs/NAME" + tail + "?project=P&QUERY", from NAME or PROJECT/NAME. -1: not a name. */
-int job_path(const char *name, const char *tail, const char *query, char out[512], struct err *err);
-
 /* Starts a run by a POST of body (may be NULL) to path and follows it to its end, over lost connections too; says how it goes on stderr and prints
  * the end of its log. Returns the exit code of the run's command; CTL_FAILED when there is none; else as everywhere. */
 int job_wait(struct ctl *ctl, const char *path, const json_t *body);

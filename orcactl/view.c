@@ -63,6 +63,26 @@ void view_line(const char *name, const char *value) {
   free(text);
 }
 
+void view_put(struct buf *line) {
+  puts(buf_str(line));
+  buf_free(line);
+}
+
+void view_colored(const struct ctl *ctl, struct buf *to, enum table_color color, const char *text) {
+  if (ctl->color)
+    buf_add_str(to, table_color_code(color));
+  text_clean(text, to);
+  if (ctl->color && color != TABLE_PLAIN)
+    buf_add_str(to, "\033[0m");
+}
+
+void view_after(struct buf *to, const char *before, const char *text) {
+  if (!*text)
+    return;
+  buf_add_str(to, before);
+  text_clean(text, to);
+}
+
 void view_spec(const json_t *spec) {
   char *text = json_dumps(spec, JSON_INDENT(2));
   if (text) {
@@ -79,6 +99,15 @@ void view_print(const struct ctl *ctl, const struct table *t) {
   table_print(t, ctl->width, ctl->color, &out);
   fputs(buf_str(&out), stdout);
   buf_free(&out);
+}
+
+void view_draw(struct buf *page) {
+  fputs("\033[H", stdout);
+  /* each line is cleared to its end, and what is left below goes */
+  for (const char *p = buf_str(page); *p; p++)
+    fputs(*p == '\n' ? "\033[K\n" : (char[]){*p, 0}, stdout);
+  fputs("\033[J", stdout);
+  fflush(stdout);
 }
 
 /* ---- instances ---- */
@@ -131,6 +160,19 @@ void view_instance_row(struct table *t, const json_t *in, bool wide) {
   }
   table_cellf(t, TABLE_PLAIN, "%s%s%s", api_str(in, "reason"), *api_str(in, "reason") && *api_str(in, "progress") ? ": " : "",
               api_str(in, "progress"));
+}
+
+void view_instances(const struct ctl *ctl, const json_t *instances) {
+  struct table t = {0};
+  size_t i;
+  json_t *one;
+  if (!json_array_size(instances))
+    return;
+  view_instance_columns(&t, ctl->output == CTL_WIDE);
+  json_array_foreach(instances, i, one) view_instance_row(&t, one, ctl->output == CTL_WIDE);
+  putchar('\n');
+  view_print(ctl, &t);
+  table_free(&t);
 }
 
 /* ---- services ---- */
