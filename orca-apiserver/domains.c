@@ -31,6 +31,13 @@ static const Model__ServiceSpec *wanted_spec(const struct api_cache *cache, cons
   return r ? r->spec : NULL;
 }
 
+/* What a rollout that fails would come back to. */
+static const Model__ServiceSpec *stable_spec(const struct api_cache *cache, const Model__Service *s) {
+  const Model__Rollout *rollout = api_cache_rollout(cache, s->project, s->name);
+  const Model__Revision *r = rollout ? api_cache_revision(cache, s->project, s->name, PB_GET(rollout, stable_revision, 0)) : NULL;
+  return r ? r->spec : NULL;
+}
+
 const char *api_domain_of_others(const struct api_cache *cache, const Model__ServiceSpec *spec, bool (*sees)(void *arg, const char *project),
                                  void *arg) {
   size_t count;
@@ -40,9 +47,9 @@ const char *api_domain_of_others(const struct api_cache *cache, const Model__Ser
     const Model__Service *other = API_MSG(&all[i], Model__Service);
     if (strcmp(other->project, spec->project) == 0 || sees(arg, other->project))
       continue;
-    const Model__ServiceSpec *theirs = wanted_spec(cache, other);
+    const Model__ServiceSpec *theirs = wanted_spec(cache, other), *stable = stable_spec(cache, other);
     for (size_t k = 0; k < spec->n_domains; k++)
-      if (has_domain(theirs, spec->domains[k]) && !keeps(now, spec, spec->domains[k]))
+      if ((has_domain(theirs, spec->domains[k]) || has_domain(stable, spec->domains[k])) && !keeps(now, spec, spec->domains[k]))
         return spec->domains[k];
   }
   return NULL;

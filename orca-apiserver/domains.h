@@ -10,7 +10,8 @@
 #include "orca-apiserver/cache.h"
 
 /* A domain of `spec` that a service of a project has which the caller does not see; NULL: none. What the service has already, it keeps: the same
- * paths of it, or fewer. A NULL `sees` sees all. */
+ * paths of it, or fewer. A NULL `sees` sees all. Until a rollout has completed the service has the domains of both revisions: it may roll
+ * back by itself. */
 const char *api_domain_of_others(const struct api_cache *cache, const Model__ServiceSpec *spec, bool (*sees)(void *arg, const char *project),
                                  void *arg);
 #define API_DOMAIN_OF_OTHERS "%s is another project's: paths of it are given by a token for both projects"

@@ -485,6 +485,11 @@ static struct api_request *plan_as(struct world *w, const char *token, const cha
   return ask(w, "POST", "/api/v1/deploy", token, body, "dry_run", "true");
 }
 
+/* A good one is answered when the scheduler has told its steps. */
+static int planned(const struct api_request *r) {
+  return r->answered ? r->status : 200;
+}
+
 static void a_plan_tells_nothing_of_other_projects(void **state) {
   struct world *w = *state;
   char sha[65], key[KEY_MAX], mount[256];
@@ -531,14 +536,51 @@ static void a_plan_tells_nothing_of_other_projects(void **state) {
                {mount, 200, 422}};
   for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
     struct api_request *r = plan_as(w, "secret-admin", cases[i].more);
-    if (r->answered && r->status != cases[i].as_admin)
+    if (planned(r) != cases[i].as_admin)
       fail_msg("%s as admin: %d %s", cases[i].more, r->status, buf_str(&r->out));
     api_request_unref(r);
     r = plan_as(w, "secret-other", cases[i].more);
-    if (r->answered && r->status != cases[i].as_other)
+    if (planned(r) != cases[i].as_other)
       fail_msg("%s as other: %d %s", cases[i].more, r->status, buf_str(&r->out));
     if (i == 1)
       assert_null(strstr(buf_str(&r->out), "shop"));
+    api_request_unref(r);
+  }
+}
+
+/* A revision that gives a domain up may fail, and the one before comes back by itself. */
+static void a_domain_is_free_once_the_rollout_is_over(void **state) {
+  struct world *w = *state;
+  char key[KEY_MAX];
+  put_token(w, "other", "secret-other", "deployer", "other", 0);
+  put_service(w, "shop", "api", 2, 1);
+  Model__ServiceSpec spec = MODEL__SERVICE_SPEC__INIT;
+  char *domains[] = {TEXT("a.test")};
+  spec.project = TEXT("shop");
+  spec.name = TEXT("api");
+  spec.image = TEXT("x:1");
+  PB_SET(&spec, port, 80);
+  Model__Revision revision = MODEL__REVISION__INIT;
+  revision.project = TEXT("shop");
+  revision.name = TEXT("api");
+  revision.spec = &spec;
+  for (uint64_t n = 2; n > 0; n--) {
+    spec.domains = domains;
+    spec.n_domains = n == 1;
+    PB_SET(&revision, number, n);
+    key_numbered(key, KEY_REVISIONS, "shop", "api", n);
+    put(w, key, &revision.base);
+  }
+  Model__Rollout rollout = MODEL__ROLLOUT__INIT;
+  rollout.project = TEXT("shop");
+  rollout.service = TEXT("api");
+  PB_SET(&rollout, revision, 2);
+  key_service(key, KEY_ROLLOUTS, "shop", "api");
+  for (uint64_t stable = 1; stable <= 2; stable++) {
+    PB_SET(&rollout, stable_revision, stable);
+    put(w, key, &rollout.base);
+    struct api_request *r = plan_as(w, "secret-other", ",\"domains\":[\"a.test\"]");
+    assert_int_equal(planned(r), stable == 1 ? 422 : 200);
     api_request_unref(r);
   }
 }
@@ -637,6 +679,7 @@ int main(void) {
       cmocka_unit_test_setup_teardown(nobody_makes_more_than_he_has, world_setup, world_teardown),
       cmocka_unit_test_setup_teardown(the_last_one_that_may_everything_stays, world_setup, world_teardown),
       cmocka_unit_test_setup_teardown(a_plan_tells_nothing_of_other_projects, world_setup, world_teardown),
+      cmocka_unit_test_setup_teardown(a_domain_is_free_once_the_rollout_is_over, world_setup, world_teardown),
       cmocka_unit_test_setup_teardown(declared_ones_come_and_go, world_setup, world_teardown),
   };
   return cmocka_run_group_tests_name("access", tests, NULL, NULL);
