@@ -4,7 +4,6 @@
 
 /* A revision whose service mounts these files. */
 static void put_mounting(struct world *w, const char *project, const char *name, uint64_t number, const char *const *hashes, size_t count) {
-  char key[KEY_MAX];
   Model__MountFile files[4], *list[4];
   for (size_t i = 0; i < count; i++) {
     model__mount_file__init(&files[i]);
@@ -15,15 +14,11 @@ static void put_mounting(struct world *w, const char *project, const char *name,
   mount.files = list;
   mount.n_files = count;
   Model__ServiceSpec spec = MODEL__SERVICE_SPEC__INIT;
+  spec.project = TEXT(project);
+  spec.name = TEXT(name);
   spec.mounts = &mounts;
   spec.n_mounts = 1;
-  Model__Revision r = MODEL__REVISION__INIT;
-  r.project = TEXT(project);
-  r.name = TEXT(name);
-  r.spec = &spec;
-  PB_SET(&r, number, number);
-  key_numbered(key, KEY_REVISIONS, project, name, number);
-  put(w, key, &r.base);
+  put_spec(w, number, &spec);
 }
 
 static bool is_shop_old(void *arg, const char *project, const char *name) {

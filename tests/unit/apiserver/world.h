@@ -140,6 +140,18 @@ static inline void put_service(struct world *w, const char *project, const char 
   put(w, key, &s.base);
 }
 
+/* The revision of that number, of the spec's service or job. */
+static inline void put_spec(struct world *w, uint64_t number, Model__ServiceSpec *spec) {
+  char key[KEY_MAX];
+  Model__Revision r = MODEL__REVISION__INIT;
+  r.project = spec->project;
+  r.name = spec->name;
+  r.spec = spec;
+  PB_SET(&r, number, number);
+  key_numbered(key, KEY_REVISIONS, spec->project, spec->name, number);
+  put(w, key, &r.base);
+}
+
 /* With one run that has ended. Its revision has the rules it needs, and no schedule. */
 static inline void put_job(struct world *w, const char *project, const char *name, uint64_t revision, const char *image) {
   char key[KEY_MAX];
@@ -158,13 +170,7 @@ static inline void put_job(struct world *w, const char *project, const char *nam
   spec.name = TEXT(name);
   spec.image = TEXT(image);
   spec.job = &rules;
-  Model__Revision r = MODEL__REVISION__INIT;
-  r.project = TEXT(project);
-  r.name = TEXT(name);
-  r.spec = &spec;
-  PB_SET(&r, number, revision);
-  key_numbered(key, KEY_REVISIONS, project, name, revision);
-  put(w, key, &r.base);
+  put_spec(w, revision, &spec);
   Model__JobState state = MODEL__JOB_STATE__INIT;
   PB_SET(&state, handled, 1);
   PB_SET(&state, created_ms, 1);
@@ -183,7 +189,7 @@ static inline void put_job(struct world *w, const char *project, const char *nam
 }
 
 static inline void put_revision(struct world *w, const char *project, const char *name, uint64_t number, const char *image, const char *domain) {
-  char key[KEY_MAX], *domains[1] = {TEXT(domain)};
+  char *domains[1] = {TEXT(domain)};
   Model__ServiceSpec spec = MODEL__SERVICE_SPEC__INIT;
   spec.project = TEXT(project);
   spec.name = TEXT(name);
@@ -191,13 +197,7 @@ static inline void put_revision(struct world *w, const char *project, const char
   spec.domains = domains;
   spec.n_domains = domain ? 1 : 0;
   PB_SET(&spec, port, 8080);
-  Model__Revision r = MODEL__REVISION__INIT;
-  r.project = TEXT(project);
-  r.name = TEXT(name);
-  r.spec = &spec;
-  PB_SET(&r, number, number);
-  key_numbered(key, KEY_REVISIONS, project, name, number);
-  put(w, key, &r.base);
+  put_spec(w, number, &spec);
 }
 
 static inline void put_instance(struct world *w, const char *project, const char *name, uint64_t number, uint64_t revision, const char *node,
