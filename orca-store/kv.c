@@ -408,6 +408,20 @@ void kv_abort(struct kv *kv) {
     kv_seen_load(kv, &ignored);
 }
 
+int kv_put(struct kv *kv, enum kv_table table, const void *key, size_t key_len, const void *data, size_t len, unsigned flags, struct err *err) {
+  MDB_val k = {key_len, (void *)(uintptr_t)key}, v = {len, (void *)(uintptr_t)data};
+  int rc = mdb_put(kv->batch, kv->dbi[table], &k, &v, flags);
+  return rc ? kv_mdb_error(rc, err, "writing") : 0;
+}
+
+int kv_del(struct kv *kv, enum kv_table table, const void *key, size_t key_len, struct err *err) {
+  MDB_val k = {key_len, (void *)(uintptr_t)key};
+  int rc = mdb_del(kv->batch, kv->dbi[table], &k, NULL);
+  if (rc == MDB_NOTFOUND)
+    return err_set(err, ERR_CORRUPT, "a record that must be in table %s is not", kv_table_name(table));
+  return rc ? kv_mdb_error(rc, err, "deleting") : 0;
+}
+
 bool kv_trim_pending(const struct kv *kv) {
   return kv->state.history_first < kv->state.compact_revision;
 }
@@ -437,101 +451,6 @@ int kv_trim(struct kv *kv, size_t most, struct err *err) {
   }
   mdb_cursor_close(c);
   return rc ? kv_mdb_error(rc, err, "trimming history") : 0;
-}
-
-/* ---------------------------------------------------------------- ids seen: open addressing, ids are random, so their first bytes are the hash */
-
-static size_t seen_slot(const struct kv *kv, const uint8_t id[16]) {
-  uint64_t h;
-  memcpy(&h, id, 8);
-  return (size_t)((h ^ h >> 32) * UINT64_C(0x9e3779b97f4a7c15) >> 20) & (kv->seen_size - 1);
-}
-
-uint64_t kv_seen_find(const struct kv *kv, const uint8_t id[16]) {
-  if (!kv->seen_size)
-    return 0;
-  for (size_t i = seen_slot(kv, id); kv->seen[i].seq; i = (i + 1) & (kv->seen_size - 1))
-    if (memcmp(kv->seen[i].id, id, 16) == 0)
-      return kv->seen[i].seq;
-  return 0;
-}
-
-static void seen_put(struct kv *kv, const uint8_t id[16], uint64_t seq) {
-  size_t i = seen_slot(kv, id);
-  while (kv->seen[i].seq)
-    i = (i + 1) & (kv->seen_size - 1);
-  memcpy(kv->seen[i].id, id, 16);
-  kv->seen[i].seq = seq + 1;
-  kv->seen_count++;
-}
-
-int kv_seen_add(struct kv *kv, const uint8_t id[16], uint64_t seq) {
-  if (2 * (kv->seen_count + 1) > kv->seen_size) {
-    struct kv_seen *old = kv->seen;
-    size_t old_size = kv->seen_size, size = old_size ? 2 * old_size : 256;
-    struct kv_seen *grown = calloc(size, sizeof *grown);
-    if (!grown)
-      return -1;
-    kv->seen = grown;
-    kv->seen_size = size;
-    kv->seen_count = 0;
-    for (size_t i = 0; i < old_size; i++)
-      if (old[i].seq)
-        seen_put(kv, old[i].id, old[i].seq - 1);
-    free(old);
-  }
-  seen_put(kv, id, seq);
-  return 0;
-}
-
-void kv_seen_remove(struct kv *kv, const uint8_t id[16], uint64_t seq) {
-  if (!kv->seen_size)
-    return;
-  size_t mask = kv->seen_size - 1, i = seen_slot(kv, id);
-  while (kv->seen[i].seq && (kv->seen[i].seq != seq + 1 || memcmp(kv->seen[i].id, id, 16) != 0))
-    i = (i + 1) & mask;
-  if (!kv->seen[i].seq)
-    return;
-  kv->seen_count--;
-  /* Close the gap, so that no search stops early: move back whatever may stand at or before it. */
-  for (size_t j = (i + 1) & mask; kv->seen[j].seq; j = (j + 1) & mask) {
-    size_t home = seen_slot(kv, kv->seen[j].id);
-    if (((j - home) & mask) >= ((j - i) & mask)) {
-      kv->seen[i] = kv->seen[j];
-      i = j;
-    }
-  }
-  kv->seen[i].seq = 0;
-}
-
-int kv_seen_load(struct kv *kv, struct err *err) {
-  free(kv->seen);
-  kv->seen = NULL;
-  kv->seen_size = kv->seen_count = 0;
-  MDB_txn *txn = kv_read(kv, err);
-  if (!txn)
-    return -1;
-  MDB_cursor *c;
-  int rc = mdb_cursor_open(txn, kv->dbi[KV_TXNS], &c);
-  if (rc) {
-    kv_read_end(kv);
-    return kv_mdb_error(rc, err, "reading the ids of transactions");
-  }
-  MDB_val k, v;
-  int result = 0;
-  while (result == 0 && (rc = mdb_cursor_get(c, &k, &v, MDB_NEXT)) == 0) {
-    struct kv_saved saved;
-    uint64_t seq;
-    if (!kv_saved_decode(&k, &v, &seq, &saved))
-      result = kv_corrupt(err, KV_TXNS, &k);
-    else if (kv_seen_add(kv, saved.id, seq) < 0)
-      result = err_set(err, ERR_MEMORY, "out of memory");
-  }
-  if (result == 0 && rc != MDB_NOTFOUND)
-    result = kv_mdb_error(rc, err, "reading the ids of transactions");
-  mdb_cursor_close(c);
-  kv_read_end(kv);
-  return result;
 }
 
 /* ---------------------------------------------------------------- copies */

@@ -18,134 +18,7 @@ int kv_command(struct buf *to, uint64_t time_ms, const uint8_t *call, size_t len
   return buf_add(to, call, len);
 }
 
-/* ---------------------------------------------------------------- what is refused whatever the state */
-
-static int check_key(const char *what, const ProtobufCBinaryData *key, const ProtobufCBinaryData *end, struct err *err) {
-  if (key->len == 0)
-    return err_set(err, ERR_INVALID, "%s: the key is missing", what);
-  if (key->len > KV_MAX_KEY || (end && end->len > KV_MAX_KEY))
-    return err_set(err, ERR_TOO_LARGE, "%s: a key has at most %zu bytes, this one %zu", what, KV_MAX_KEY,
-                   key->len > KV_MAX_KEY ? key->len : end->len);
-  return 0;
-}
-
-static int compare_puts(const void *a, const void *b) {
-  const Store__Put *x = *(Store__Put *const *)a, *y = *(Store__Put *const *)b;
-  return kv_compare_keys(x->key.data, x->key.len, y->key.data, y->key.len);
-}
-
-static int given_twice(const ProtobufCBinaryData *key, struct err *err) {
-  char text[65];
-  size_t n = key->len < 64 ? key->len : 64;
-  for (size_t i = 0; i < n; i++)
-    text[i] = key->data[i] >= 0x20 && key->data[i] < 0x7f ? (char)key->data[i] : '?';
-  text[n] = 0;
-  return err_set(err, ERR_INVALID, "txn: the key %s is changed twice", text);
-}
-
-static int check_twice(Store__Op *const *ops, size_t n, struct err *err) {
-  if (n < 2)
-    return 0;
-  Store__Put **puts = malloc(n * sizeof *puts);
-  if (!puts)
-    return err_set(err, ERR_MEMORY, "out of memory");
-  size_t m = 0;
-  int rc = 0;
-  for (size_t i = 0; i < n; i++)
-    if (ops[i]->op_case == STORE__OP__OP_PUT)
-      puts[m++] = ops[i]->put;
-  if (m > 1)
-    qsort(puts, m, sizeof(Store__Put *), compare_puts);
-  for (size_t i = 1; i < m && rc == 0; i++)
-    if (compare_puts(&puts[i - 1], &puts[i]) == 0)
-      rc = given_twice(&puts[i]->key, err);
-  for (size_t i = 0; i < n && rc == 0; i++) {
-    if (ops[i]->op_case != STORE__OP__OP_DELETE_RANGE)
-      continue;
-    struct kv_bounds b = kv_bounds(&ops[i]->delete_range->key, &ops[i]->delete_range->range_end);
-    for (size_t j = 0; j < m && rc == 0; j++)
-      if (kv_in_bounds(&b, puts[j]->key.data, puts[j]->key.len))
-        rc = given_twice(&puts[j]->key, err);
-  }
-  free(puts);
-  return rc;
-}
-
-static int check_ops(Store__Op *const *ops, size_t n, struct err *err) {
-  if (n > KV_MAX_OPS)
-    return err_set(err, ERR_TOO_LARGE, "txn: at most %zu operations, this one has %zu", KV_MAX_OPS, n);
-  for (size_t i = 0; i < n; i++) {
-    const Store__Op *op = ops[i];
-    switch (op->op_case) {
-    case STORE__OP__OP_RANGE:
-      if (kv_check_range(op->range, err) < 0)
-        return -1;
-      break;
-    case STORE__OP__OP_PUT:
-      if (check_key("put", &op->put->key, NULL, err) < 0)
-        return -1;
-      if (op->put->value.len > KV_MAX_VALUE)
-        return err_set(err, ERR_TOO_LARGE, "put: a value has at most %zu bytes, this one %zu", KV_MAX_VALUE, op->put->value.len);
-      break;
-    case STORE__OP__OP_DELETE_RANGE:
-      if (check_key("delete", &op->delete_range->key, &op->delete_range->range_end, err) < 0)
-        return -1;
-      break;
-    case STORE__OP__OP__NOT_SET:
-    case _STORE__OP__OP__CASE_IS_INT_SIZE:
-      return err_set(err, ERR_INVALID, "txn: an operation is empty or of a newer kind");
-    }
-  }
-  return check_twice(ops, n, err);
-}
-
-int kv_check_txn(const Store__TxnRequest *txn, struct err *err) {
-  if (txn->has_id && txn->id.len != 16)
-    return err_set(err, ERR_INVALID, "txn: the id has %zu bytes instead of 16", txn->id.len);
-  if (txn->n_compare > KV_MAX_OPS)
-    return err_set(err, ERR_TOO_LARGE, "txn: at most %zu compares, this one has %zu", KV_MAX_OPS, txn->n_compare);
-  for (size_t i = 0; i < txn->n_compare; i++) {
-    if (check_key("compare", &txn->compare[i]->key, &txn->compare[i]->range_end, err) < 0)
-      return -1;
-    if (txn->compare[i]->target_case == STORE__COMPARE__TARGET__NOT_SET)
-      return err_set(err, ERR_INVALID, "txn: a compare has no target");
-    if ((unsigned)PB_GET(txn->compare[i], result, STORE__COMPARE_RESULT__EQUAL) > STORE__COMPARE_RESULT__GREATER)
-      return err_set(err, ERR_INVALID, "txn: a compare is of a newer kind");
-  }
-  if (check_ops(txn->success, txn->n_success, err) < 0 || check_ops(txn->failure, txn->n_failure, err) < 0)
-    return -1;
-  return 0;
-}
-
-static bool ops_add(Store__Op *const *ops, size_t n) {
-  for (size_t i = 0; i < n; i++)
-    if (ops[i]->op_case == STORE__OP__OP_PUT)
-      return true;
-  return false;
-}
-
-size_t kv_txn_weight(const Store__TxnRequest *txn) {
-  if (!ops_add(txn->success, txn->n_success) && !ops_add(txn->failure, txn->n_failure))
-    return 0;
-  return txn->n_success > txn->n_failure ? txn->n_success : txn->n_failure;
-}
-
 /* ---------------------------------------------------------------- single changes */
-
-static int put_table(struct kv *kv, enum kv_table table, const void *key, size_t key_len, const void *data, size_t len, unsigned flags,
-                     struct err *err) {
-  MDB_val k = {key_len, (void *)(uintptr_t)key}, v = {len, (void *)(uintptr_t)data};
-  int rc = mdb_put(kv->batch, kv->dbi[table], &k, &v, flags);
-  return rc ? kv_mdb_error(rc, err, "writing") : 0;
-}
-
-static int del_table(struct kv *kv, enum kv_table table, const void *key, size_t key_len, struct err *err) {
-  MDB_val k = {key_len, (void *)(uintptr_t)key};
-  int rc = mdb_del(kv->batch, kv->dbi[table], &k, NULL);
-  if (rc == MDB_NOTFOUND)
-    return err_set(err, ERR_CORRUPT, "a record that must be in table %s is not", kv_table_name(table));
-  return rc ? kv_mdb_error(rc, err, "deleting") : 0;
-}
 
 /* The revision of the change being made: the first change of a command opens it. */
 static void open_revision(struct kv *kv, bool *opened) {
@@ -164,7 +37,7 @@ static int write_history(struct kv *kv, const struct kv_event *e, struct err *er
     return err_set(err, ERR_MEMORY, "out of memory");
   kv->sub++;
   kv->next.history_bytes += kv->event.len;
-  return put_table(kv, KV_HISTORY, key, sizeof key, kv->event.data, kv->event.len, MDB_APPEND, err);
+  return kv_put(kv, KV_HISTORY, key, sizeof key, kv->event.data, kv->event.len, MDB_APPEND, err);
 }
 
 static size_t bound_key(uint8_t out[8 + KV_MAX_KEY], uint64_t lease, const struct kv_slice *key) {
@@ -191,15 +64,15 @@ static int put_key(struct kv *kv, const struct kv_slice *key, const struct kv_sl
   buf_reset(&kv->record);
   if (kv_record_encode(&kv->record, key, &e.now) < 0)
     return err_set(err, ERR_MEMORY, "out of memory");
-  if (put_table(kv, KV_KEYS, key->data, key->len, kv->record.data, kv->record.len, 0, err) < 0)
+  if (kv_put(kv, KV_KEYS, key->data, key->len, kv->record.data, kv->record.len, 0, err) < 0)
     return -1;
   if (!found)
     kv->next.keys++;
   if (old_lease != lease) {
     uint8_t bound[8 + KV_MAX_KEY];
-    if (old_lease && del_table(kv, KV_BOUND, bound, bound_key(bound, old_lease, key), err) < 0)
+    if (old_lease && kv_del(kv, KV_BOUND, bound, bound_key(bound, old_lease, key), err) < 0)
       return -1;
-    if (lease && put_table(kv, KV_BOUND, bound, bound_key(bound, lease, key), "", 0, 0, err) < 0)
+    if (lease && kv_put(kv, KV_BOUND, bound, bound_key(bound, lease, key), "", 0, 0, err) < 0)
       return -1;
   }
   return 0;
@@ -212,11 +85,11 @@ static int delete_key(struct kv *kv, const struct kv_slice *key, struct err *err
   if (found <= 0)
     return found < 0 ? -1 : err_set(err, ERR_CORRUPT, "a key that must be there is not");
   uint64_t lease = e.prev.lease;
-  if (write_history(kv, &e, err) < 0 || del_table(kv, KV_KEYS, key->data, key->len, err) < 0)
+  if (write_history(kv, &e, err) < 0 || kv_del(kv, KV_KEYS, key->data, key->len, err) < 0)
     return -1;
   kv->next.keys--;
   uint8_t bound[8 + KV_MAX_KEY];
-  if (lease && del_table(kv, KV_BOUND, bound, bound_key(bound, lease, key), err) < 0)
+  if (lease && kv_del(kv, KV_BOUND, bound, bound_key(bound, lease, key), err) < 0)
     return -1;
   return 0;
 }
@@ -456,99 +329,13 @@ static Store__Reply *new_reply(void) {
   return r;
 }
 
-/* ---- answers remembered by txn id ---- */
-
-static int forget_oldest(struct kv *kv, struct err *err) {
-  uint8_t key[8];
-  kv_be64(key, kv->next_txn_first);
-  MDB_val k = {8, key}, v;
-  int rc = mdb_get(kv->batch, kv->dbi[KV_TXNS], &k, &v);
-  struct kv_saved saved;
-  uint64_t seq;
-  if (rc)
-    return kv_mdb_error(rc == MDB_NOTFOUND ? MDB_CORRUPTED : rc, err, "reading the ids of transactions");
-  if (!kv_saved_decode(&k, &v, &seq, &saved))
-    return kv_corrupt(err, KV_TXNS, &k);
-  kv->next_txn_bytes -= kv->next_txn_bytes < v.mv_size ? kv->next_txn_bytes : v.mv_size;
-  kv_seen_remove(kv, saved.id, seq);
-  kv->next_txn_first++;
-  return del_table(kv, KV_TXNS, key, 8, err);
-}
-
-static int forget_old(struct kv *kv, struct err *err) {
-  while (kv->next_txn_first < kv->next_txn_next) {
-    bool many = kv->next_txn_next - kv->next_txn_first > KV_DEDUPE_COUNT || kv->next_txn_bytes > KV_DEDUPE_BYTES;
-    if (!many) {
-      uint8_t key[8];
-      kv_be64(key, kv->next_txn_first);
-      MDB_val k = {8, key}, v;
-      struct kv_saved saved;
-      uint64_t seq;
-      int rc = mdb_get(kv->batch, kv->dbi[KV_TXNS], &k, &v);
-      if (rc)
-        return kv_mdb_error(rc == MDB_NOTFOUND ? MDB_CORRUPTED : rc, err, "reading the ids of transactions");
-      if (!kv_saved_decode(&k, &v, &seq, &saved))
-        return kv_corrupt(err, KV_TXNS, &k);
-      if (saved.time_ms + KV_DEDUPE_MS >= kv->next.time_ms)
-        return 0;
-    }
-    if (forget_oldest(kv, err) < 0)
-      return -1;
-  }
-  return 0;
-}
-
-static int remember(struct kv *kv, const uint8_t id[16], const Store__Reply *reply, struct err *err) {
-  struct buf packed = BUF_INIT(SIZE_MAX / 4), record = BUF_INIT(SIZE_MAX / 4);
-  struct kv_saved saved = {.time_ms = kv->next.time_ms};
-  memcpy(saved.id, id, 16);
-  int rc = -1;
-  if (pb_pack(&reply->base, &packed) < 0) {
-    err_set(err, ERR_MEMORY, "out of memory");
-    goto out;
-  }
-  saved.reply = (struct kv_slice){packed.data, packed.len};
-  uint64_t seq = kv->next_txn_next;
-  uint8_t key[8];
-  kv_be64(key, seq);
-  if (kv_saved_encode(&record, seq, &saved) < 0 || kv_seen_add(kv, id, seq) < 0) {
-    err_set(err, ERR_MEMORY, "out of memory");
-    goto out;
-  }
-  if (kv_reserve(kv, record.len, err) < 0 || put_table(kv, KV_TXNS, key, 8, record.data, record.len, MDB_APPEND, err) < 0)
-    goto out;
-  kv->next_txn_next++;
-  kv->next_txn_bytes += record.len;
-  rc = forget_old(kv, err);
-out:
-  buf_free(&packed);
-  buf_free(&record);
-  return rc;
-}
-
-static int first_answer(struct kv *kv, uint64_t seq, struct kv_result *ret, struct err *err) {
-  uint8_t key[8];
-  kv_be64(key, seq);
-  MDB_val k = {8, key}, v;
-  struct kv_saved saved;
-  int rc = mdb_get(kv->batch, kv->dbi[KV_TXNS], &k, &v);
-  if (rc)
-    return kv_mdb_error(rc == MDB_NOTFOUND ? MDB_CORRUPTED : rc, err, "reading the ids of transactions");
-  uint64_t same;
-  if (!kv_saved_decode(&k, &v, &same, &saved))
-    return kv_corrupt(err, KV_TXNS, &k);
-  ret->reply = (Store__Reply *)pb_unpack(&store__reply__descriptor, saved.reply.data, saved.reply.len, err);
-  ret->repeated = true;
-  return ret->reply ? 0 : -1;
-}
-
 static int apply_txn(struct kv *kv, const Store__TxnRequest *txn, struct kv_result *ret, struct err *err) {
   if (kv_check_txn(txn, &ret->err) < 0)
     return 0;
   if (txn->has_id) {
     uint64_t seq = kv_seen_find(kv, txn->id.data);
     if (seq)
-      return first_answer(kv, seq - 1, ret, err);
+      return kv_seen_answer(kv, seq - 1, ret, err);
   }
   int succeeded = 1;
   for (size_t i = 0; i < txn->n_compare && succeeded == 1; i++)
@@ -584,7 +371,7 @@ static int apply_txn(struct kv *kv, const Store__TxnRequest *txn, struct kv_resu
   }
   PB_SET(t, succeeded, succeeded);
   PB_SET(t, revision, kv->next.revision);
-  return txn->has_id ? remember(kv, txn->id.data, reply, err) : 0;
+  return txn->has_id ? kv_seen_remember(kv, txn->id.data, reply, err) : 0;
 }
 
 /* ---------------------------------------------------------------- leases and compaction */
@@ -611,7 +398,7 @@ static int apply_grant(struct kv *kv, const Store__LeaseGrant *g, struct kv_resu
   buf_reset(&kv->record);
   if (kv_lease_encode(&kv->record, id, ttl) < 0)
     return err_set(err, ERR_MEMORY, "out of memory");
-  if (put_table(kv, KV_LEASES, key, 8, kv->record.data, kv->record.len, 0, err) < 0)
+  if (kv_put(kv, KV_LEASES, key, 8, kv->record.data, kv->record.len, 0, err) < 0)
     return -1;
   kv->next.leases++;
   ret->lease_granted = id;
@@ -691,7 +478,7 @@ static int apply_revoke(struct kv *kv, const Store__LeaseRevoke *r, struct kv_re
   }
   uint8_t key[8];
   kv_be64(key, id);
-  if (del_table(kv, KV_LEASES, key, 8, err) < 0)
+  if (kv_del(kv, KV_LEASES, key, 8, err) < 0)
     return -1;
   kv->next.leases--;
   ret->lease_revoked = id;

@@ -53,6 +53,9 @@ struct kv {
 
 int kv_reserve(struct kv *kv, uint64_t bytes, struct err *err); /* so much more will be written in this batch */
 int kv_trim(struct kv *kv, size_t most, struct err *err);
+/* Into the open batch. flags: LMDB's. What is deleted must be there: else ERR_CORRUPT. */
+int kv_put(struct kv *kv, enum kv_table table, const void *key, size_t key_len, const void *data, size_t len, unsigned flags, struct err *err);
+int kv_del(struct kv *kv, enum kv_table table, const void *key, size_t key_len, struct err *err);
 int kv_mdb_error(int rc, struct err *err, const char *doing);
 struct kv_slice kv_slice_of(const ProtobufCBinaryData *b);
 
@@ -83,10 +86,10 @@ MDB_txn *kv_read(struct kv *kv, struct err *err); /* the reader, renewed; kv_rea
 void kv_read_end(struct kv *kv);
 const char *kv_table_name(enum kv_table table);
 
-/* The ids of the transactions seen lately. */
+/* The transactions seen lately, by id. */
 uint64_t kv_seen_find(const struct kv *kv, const uint8_t id[16]); /* sequence + 1, or 0 */
-int kv_seen_add(struct kv *kv, const uint8_t id[16], uint64_t seq);
-void kv_seen_remove(struct kv *kv, const uint8_t id[16], uint64_t seq);
-int kv_seen_load(struct kv *kv, struct err *err); /* from the table: at open, and after a batch that was aborted */
+int kv_seen_load(struct kv *kv, struct err *err);                 /* from the table: at open, and after a batch that was aborted */
+int kv_seen_remember(struct kv *kv, const uint8_t id[16], const Store__Reply *reply, struct err *err); /* and forgets what is too old or too much */
+int kv_seen_answer(struct kv *kv, uint64_t seq, struct kv_result *ret, struct err *err);
 
 #endif

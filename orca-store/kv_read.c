@@ -59,14 +59,6 @@ int kv_get_record(struct kv *kv, MDB_txn *txn, const struct kv_slice *key, struc
 
 /* ---------------------------------------------------------------- ranges */
 
-int kv_check_range(const Store__RangeRequest *r, struct err *err) {
-  if (!r->has_key || r->key.len == 0)
-    return err_set(err, ERR_INVALID, "range: the key is missing");
-  if (r->key.len > KV_MAX_KEY || r->range_end.len > KV_MAX_KEY)
-    return err_set(err, ERR_TOO_LARGE, "range: a key has at most %zu bytes", KV_MAX_KEY);
-  return 0;
-}
-
 struct reading {
   Store__RangeReply *reply;
   const Store__RangeRequest *request;
