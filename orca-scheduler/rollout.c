@@ -143,11 +143,13 @@ static void note_progress(struct step *s) {
   }
 }
 
-/* What waits for a secret waits for people: its time begins anew when it need not any more. */
+/* What waits for a secret waits for people, and so does what depends on it: its time begins anew when it need not any more. */
 static void note_held(struct step *s) {
   bool held = false;
-  for (size_t k = 0; k < s->count; k++)
-    held |= s->list[k].held && runs(&s->list[k]) && is_wanted(s, &s->list[k]);
+  for (size_t k = 0; k < s->count; k++) {
+    const struct rollout_instance *i = &s->list[k];
+    held |= (i->held || (s->in->waits_for_held && !i->placed)) && runs(i) && is_wanted(s, i);
+  }
   if (held == s->rollout->held)
     return;
   s->rollout->held = held;

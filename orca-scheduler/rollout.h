@@ -72,6 +72,7 @@ struct rollout_input {
   bool revision_known, stable_known; /* their records are there */
   struct rollout_policy policy, stable_policy;
   const char *waiting; /* "waiting for shop/db", NULL when nothing is waited for; borrowed */
+  bool waits_for_held; /* and that one waits for a secret */
 };
 
 /* What a Rollout record says, and will say. All zero: there is none yet. */

@@ -321,6 +321,7 @@ static int write_rollout(struct run *run, struct sched_service *service, const s
   PB_SET(r, stable_generation, rollout->stable_generation);
   PB_SET(r, started_ms, rollout->started_ms);
   PB_SET(r, progress_ms, rollout->progress_ms);
+  run->core->state.retry |= PB_GET(r, held, false) != rollout->held; /* so are those that wait for it */
   PB_SET(r, held, rollout->held);
   PB_SET(r, next_number, next_number);
   PB_SET(r, updated_ms, run->now);
@@ -428,7 +429,8 @@ static int open_placing(struct run *run, struct placing *p, const struct sched_s
   p->open = true;
   p->revision = revision;
   char why[ROLLOUT_TEXT];
-  if (sched_dependencies_ready(&run->core->state, service, revision, why))
+  bool held;
+  if (sched_dependencies_ready(&run->core->state, service, revision, why, &held))
     return 0;
   p->hopeless = true;
   p->answer.verdict_count = 0;
@@ -558,7 +560,7 @@ static void fill_input(const struct sched_core *core, const struct sched_service
   ret->stable_known = stable && !stable->gone;
   if (ret->revision_known) {
     ret->policy = target->policy;
-    if (!sched_dependencies_ready(&core->state, service, target, waiting))
+    if (!sched_dependencies_ready(&core->state, service, target, waiting, &ret->waits_for_held))
       ret->waiting = waiting;
   }
   if (ret->stable_known)

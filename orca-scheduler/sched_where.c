@@ -7,7 +7,8 @@
 #include "common/bus/pb.h"
 
 bool sched_dependencies_ready(const struct sched_state *state, const struct sched_service *service, const struct sched_revision *revision,
-                              char why[ROLLOUT_TEXT]) {
+                              char why[ROLLOUT_TEXT], bool *ret_held) {
+  *ret_held = false;
   for (size_t i = 0; i < revision->spec->n_depends_on; i++) {
     const char *reference = revision->spec->depends_on[i];
     char id[NEEDS_NAME_MAX];
@@ -24,6 +25,7 @@ bool sched_dependencies_ready(const struct sched_state *state, const struct sche
     }
     if (ready < (needed ? needed : 1)) {
       snprintf(why, ROLLOUT_TEXT, "waiting for %.130s", reference);
+      *ret_held = other->rollout && !other->rollout_is_old && PB_GET(other->rollout, held, false);
       return false;
     }
   }

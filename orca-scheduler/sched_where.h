@@ -21,8 +21,9 @@ int sched_where_placed(struct sched_where *where, const struct sched_state *stat
                        const struct sched_revision *revision, const struct place_node *node); /* an instance of the revision went there */
 void sched_where_fini(struct sched_where *where);
 
-/* false, and "waiting for db", while one of depends_on has fewer ready instances than it should. */
+/* false, and "waiting for db", while one of depends_on has fewer ready instances than it should. ret_held: that one waits for a secret itself, or
+ * for another that does. */
 bool sched_dependencies_ready(const struct sched_state *state, const struct sched_service *service, const struct sched_revision *revision,
-                              char why[ROLLOUT_TEXT]);
+                              char why[ROLLOUT_TEXT], bool *ret_held);
 
 #endif

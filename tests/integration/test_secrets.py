@@ -107,6 +107,34 @@ def test_from_missing_to_forgotten(cluster):
     wait_for(lambda: not folder.parent.exists(), message="no files are left, nor the folder around them")
 
 
+def test_what_depends_on_one_that_waits_waits_with_it(cluster):
+    c = cluster
+    c.deploy("shop", f"""
+[[service]]
+name = "db"
+image = "{APP}"
+port = 8080
+[service.env]
+DB = "${{secrets.DB}}"
+[service.deploy]
+min_ready = "0s"
+
+[[service]]
+name = "web"
+image = "{APP}"
+port = 8080
+depends_on = ["db"]
+[service.deploy]
+timeout = "2s"
+min_ready = "0s"
+""", "--no-wait")
+    wait_for(lambda: "is missing" in state(c, "db")["last_error"], message="db waits")
+    time.sleep(5)  # more than deploy.timeout
+    assert state(c, "web")["status"] == "pending" and "waiting for" in state(c, "web")["last_error"], state(c, "web")
+    set_secret(c, "DB", b"hunter2")
+    wait_for(lambda: all(state(c, name)["status"] == "running" for name in ("db", "web")), message="both run")
+
+
 def test_a_reboot_takes_the_files_and_they_come_back(cluster):
     c = cluster
     for name in ("DB", "CERT", "GLOBAL"):

@@ -48,7 +48,29 @@ static void it_waits_for_days(void **state) {
   assert_int_equal(rollout.state, MODEL__ROLLOUT_STATE__ROLLOUT_FAILED);
 }
 
+static void so_does_what_depends_on_it(void **state) {
+  (void)state;
+  struct rollout_input in = {.exists = true, .revision = 1, .generation = 1, .replicas = 1, .revision_known = true};
+  in.policy = (struct rollout_policy){.max_surge = 1, .timeout_ms = LIMIT, .auto_rollback = true};
+  in.waiting = "waiting for db";
+  in.waits_for_held = true;
+  struct rollout rollout = {0};
+  struct rollout_output out;
+  struct rollout_instance one = {.number = 1, .revision = 1, .generation = 1, .desired_since_ms = T0};
+  rollout_step(&in, &rollout, NULL, 0, T0, &out);
+  rollout_step(&in, &rollout, &one, 1, T0 + 10 * LIMIT, &out);
+  assert_int_equal(rollout.state, MODEL__ROLLOUT_STATE__ROLLOUT_PROGRESSING);
+  assert_true(rollout.held && out.changed);
+  in.waits_for_held = false; /* db has its secret, and is not ready yet */
+  rollout_step(&in, &rollout, &one, 1, T0 + 20 * LIMIT, &out);
+  assert_false(rollout.held);
+  rollout_step(&in, &rollout, &one, 1, T0 + 21 * LIMIT - 1, &out);
+  assert_int_equal(rollout.state, MODEL__ROLLOUT_STATE__ROLLOUT_PROGRESSING);
+  rollout_step(&in, &rollout, &one, 1, T0 + 21 * LIMIT + 1, &out);
+  assert_int_equal(rollout.state, MODEL__ROLLOUT_STATE__ROLLOUT_FAILED);
+}
+
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(it_waits_for_days)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(it_waits_for_days), cmocka_unit_test(so_does_what_depends_on_it)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
