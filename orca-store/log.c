@@ -2,50 +2,16 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <pthread.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-#include "orca-store/log_format.h"
+#include "orca-store/log_int.h"
 
 #define SEGMENT_DEFAULT (UINT32_C(4) << 20)
 #define SEGMENT_LEAST (UINT32_C(64) << 10)
 #define BATCH_MAX (UINT32_C(64) << 20)
 #define SLACK 8192 /* stays free behind every reservation: hard state and no-ops while the disk is full */
 #define FIRST_RECORD (DLOG_RECORD_OVERHEAD + DLOG_HARD_PAYLOAD)
-
-struct segment {
-  uint64_t number, size, used, max_index;
-  uint64_t synced; /* bytes of `used` that a sync has covered */
-  bool busy;       /* a sync has its handle */
-  int fd;
-};
-
-/* The owner's thread alone changes segments' number and order, and the state; it does so under the lock where the syncing thread looks:
- * segments, spare, mark, ticket, synced, poisoned. */
-struct dlog {
-  char *dir;
-  struct disk *disk;
-  uint8_t cluster_id[DLOG_CLUSTER_ID];
-  uint64_t segment_size;
-  int lock_fd, hint_fd;
-  struct dlog_state state;
-  uint8_t *batch;
-  size_t cap_batch;
-
-  pthread_mutex_t lock;
-  pthread_cond_t made;
-  struct segment *segs; /* the last is written to */
-  size_t n_segs, cap_segs;
-  struct segment spare; /* made ahead; number 0: none */
-  bool making;
-  struct raft_stable mark;
-  uint64_t ticket, synced_ticket;
-  uint64_t synced; /* position */
-  bool poisoned;
-};
 
 static int poison(struct dlog *log) {
   pthread_mutex_lock(&log->lock);
@@ -61,7 +27,7 @@ static int check_poison(struct dlog *log, struct err *err) {
   return poisoned ? err_set(err, ERR_IO, "%s: an earlier sync or write failed: nobody knows what is on disk; restart", log->dir) : 0;
 }
 
-static int segment_path(const struct dlog *log, uint64_t number, char *out, size_t cap, struct err *err) {
+int dlog_segment_path(const struct dlog *log, uint64_t number, char *out, size_t cap, struct err *err) {
   char name[DLOG_NAME_MAX];
   dlog_name(name, number);
   return dlog_path(out, cap, log->dir, name, err);
@@ -69,11 +35,10 @@ static int segment_path(const struct dlog *log, uint64_t number, char *out, size
 
 /* ---------------------------------------------------------------- segments */
 
-/* A segment in place and durable, its blocks reserved, or nothing. */
-static int make_segment(struct dlog *log, uint64_t number, uint64_t size, struct segment *ret, struct err *err) {
+int dlog_make_segment(struct dlog *log, uint64_t number, uint64_t size, struct dlog_segment *ret, struct err *err) {
   char tmp[512], path[512];
   uint8_t header[DLOG_HEADER];
-  if (dlog_path(tmp, sizeof tmp, log->dir, "next.tmp", err) < 0 || segment_path(log, number, path, sizeof path, err) < 0)
+  if (dlog_path(tmp, sizeof tmp, log->dir, "next.tmp", err) < 0 || dlog_segment_path(log, number, path, sizeof path, err) < 0)
     return -1;
   int fd = log->disk->open(log->disk, tmp, DISK_CREATE_NEW);
   if (fd < 0)
@@ -97,18 +62,14 @@ static int make_segment(struct dlog *log, uint64_t number, uint64_t size, struct
     err_errno(err, -rc, "%s: syncing the folder", log->dir);
     return poison(log);
   }
-  *ret = (struct segment){.number = number, .size = size, .used = DLOG_HEADER, .synced = DLOG_HEADER, .fd = fd};
+  *ret = (struct dlog_segment){.number = number, .size = size, .used = DLOG_HEADER, .synced = DLOG_HEADER, .fd = fd};
   return 0;
 }
 
-static struct segment *active(struct dlog *log) {
-  return &log->segs[log->n_segs - 1];
-}
-
-static int push_segment(struct dlog *log, const struct segment *seg, struct err *err) {
+int dlog_push_segment(struct dlog *log, const struct dlog_segment *seg, struct err *err) {
   if (log->n_segs == log->cap_segs) {
     size_t cap = log->cap_segs ? log->cap_segs * 2 : 8;
-    struct segment *grown = reallocarray(log->segs, cap, sizeof *grown);
+    struct dlog_segment *grown = reallocarray(log->segs, cap, sizeof *grown);
     if (!grown)
       return err_set(err, ERR_MEMORY, "log: out of memory");
     log->segs = grown;
@@ -123,8 +84,8 @@ static int make_spare(struct dlog *log, uint64_t size, struct err *err) {
   pthread_mutex_lock(&log->lock);
   while (log->making)
     pthread_cond_wait(&log->made, &log->lock);
-  struct segment spare = log->spare;
-  uint64_t number = active(log)->number + 1;
+  struct dlog_segment spare = log->spare;
+  uint64_t number = dlog_active(log)->number + 1;
   if (spare.number != 0 && spare.size >= size) {
     pthread_mutex_unlock(&log->lock);
     return 0;
@@ -144,7 +105,7 @@ static int make_spare(struct dlog *log, uint64_t size, struct err *err) {
       spare.size = size;
     }
   } else {
-    rc = make_segment(log, number, size, &spare, err);
+    rc = dlog_make_segment(log, number, size, &spare, err);
   }
 
   pthread_mutex_lock(&log->lock);
@@ -165,9 +126,9 @@ static int rotate(struct dlog *log, uint64_t need, struct err *err) {
   if (make_spare(log, spare_size(log, need), err) < 0)
     return -1;
   pthread_mutex_lock(&log->lock);
-  int rc = push_segment(log, &log->spare, err);
+  int rc = dlog_push_segment(log, &log->spare, err);
   if (rc == 0)
-    log->spare = (struct segment){0};
+    log->spare = (struct dlog_segment){0};
   pthread_mutex_unlock(&log->lock);
   return rc;
 }
@@ -178,7 +139,7 @@ int dlog_reserve(struct dlog *log, size_t n, size_t bytes, struct err *err) {
   if (check_poison(log, err) < 0)
     return -1;
   uint64_t need = n * (DLOG_RECORD_OVERHEAD + 7) + bytes + FIRST_RECORD;
-  const struct segment *seg = active(log);
+  const struct dlog_segment *seg = dlog_active(log);
   if (seg->used + need + SLACK <= seg->size)
     return 0;
   return make_spare(log, spare_size(log, need), err);
@@ -220,7 +181,7 @@ static int room_for_positions(struct dlog *log, const struct raft_entry *entries
 
 /* What a failed write may have left is made zeros again, so that the tail is where it was. */
 static int write_batch(struct dlog *log, size_t size, struct err *err) {
-  struct segment *seg = active(log);
+  struct dlog_segment *seg = dlog_active(log);
   int rc = disk_write_at(log->disk, seg->fd, log->batch, size, (int64_t)seg->used);
   if (rc == 0)
     return 0;
@@ -244,14 +205,15 @@ static int put(struct dlog *log, const struct raft_hard *hard, const struct dlog
     return -1;
   for (size_t i = 0; i < n; i++)
     size += dlog_record_size(entries[i].len);
-  if (size > 2 * (size_t)BATCH_MAX || active(log)->number >= UINT32_MAX - 1)
+  if (size > 2 * (size_t)BATCH_MAX || dlog_active(log)->number >= UINT32_MAX - 1)
     return err_set(err, ERR_TOO_LARGE, "log: a batch of %zu bytes", size);
-  if (active(log)->used + size + (active(log)->used == DLOG_HEADER ? FIRST_RECORD : 0) > active(log)->size && rotate(log, size, err) < 0)
+  if (dlog_active(log)->used + size + (dlog_active(log)->used == DLOG_HEADER ? FIRST_RECORD : 0) > dlog_active(log)->size &&
+      rotate(log, size, err) < 0)
     return -1;
   if (room_for_batch(log, size + FIRST_RECORD, err) < 0)
     return -1;
 
-  struct segment *seg = active(log);
+  struct dlog_segment *seg = dlog_active(log);
   pthread_mutex_lock(&log->lock);
   uint64_t synced = log->synced;
   pthread_mutex_unlock(&log->lock);
@@ -313,14 +275,14 @@ int dlog_write(struct dlog *log, const struct raft_hard *hard, const struct raft
 
 /* ---------------------------------------------------------------- syncing */
 
-static struct segment *by_number(struct dlog *log, uint64_t number) {
-  if (log->n_segs == 0 || number < log->segs[0].number || number > active(log)->number)
+static struct dlog_segment *by_number(struct dlog *log, uint64_t number) {
+  if (log->n_segs == 0 || number < log->segs[0].number || number > dlog_active(log)->number)
     return NULL;
   return &log->segs[number - log->segs[0].number];
 }
 
 /* The oldest segment with something unsynced; the lock is held. */
-static struct segment *oldest_dirty(struct dlog *log) {
+static struct dlog_segment *oldest_dirty(struct dlog *log) {
   for (size_t i = 0; i < log->n_segs; i++)
     if (log->segs[i].synced < log->segs[i].used)
       return &log->segs[i];
@@ -331,9 +293,9 @@ int dlog_sync(struct dlog *log, struct raft_stable *ret, uint64_t *ret_ticket, s
   uint8_t hint[DLOG_HINT_BYTES];
   pthread_mutex_lock(&log->lock);
   struct raft_stable mark = log->mark;
-  uint64_t ticket = log->ticket, until = dlog_position(active(log)->number, active(log)->used);
+  uint64_t ticket = log->ticket, until = dlog_position(dlog_active(log)->number, dlog_active(log)->used);
   /* In order, so that `synced` is never true of less than all before it. */
-  struct segment *seg;
+  struct dlog_segment *seg;
   while (!log->poisoned && (seg = oldest_dirty(log)) && seg->number <= until >> 32) {
     uint64_t number = seg->number, used = number == until >> 32 ? until & UINT32_MAX : seg->used;
     if (seg->synced >= used)
@@ -361,7 +323,7 @@ int dlog_sync(struct dlog *log, struct raft_stable *ret, uint64_t *ret_ticket, s
     log->synced = until;
     log->synced_ticket = ticket;
   }
-  bool ahead = active(log)->used > active(log)->size / 2 && log->spare.number == 0 && !log->making;
+  bool ahead = dlog_active(log)->used > dlog_active(log)->size / 2 && log->spare.number == 0 && !log->making;
   pthread_mutex_unlock(&log->lock);
 
   if (news) {
@@ -408,7 +370,7 @@ int dlog_read(struct dlog *log, uint64_t index, struct raft_entry *entry, struct
   if (index > s->last)
     return err_set(err, ERR_NOT_FOUND, "log: entry %" PRIu64 " is not there, the last is %" PRIu64, index, s->last);
   uint64_t position = s->positions[index - s->base_index - 1], number = position >> 32, offset = position & UINT32_MAX;
-  const struct segment *seg = by_number(log, number);
+  const struct dlog_segment *seg = by_number(log, number);
   uint8_t small[4096], *bytes = small;
   ssize_t n = disk_read_at(log->disk, seg->fd, small, sizeof small < seg->used - offset ? sizeof small : seg->used - offset, (int64_t)offset);
   if (n < 0)
@@ -465,7 +427,7 @@ uint64_t dlog_bytes(const struct dlog *log) {
 static int drop_segments(struct dlog *log, size_t n, struct err *err) {
   for (size_t i = 0; i < n; i++) {
     char path[512];
-    if (segment_path(log, log->segs[0].number, path, sizeof path, err) < 0)
+    if (dlog_segment_path(log, log->segs[0].number, path, sizeof path, err) < 0)
       return -1;
     int rc = log->disk->unlink(log->disk, path);
     if (rc == 0 && i == n - 1)
@@ -555,186 +517,6 @@ int dlog_follow_snapshot(struct dlog *log, uint64_t index, uint64_t term, struct
 
 /* ---------------------------------------------------------------- opening */
 
-static int take_lock(struct dlog *log, struct err *err) {
-  char path[512], pid[32] = {0};
-  if (dlog_path(path, sizeof path, log->dir, "lock", err) < 0)
-    return -1;
-  log->lock_fd = log->disk->open(log->disk, path, DISK_CREATE);
-  if (log->lock_fd < 0)
-    return err_errno(err, -log->lock_fd, "%s", path);
-  int rc = log->disk->lock(log->disk, log->lock_fd);
-  if (rc == -EWOULDBLOCK) {
-    ssize_t n = disk_read_at(log->disk, log->lock_fd, pid, sizeof pid - 1, 0);
-    pid[n > 0 ? strspn(pid, "0123456789") : 0] = '\0';
-    return err_set(err, ERR_CONFLICT, "%s is held by process %s", log->dir, pid[0] ? pid : "(unknown)");
-  }
-  if (rc == 0)
-    rc = log->disk->truncate(log->disk, log->lock_fd, 0);
-  int len = snprintf(pid, sizeof pid, "%ld\n", (long)getpid());
-  if (rc == 0)
-    rc = disk_write_at(log->disk, log->lock_fd, pid, (size_t)len, 0);
-  /* A full disk must not keep a store from opening: the name of its holder is all that is missing then. */
-  return rc < 0 && rc != -ENOSPC ? err_errno(err, -rc, "%s", path) : 0;
-}
-
-struct faults {
-  const char *dir;
-  struct err first;
-  size_t more;
-  struct dlog_found *found;
-};
-
-static void each_fault(void *arg, const struct dlog_fault *f) {
-  struct faults *c = arg;
-  if (f->torn) {
-    c->found->torn = true;
-    snprintf(c->found->torn_text, sizeof c->found->torn_text, "%s: offset %" PRIu64 ", behind entry %" PRIu64 ": %s", f->file, f->offset, f->index,
-             f->text);
-  } else if (c->first.code == ERR_NONE) {
-    err_set(&c->first, ERR_CORRUPT, "%s/%s: offset %" PRIu64 ", behind entry %" PRIu64 ": %s", c->dir, f->file, f->offset, f->index, f->text);
-  } else {
-    c->more++;
-  }
-}
-
-/* What no sync had covered becomes zeros again; segments behind it go. */
-static int cut_tail(struct dlog *log, struct segment *seg, uint64_t offset, struct err *err) {
-  uint8_t chunk[16384];
-  for (uint64_t at = offset; at < seg->size; at += sizeof chunk) {
-    size_t len = seg->size - at < sizeof chunk ? seg->size - at : sizeof chunk;
-    ssize_t n = disk_read_at(log->disk, seg->fd, chunk, len, (int64_t)at);
-    if (n < 0)
-      return err_errno(err, (int)-n, "%s: segment %" PRIu64, log->dir, seg->number);
-    if (dlog_is_zero(chunk, (size_t)n))
-      continue;
-    memset(chunk, 0, sizeof chunk);
-    int rc = disk_write_at(log->disk, seg->fd, chunk, (size_t)n, (int64_t)at);
-    if (rc < 0)
-      return err_errno(err, -rc, "%s: cutting the tail of segment %" PRIu64, log->dir, seg->number);
-  }
-  return 0;
-}
-
-static void each_behind(void *arg, const char *name) {
-  uint64_t number, *highest = arg;
-  if (dlog_parse_name(name, &number) && number > *highest)
-    *highest = number;
-}
-
-/* Newest first: a crash in between leaves no gap. */
-static int drop_behind(struct dlog *log, uint64_t number, struct err *err) {
-  uint64_t highest = number;
-  int rc = log->disk->list(log->disk, log->dir, each_behind, &highest);
-  for (; rc == 0 && highest > number; highest--) {
-    char path[512];
-    if (segment_path(log, highest, path, sizeof path, err) < 0)
-      return -1;
-    rc = log->disk->unlink(log->disk, path);
-  }
-  return rc < 0 ? err_errno(err, -rc, "%s: dropping what lies behind the tail", log->dir) : 0;
-}
-
-/* After a sync that failed, the kernel holds the pages for clean, though they never reached the disk, and a second sync would say yes to
- * nothing. So what no sync is known to have covered is written once more. */
-static int write_again(struct dlog *log, struct segment *seg, uint64_t synced, struct err *err) {
-  uint8_t chunk[16384];
-  uint64_t at = synced >> 32 > seg->number ? seg->used : synced >> 32 == seg->number ? synced & UINT32_MAX : DLOG_HEADER;
-  while (at < seg->used) {
-    size_t len = seg->used - at < sizeof chunk ? seg->used - at : sizeof chunk;
-    ssize_t n = disk_read_at(log->disk, seg->fd, chunk, len, (int64_t)at);
-    int rc = n < 0 ? (int)n : n == 0 ? -EIO : disk_write_at(log->disk, seg->fd, chunk, (size_t)n, (int64_t)at);
-    if (rc < 0)
-      return err_errno(err, -rc, "%s: segment %" PRIu64, log->dir, seg->number);
-    at += (uint64_t)n;
-  }
-  return 0;
-}
-
-static int take_places(struct dlog *log, const struct dlog_replay *r, struct err *err) {
-  for (size_t i = 0; i < r->n_places; i++) {
-    const struct dlog_place *p = &r->places[i];
-    struct segment seg = {.number = p->number, .size = p->size, .used = p->used, .synced = p->used, .max_index = p->max_index};
-    char path[512];
-    if (segment_path(log, p->number, path, sizeof path, err) < 0)
-      return -1;
-    seg.fd = log->disk->open(log->disk, path, DISK_WRITE);
-    if (seg.fd < 0)
-      return err_errno(err, -seg.fd, "%s", path);
-    if (push_segment(log, &seg, err) < 0) {
-      log->disk->close(log->disk, seg.fd);
-      return -1;
-    }
-    bool torn = r->torn_at != 0 && r->torn_at >> 32 == p->number;
-    if (torn && (cut_tail(log, &seg, p->used, err) < 0 || drop_behind(log, p->number, err) < 0))
-      return -1;
-    /* What a killed process wrote and never synced was read here, and is about to be relied on. */
-    if (r->synced != 0 && write_again(log, &seg, r->synced, err) < 0)
-      return -1;
-    int rc = log->disk->fdatasync(log->disk, seg.fd);
-    if (rc < 0)
-      return err_errno(err, -rc, "%s", path);
-  }
-  int rc = log->disk->sync_dir(log->disk, log->dir);
-  return rc < 0 ? err_errno(err, -rc, "%s", log->dir) : 0;
-}
-
-static int open_hint(struct dlog *log, struct err *err) {
-  char path[512];
-  uint8_t hint[DLOG_HINT_BYTES];
-  if (dlog_path(path, sizeof path, log->dir, "synced", err) < 0)
-    return -1;
-  log->hint_fd = log->disk->open(log->disk, path, DISK_CREATE);
-  if (log->hint_fd < 0)
-    return err_errno(err, -log->hint_fd, "%s", path);
-  dlog_put_hint(hint, log->synced);
-  int rc = disk_write_at(log->disk, log->hint_fd, hint, sizeof hint, 0);
-  return rc < 0 && rc != -ENOSPC ? err_errno(err, -rc, "%s", path) : 0;
-}
-
-static int recover(struct dlog *log, struct dlog_found *found, struct err *err) {
-  char tmp[512];
-  struct faults faults = {.dir = log->dir, .found = found};
-  struct dlog_replay r = {.disk = log->disk, .dir = log->dir, .cluster_id = log->cluster_id, .fault = each_fault, .arg = &faults};
-  int rc = dlog_replay(&r, err);
-  if (rc == 0 && r.damaged > 0) {
-    if (err)
-      *err = faults.first;
-    rc = faults.more ? err_context(err, "damaged in %zu places", faults.more + 1) : -1;
-  }
-  if (rc == 0 && dlog_path(tmp, sizeof tmp, log->dir, "next.tmp", err) == 0) {
-    int gone = log->disk->unlink(log->disk, tmp);
-    rc = gone < 0 && gone != -ENOENT ? err_errno(err, -gone, "%s", tmp) : take_places(log, &r, err);
-  }
-  if (rc == 0) {
-    log->state = r.state;
-    r.state.positions = NULL;
-  }
-  dlog_replay_fini(&r);
-  if (rc < 0)
-    return -1;
-
-  struct segment seg;
-  if (log->n_segs > 1 && active(log)->used == DLOG_HEADER) { /* made ahead, not begun */
-    log->spare = *active(log);
-    log->n_segs--;
-  } else if (log->n_segs == 0) {
-    if (make_segment(log, 1, log->segment_size, &seg, err) < 0)
-      return -1;
-    if (push_segment(log, &seg, err) < 0) {
-      log->disk->close(log->disk, seg.fd);
-      return -1;
-    }
-  }
-  log->synced = dlog_position(active(log)->number, active(log)->used);
-  log->mark = (struct raft_stable){log->state.last, log->state.last_term, log->state.hard};
-  found->hard = log->state.hard;
-  found->base_index = log->state.base_index;
-  found->base_term = log->state.base_term;
-  found->first = log->state.base_index + 1;
-  found->last = log->state.last;
-  return open_hint(log, err);
-}
-
 int dlog_open(struct dlog **ret, const struct dlog_options *o, struct dlog_found *found, struct err *err) {
   struct dlog *log = calloc(1, sizeof *log);
   *found = (struct dlog_found){0};
@@ -756,9 +538,9 @@ int dlog_open(struct dlog **ret, const struct dlog_options *o, struct dlog_found
     return err_set(err, ERR_MEMORY, "log: out of memory");
   }
   int rc = log->disk->make_dir(log->disk, o->dir);
-  rc = rc < 0 ? err_errno(err, -rc, "%s", o->dir) : take_lock(log, err);
+  rc = rc < 0 ? err_errno(err, -rc, "%s", o->dir) : dlog_take_lock(log, err);
   if (rc == 0)
-    rc = recover(log, found, err);
+    rc = dlog_recover(log, found, err);
   if (rc < 0) {
     dlog_close(log);
     return -1;
