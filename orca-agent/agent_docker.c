@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/bus/pb.h"
 #include "common/log.h"
 #include "common/spec/spec.h"
 #include "orca-agent/agent.h"
@@ -635,6 +636,7 @@ static void on_down(void *arg, const char *why) {
   struct agent *a = arg;
   log_error("Docker does not answer", "error", why);
   snprintf(a->docker_error, sizeof a->docker_error, "%s", why);
+  pb_make_utf8(a->docker_error);
   a->node.docker_ok = 0;
   a->report.node_dirty = true;
   daemon_status(a->daemon, "Docker does not answer");

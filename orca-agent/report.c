@@ -34,6 +34,14 @@ void report_fini(struct report *r) {
   *r = (struct report){0};
 }
 
+/* What Docker, a probe or the system said, cut where it was too long. */
+static char *said(const char *text) {
+  char *copy = strdup(text);
+  if (copy)
+    pb_make_utf8(copy);
+  return copy;
+}
+
 void report_gone(struct report *r, const char *instance) {
   void *list = r->gone;
   char *copy = strdup(instance);
@@ -79,7 +87,7 @@ void report_event(struct report *r, const struct agent_action *act, const char *
   PB_SET(event, ms, wall_ms);
   event->kind = strdup(act->name);
   event->node = strdup(node);
-  event->message = strdup(act->text);
+  event->message = said(act->text);
   event->severity = strdup(act->severity ? act->severity : "info");
   event->actor = strdup("agent");
   if (*act->instance) {
@@ -174,7 +182,7 @@ Model__InstanceStatus *report_instance(const struct agent_core *core, const stru
     PB_SET(st, exit_code, i->last_exit);
     PB_SET(st, oom_killed, i->last_oom);
   }
-  st->reason = strdup(i->reason);
+  st->reason = said(i->reason);
   PB_SET(st, since_ms, i->since_ms);
   if (i->c.started_ns)
     PB_SET(st, started_ms, i->c.started_ns / NS_PER_MS);
@@ -184,7 +192,7 @@ Model__InstanceStatus *report_instance(const struct agent_core *core, const stru
     PB_SET(st, next_try_ms, i->next_try_ms);
   if (i->ended_ms) {
     PB_SET(st, ended_ms, i->ended_ms);
-    st->ended_by = strdup(i->ended_by);
+    st->ended_by = said(i->ended_by);
   }
   if (i->last_lines && (st->last_lines.data = malloc(i->last_lines_len))) {
     memcpy(st->last_lines.data, i->last_lines, i->last_lines_len);
@@ -192,7 +200,7 @@ Model__InstanceStatus *report_instance(const struct agent_core *core, const stru
     st->has_last_lines = true;
   }
   if (i->progress[0])
-    st->progress = strdup(i->progress);
+    st->progress = said(i->progress);
   add_secrets(st, i);
   return st;
 }

@@ -3,6 +3,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "common/bus/pb.h"
+
 #define SPREAD_NS INT64_C(500000000)
 
 const char *keeper_probe_name(enum keeper_probe_kind kind) {
@@ -95,8 +97,10 @@ struct keeper_target_step keeper_target_result(struct keeper_target *t, enum kee
   struct keeper_probe_step step = keeper_probe_step(&t->probes[kind], success ? KEEPER_PROBE_SUCCESS : KEEPER_PROBE_FAILURE, now);
   /* The first try of a fresh container fails too often to be worth a word. */
   bool worth_telling = step.counted && (step.changed || t->probes[kind].failures > 1);
-  if (!success && worth_telling)
+  if (!success && worth_telling) {
     snprintf(t->verdict.reason, sizeof t->verdict.reason, "%s: %.220s", keeper_probe_name(kind), reason);
+    pb_make_utf8(t->verdict.reason);
+  }
   bool changed = judge(t, now);
   /* Why it is not ready yet is news, once. */
   if (!success && worth_telling && !had_reason && t->verdict.known && !t->verdict.ready)

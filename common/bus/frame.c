@@ -74,20 +74,6 @@ int bus_frame_decode(const uint8_t *data, size_t len, size_t body_len, struct bu
   return rc;
 }
 
-/* Error texts quote what peers and files said, and are cut at a length: what is not UTF-8 in them would be refused on the other side. */
-static void make_utf8(char *text) {
-  size_t len = strlen(text), cut = len;
-  while (cut > 0 && len - cut < 3 && !pb_utf8_valid(text, cut))
-    cut--;
-  if (pb_utf8_valid(text, cut)) {
-    text[cut] = 0;
-    return;
-  }
-  for (; *text; text++)
-    if ((unsigned char)*text >= 0x80)
-      *text = '?';
-}
-
 size_t bus_frame_encode(const struct bus_frame *frame, uint8_t out[FRAME_MAX]) {
   Bus__Header h = BUS__HEADER__INIT;
   struct err error;
@@ -106,7 +92,7 @@ size_t bus_frame_encode(const struct bus_frame *frame, uint8_t out[FRAME_MAX]) {
   if (frame->kind == BUS__KIND__ERROR) {
     error = frame->error;
     PB_SET(&h, code, (uint32_t)error.code);
-    make_utf8(error.msg);
+    pb_make_utf8(error.msg); /* it quotes what peers and files said, cut at a length */
     h.message = error.msg;
   }
   return bus__header__pack(&h, out);

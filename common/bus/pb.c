@@ -26,6 +26,19 @@ bool pb_utf8_valid(const char *s, size_t len) {
   return true;
 }
 
+void pb_make_utf8(char *text) {
+  size_t len = strlen(text), cut = len;
+  while (cut > 0 && len - cut < 3 && !pb_utf8_valid(text, cut))
+    cut--;
+  if (pb_utf8_valid(text, cut)) {
+    text[cut] = 0;
+    return;
+  }
+  for (; *text; text++)
+    if ((unsigned char)*text >= 0x80)
+      *text = '?';
+}
+
 /* ---- the wire form is checked before protobuf-c sees it: depth, size once unpacked, that nothing single comes twice, and that strings are UTF-8
  * without NUL ----
  *

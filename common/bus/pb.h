@@ -30,5 +30,8 @@ ProtobufCMessage *pb_clone(const ProtobufCMessage *msg);
 bool pb_equal(const ProtobufCMessage *a, const ProtobufCMessage *b);
 
 bool pb_utf8_valid(const char *s, size_t len);
+/* In place: a character that was cut goes, and what else is not UTF-8 is told as '?'. For texts that were cut at a length, or came from outside:
+ * the other side refuses the whole message for one of them. */
+void pb_make_utf8(char *text);
 
 #endif

@@ -392,11 +392,39 @@ static void test_report_resend(void **state) {
   agent_core_fini(&core);
 }
 
+/* One text that is not UTF-8 would have the whole report refused. */
+static void test_report_of_texts_that_were_cut(void **state) {
+  (void)state;
+  struct agent_core core;
+  struct err err;
+  struct report r = {0};
+  struct agent_action act = {.name = "instance.started", .text = "mount /srv/gr\xc3\xb6\xc3"};
+  struct agent_instance i = {
+      .project = "shop", .service = "api", .number = 1, .ended_ms = 1, .reason = "Gr\xc3\xb6\xc3", .progress = "41 \xff percent"};
+  assert_int_equal(agent_core_init(&core, "n1", "cluster00000", 2, &err), 0);
+  memset(i.ended_by, 0xc3, sizeof i.ended_by - 1);
+  Model__InstanceStatus *st = report_instance(&core, &i);
+  struct buf packed = BUF_INIT(4096);
+  assert_int_equal(pb_pack(&st->base, &packed), 0);
+  model__instance_status__free_unpacked(st, NULL);
+  st = (Model__InstanceStatus *)(void *)pb_unpack(&model__instance_status__descriptor, packed.data, packed.len, &err);
+  if (!st)
+    fail_msg("%s", err.msg);
+  assert_string_equal(st->reason, "Gr\xc3\xb6");
+  assert_string_equal(st->progress, "41 ? percent");
+  report_event(&r, &act, "n1", 1);
+  assert_string_equal(r.events[0]->message, "mount /srv/gr\xc3\xb6");
+  model__instance_status__free_unpacked(st, NULL);
+  buf_free(&packed);
+  report_fini(&r);
+  agent_core_fini(&core);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_cgroup_v1),      cmocka_unit_test(test_cgroup_v2),       cmocka_unit_test(test_cgroup_hostile),
       cmocka_unit_test(test_files),          cmocka_unit_test(test_files_are_swept), cmocka_unit_test(test_host_paths),
-      cmocka_unit_test(test_container_json), cmocka_unit_test(test_report_resend),
+      cmocka_unit_test(test_container_json), cmocka_unit_test(test_report_resend),   cmocka_unit_test(test_report_of_texts_that_were_cut),
   };
   return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }

@@ -3,6 +3,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -165,6 +166,24 @@ static void utf8_is_checked_as_unicode_has_it(void **state) {
     assert_false(pb_utf8_valid(bad[i], strlen(bad[i])));
 }
 
+static void texts_are_made_utf8(void **state) {
+  (void)state;
+  static const char *const pairs[][2] = {
+      {"", ""},
+      {"caf\xc3\xa9", "caf\xc3\xa9"},
+      {"caf\xc3", "caf"},
+      {"\xe2\x82\xac\xf0\x9f\x90", "\xe2\x82\xac"},
+      {"caf\xe9 zu", "caf? zu"},
+      {"\xff\xff\xff\xff", "????"},
+  };
+  for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
+    char text[32];
+    snprintf(text, sizeof text, "%s", pairs[i][0]);
+    pb_make_utf8(text);
+    assert_string_equal(text, pairs[i][1]);
+  }
+}
+
 static int unpacks(const void *data, size_t len) {
   struct err e;
   ProtobufCMessage *m = pb_unpack(&model__service_spec__descriptor, data, len, &e);
@@ -236,17 +255,12 @@ static void unknown_fields_survive_a_round_trip(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(err_carries_code_text_and_context),
-      cmocka_unit_test(err_context_never_crowds_out_the_cause),
-      cmocka_unit_test(err_codes_survive_the_wire),
-      cmocka_unit_test(buf_grows_up_to_its_cap_and_stays_failed),
-      cmocka_unit_test(hashes_and_base64_are_the_standards),
-      cmocka_unit_test(sealed_opens_only_as_it_was),
-      cmocka_unit_test(crc32c_has_the_values_of_rfc_3720),
-      cmocka_unit_test(random_ids_are_long_and_differ),
-      cmocka_unit_test(utf8_is_checked_as_unicode_has_it),
-      cmocka_unit_test(hostile_messages_are_refused),
-      cmocka_unit_test(what_would_take_too_long_or_too_much_to_unpack_is_refused),
+      cmocka_unit_test(err_carries_code_text_and_context),   cmocka_unit_test(err_context_never_crowds_out_the_cause),
+      cmocka_unit_test(err_codes_survive_the_wire),          cmocka_unit_test(buf_grows_up_to_its_cap_and_stays_failed),
+      cmocka_unit_test(hashes_and_base64_are_the_standards), cmocka_unit_test(sealed_opens_only_as_it_was),
+      cmocka_unit_test(crc32c_has_the_values_of_rfc_3720),   cmocka_unit_test(random_ids_are_long_and_differ),
+      cmocka_unit_test(utf8_is_checked_as_unicode_has_it),   cmocka_unit_test(texts_are_made_utf8),
+      cmocka_unit_test(hostile_messages_are_refused),        cmocka_unit_test(what_would_take_too_long_or_too_much_to_unpack_is_refused),
       cmocka_unit_test(unknown_fields_survive_a_round_trip),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/bus/pb.h"
 #include "common/loop.h"
 #include "orca-keeper/target.h"
 
@@ -243,6 +244,23 @@ static void test_not_ready_is_told_with_its_reason(void **state) {
   assert_string_equal(t.verdict.reason, "readiness: http 503 from /");
 }
 
+static void test_a_reason_is_cut_between_characters(void **state) {
+  (void)state;
+  const struct keeper_probe_rules *const rules[KEEPER_PROBE_KINDS] = {NULL, &plain, NULL};
+  struct keeper_target t;
+  char reason[400] = "";
+  keeper_target_begin(&t, rules, T0, true, SEED, T0);
+  for (int i = 0; i < 99; i++)
+    strcat(reason, "\xe2\x82\xac"); /* of three bytes: no cut at 220 is between two */
+  for (int i = 0; i < 20; i++) {
+    int64_t now = t.probes[KEEPER_READINESS].next_at;
+    assert_true(keeper_target_time(&t, now).tries);
+    keeper_target_result(&t, KEEPER_READINESS, false, reason, now);
+  }
+  assert_int_equal(strlen(t.verdict.reason), strlen("readiness: ") + 219);
+  assert_true(pb_utf8_valid(t.verdict.reason, strlen(t.verdict.reason)));
+}
+
 /* ---- random sequences ---- */
 
 static uint64_t rng;
@@ -346,6 +364,7 @@ int main(void) {
       cmocka_unit_test(test_old_container_is_not_judged_in_haste),
       cmocka_unit_test(test_a_list_of_all_says_nothing_of_age),
       cmocka_unit_test(test_not_ready_is_told_with_its_reason),
+      cmocka_unit_test(test_a_reason_is_cut_between_characters),
       cmocka_unit_test(test_random_sequences),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
