@@ -651,7 +651,9 @@ void agent_instance_listed(struct agent_step *s, struct agent_instance *i, const
       strcmp(i->c.id, found->id) == 0 && i->c.state == found->state && (found->state != AGENT_C_RUNNING || strcmp(i->c.address, found->address) == 0);
   if (same)
     return;
-  /* The list lacks what matters (exit code, start): look closer. */
+  /* The list lacks what matters (exit code, start, what it was made for): look closer. */
+  if (strcmp(i->c.id, found->id) != 0)
+    i->c = (struct agent_container){0};
   agent_copy(i->c.id, sizeof i->c.id, found->id);
   agent_copy(i->c.network, sizeof i->c.network, found->network);
   i->c.state = AGENT_C_UNKNOWN;
@@ -850,6 +852,11 @@ static void died(struct agent_step *s, struct agent_instance *i, const struct ag
   case AGENT_OP_KILL:
   case AGENT_OP_REMOVE:
     break;
+  }
+  if (!i->c.ours) { /* not looked at yet: of which epoch it is, and what follows its end, its labels say */
+    i->c.state = AGENT_C_UNKNOWN;
+    i->next_try = 0;
+    return;
   }
   exited(s, i, ev->exit_code, i->c.oom_killed, ev->time_ns);
 }

@@ -1,5 +1,6 @@
 /* The core against a Docker in memory that is slow, fails, forgets to answer, loses events, dies and comes back, while masters change their
- * minds: at the end, once faults stop, what runs must be what is wanted; at every step an instance has at most one action under way. */
+ * minds and the agent is replaced: at the end, once faults stop, what runs must be what is wanted; at every step an instance has at most one action
+ * under way, and a job's run is never started twice. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -19,6 +20,8 @@
 #define SERVICES 4
 #define NUMBERS 3
 #define SLOTS 2
+#define JOB 3 /* of the services */
+#define EPOCHS 256
 
 static struct fake {
   struct agent_core core;
@@ -55,7 +58,10 @@ static struct fake {
     bool assigned, stop;
     uint64_t epoch, revision;
   } want[SERVICES][NUMBERS];
+  unsigned runs[NUMBERS][EPOCHS]; /* starts of the job's instances */
 } f;
+
+static const char *const names[SERVICES] = {"api", "db", "web", "job"};
 
 static uint64_t rnd(void) {
   f.rng ^= f.rng << 13;
@@ -118,6 +124,10 @@ static void remove_container(struct agent_container *c) {
   *c = f.containers[--f.container_count];
 }
 
+static bool is_job(const struct agent_container *c) {
+  return strcmp(c->service, names[JOB]) == 0;
+}
+
 static enum err_code effect(struct pending *p) {
   const struct agent_action *a = &p->act;
   struct agent_container *c = by_name(a->container);
@@ -139,7 +149,8 @@ static enum err_code effect(struct pending *p) {
                                   .state = AGENT_C_CREATED,
                                   .number = i->number,
                                   .epoch = i->assigned->instance->epoch,
-                                  .revision = i->assigned->instance->revision};
+                                  .revision = i->assigned->instance->revision,
+                                  .restart = (uint8_t)agent_instance_restart(i)};
     snprintf(c->id, sizeof c->id, "%064x", ++f.next_id);
     snprintf(c->name, sizeof c->name, "%s", name);
     snprintf(c->project, sizeof c->project, "%s", i->project);
@@ -162,6 +173,8 @@ static enum err_code effect(struct pending *p) {
     snprintf(c->address, sizeof c->address, "172.18.0.%u", 2 + (unsigned)(rnd() % 200));
     emit(AGENT_CE_START, c, 0);
     f.starts++;
+    if (is_job(c) && ++f.runs[c->number - 1][c->epoch % EPOCHS] > 1)
+      fail_msg("job.%u of epoch %u was started twice", (unsigned)c->number, (unsigned)c->epoch);
     if (f.faults && chance(20)) /* it dies at once */
       end_container(c, 1);
     return ERR_NONE;
@@ -342,8 +355,6 @@ static void come_up(void) {
 
 /* ---- the masters ---- */
 
-static const char *const names[SERVICES] = {"api", "db", "web", "job"};
-
 static Node__Assignment *assignment(unsigned service, unsigned number) {
   Model__ServiceSpec spec = MODEL__SERVICE_SPEC__INIT;
   Model__Revision rev = MODEL__REVISION__INIT;
@@ -361,6 +372,8 @@ static Node__Assignment *assignment(unsigned service, unsigned number) {
   PB_SET(&inst, number, number + 1);
   PB_SET(&inst, epoch, f.want[service][number].epoch);
   PB_SET(&inst, revision, f.want[service][number].revision);
+  if (service == JOB)
+    PB_SET(&inst, job, 1);
   PB_SET(&inst, desired, f.want[service][number].stop ? MODEL__DESIRED__DESIRED_STOP : MODEL__DESIRED__DESIRED_RUN);
   rev.spec = &spec;
   a.instance = &inst;
@@ -393,7 +406,7 @@ static void change_mind(void) {
     f.want[s][n].stop = false;
     f.want[s][n].epoch++;
     f.want[s][n].revision = 1 + rnd() % 3;
-  } else if (chance(40)) {
+  } else if (chance(40) && !(s == JOB && f.want[s][n].stop)) { /* a run that was stopped does not come back */
     f.want[s][n].stop = !f.want[s][n].stop;
   } else if (chance(50)) {
     f.want[s][n].epoch++;
@@ -413,6 +426,40 @@ static void change_mind(void) {
     tell_full();
   if (a)
     node__assignment__free_unpacked(a, NULL);
+}
+
+static void new_core(void) {
+  struct err err;
+  assert_int_equal(agent_core_init(&f.core, "n1", "cluster0001", SLOTS, &err), 0);
+}
+
+static bool advance(int64_t until);
+
+/* What was asked of Docker is done or not, its answers and events are lost; containers end before and while the new one looks. */
+static void replace_agent(void) {
+  for (unsigned n = 0; n < f.pending_count; n++) {
+    if (chance(50))
+      run_effect(f.pending[n]);
+    free(f.pending[n]);
+  }
+  f.pending_count = f.event_count = 0;
+  agent_core_fini(&f.core);
+  new_core();
+  bool told_first = chance(30);
+  if (told_first)
+    tell_full();
+  if (f.up)
+    come_up();
+  for (unsigned rounds = (unsigned)(rnd() % 4); rounds; rounds--) {
+    int64_t until = f.now + (int64_t)(rnd() % 40) * NS_PER_MS;
+    while (advance(until))
+      ;
+    struct agent_container *c = f.container_count ? &f.containers[rnd() % f.container_count] : NULL;
+    if (c && c->state == AGENT_C_RUNNING)
+      end_container(c, chance(50) ? 0 : 139);
+  }
+  if (!told_first)
+    tell_full();
 }
 
 /* ---- time ---- */
@@ -469,8 +516,8 @@ static void check_end(uint64_t seed) {
       for (unsigned c = 0; c < f.container_count; c++)
         if (strcmp(f.containers[c].service, names[s]) == 0 && f.containers[c].number == n + 1) {
           found++;
-          if (f.containers[c].state != AGENT_C_RUNNING || f.containers[c].epoch != f.want[s][n].epoch ||
-              f.containers[c].revision != f.want[s][n].revision)
+          if ((f.containers[c].state != AGENT_C_RUNNING && !(s == JOB && f.containers[c].state == AGENT_C_EXITED)) ||
+              f.containers[c].epoch != f.want[s][n].epoch || f.containers[c].revision != f.want[s][n].revision)
             fail_msg("seed %llu: %s is in state %d, epoch %llu, want running, %llu", (unsigned long long)seed, id, (int)f.containers[c].state,
                      (unsigned long long)f.containers[c].epoch, (unsigned long long)f.want[s][n].epoch);
         }
@@ -479,7 +526,7 @@ static void check_end(uint64_t seed) {
       if (found != want)
         fail_msg("seed %llu: %s has %u containers, want %d", (unsigned long long)seed, id, found, want);
       const struct agent_instance *i = agent_core_find(&f.core, id);
-      if (want && (!i || i->phase != MODEL__PHASE__PHASE_RUNNING || !i->ready))
+      if (want && !(s == JOB && i && i->phase == MODEL__PHASE__PHASE_EXITED) && (!i || i->phase != MODEL__PHASE__PHASE_RUNNING || !i->ready))
         fail_msg("seed %llu: %s runs and is said to be in phase %d: %s", (unsigned long long)seed, id, i ? (int)i->phase : -1, i ? i->reason : "");
     }
   assert_int_equal(f.container_count, wanted);
@@ -487,12 +534,11 @@ static void check_end(uint64_t seed) {
 }
 
 static void begin(uint64_t seed) {
-  struct err err;
   memset(&f, 0, sizeof f);
   f.rng = seed * 0x9e3779b97f4a7c15u + 1;
   f.now = NS_PER_SEC;
   f.faults = true;
-  assert_int_equal(agent_core_init(&f.core, "n1", "cluster0001", SLOTS, &err), 0);
+  new_core();
 }
 
 static void finish(void) {
@@ -520,10 +566,14 @@ static void run_seed(uint64_t seed) {
       struct agent_container *c = &f.containers[rnd() % f.container_count];
       if (c->state == AGENT_C_RUNNING)
         end_container(c, chance(50) ? 0 : 139);
-    } else if (what < 65 && f.container_count) {
-      remove_container(&f.containers[rnd() % f.container_count]);
     } else if (what < 68 && f.container_count) {
-      f.containers[rnd() % f.container_count].state = AGENT_C_BROKEN;
+      struct agent_container *c = &f.containers[rnd() % f.container_count];
+      if (is_job(c)) /* a run that is taken away is begun anew by an agent that has never seen it */
+        continue;
+      if (what < 65)
+        remove_container(c);
+      else
+        c->state = AGENT_C_BROKEN;
     } else if (what < 75) {
       if (f.up)
         go_down();
@@ -531,6 +581,8 @@ static void run_seed(uint64_t seed) {
         come_up();
     } else if (what < 78 && f.network_count) {
       f.network_count--;
+    } else if (what < 88) {
+      replace_agent();
     }
   }
   f.faults = false;
