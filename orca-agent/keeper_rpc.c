@@ -11,6 +11,7 @@
 #include "common/bus/pb.h"
 #include "common/log.h"
 #include "common/spec/spec.h"
+#include "orca-agent/verdicts.h"
 #include "proto/keeper.pb-c.h"
 
 #define MAX_STREAMS 8u
@@ -207,15 +208,7 @@ static void hello(struct keeper_link *k, struct bus_call *call) {
 
 static void verdicts(struct keeper_link *k, const Keeper__Verdicts *m) {
   for (size_t n = 0; n < m->n_verdicts; n++) {
-    const Keeper__Verdict *v = m->verdicts[n];
-    struct agent_event ev = {.kind = AGENT_EV_VERDICT,
-                             .instance = PB_STR(v->instance),
-                             .container_id = PB_STR(v->container_id),
-                             .started_ms = PB_GET(v, started_ms, 0),
-                             .live = PB_GET(v, live, true)};
-    ev.verdict.started = PB_GET(v, started, false);
-    ev.verdict.ready = PB_GET(v, ready, false);
-    snprintf(ev.verdict.reason, sizeof ev.verdict.reason, "%s", PB_STR(v->reason));
+    struct agent_event ev = verdict_event(m->verdicts[n]);
     agent_event(k->a, &ev);
   }
 }

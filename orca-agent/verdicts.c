@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "common/buf.h"
+#include "common/bus/pb.h"
 #include "common/log.h"
 
 #define MAX_FILE ((size_t)4 << 20)
@@ -47,6 +48,18 @@ static void read_lines(struct verdicts *v) {
     v->list[v->count++] = r;
   }
   fclose(f);
+}
+
+struct agent_event verdict_event(const Keeper__Verdict *said) {
+  struct agent_event ev = {.kind = AGENT_EV_VERDICT,
+                           .instance = PB_STR(said->instance),
+                           .container_id = PB_STR(said->container_id),
+                           .started_ms = PB_GET(said, started_ms, 0),
+                           .live = PB_GET(said, live, true)};
+  ev.verdict.started = PB_GET(said, started, false);
+  ev.verdict.ready = PB_GET(said, ready, false);
+  snprintf(ev.verdict.reason, sizeof ev.verdict.reason, "%s", PB_STR(said->reason));
+  return ev;
 }
 
 struct verdicts *verdicts_open(struct agent *a, struct err *err) {
