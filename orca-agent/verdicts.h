@@ -1,5 +1,5 @@
-/* What the keeper says; and its last verdicts on disk (STATE_DIR/agent/verdicts), so that an agent that restarts does not call ready instances unready
- * until the keeper has spoken again.
+/* What the keeper says; and its last verdicts on disk (STATE_DIR/agent/verdicts), so that an agent that restarts does not call ready instances
+ * unready until the keeper has spoken again.
  *
  * One line each: CONTAINER STARTED_MS STARTED READY. Disposable: a missing or torn file only costs that moment.
  * Threads: the loop's. */

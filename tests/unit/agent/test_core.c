@@ -714,10 +714,8 @@ static void test_liveness_restarts(void **state) {
   finish();
 }
 
-static void test_without_master_keeps_and_restarts(void **state) {
-  (void)state;
-  begin(3);
-  f.faults = false;
+/* What the agent before this one left behind. */
+static void leave_running(void) {
   f.container_count = 1;
   f.containers[0] = (struct agent_container){.id = "abcdefabcdef",
                                              .name = "orca-cluster0-n1.shop.api.1",
@@ -731,6 +729,13 @@ static void test_without_master_keeps_and_restarts(void **state) {
                                              .network = "orca-cluster0-shop",
                                              .address = "172.18.0.2",
                                              .started_ns = wall_ns() - 1};
+}
+
+static void test_without_master_keeps_and_restarts(void **state) {
+  (void)state;
+  begin(3);
+  f.faults = false;
+  leave_running();
   come_up();
   settle(100);
   const struct agent_instance *i = agent_core_find(&f.core, "shop/api.1");
@@ -763,19 +768,7 @@ static void test_assigned_between_list_and_answer(void **state) {
   (void)state;
   begin(3);
   f.faults = false;
-  f.container_count = 1;
-  f.containers[0] = (struct agent_container){.id = "abcdefabcdef",
-                                             .name = "orca-cluster0-n1.shop.api.1",
-                                             .ours = true,
-                                             .project = "shop",
-                                             .service = "api",
-                                             .number = 1,
-                                             .epoch = 4,
-                                             .revision = 2,
-                                             .state = AGENT_C_RUNNING,
-                                             .network = "orca-cluster0-shop",
-                                             .address = "172.18.0.2",
-                                             .started_ns = wall_ns() - 1};
+  leave_running();
   come_up();
   f.want[0][0].assigned = true;
   f.want[0][0].epoch = 4;
