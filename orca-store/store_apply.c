@@ -1,6 +1,7 @@
 /* What is committed goes into the map, a batch in one transaction; then its callers are answered. */
 #include "orca-store/store_int.h"
 
+#include <assert.h>
 #include <stdlib.h>
 
 #define BATCH_ENTRIES 2048u
@@ -71,6 +72,7 @@ static bool apply_batch(struct store *s) {
   struct err err;
   uint64_t first = kv_state(s->kv)->applied_index + 1;
   size_t n = batch_size(s);
+  assert(n > 0); /* there is something committed, and the limit is never 0 */
   struct kv_result *results = calloc(n, sizeof *results);
   if (!results) {
     err_set(&err, ERR_MEMORY, "out of memory");
