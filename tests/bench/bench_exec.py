@@ -1,20 +1,17 @@
 """`exec true`, round trip: the Engine API by hand (create, start on a raw connection, its end, the exit code), orca's WebSocket by hand, and the
 two programs `docker exec` and `orcactl exec`; all on the same container, interleaved."""
 import http.client
-import io
 import json
 import os
-import pathlib
 import socket
 import subprocess
 import sys
-import tarfile
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "lib"))
 
 from figures import median, quantile, table  # noqa: E402
-from orca import BIN, Cluster, docker  # noqa: E402
+from orca import BIN, Cluster, busybox_image, docker  # noqa: E402
 from websocket import WebSocket  # noqa: E402
 
 ROUNDS = 60
@@ -30,19 +27,6 @@ class UnixConnection(http.client.HTTPConnection):
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(self.timeout)
         self.sock.connect(SOCKET)
-
-
-def make_image():
-    tar = io.BytesIO()
-    with tarfile.open(fileobj=tar, mode="w") as t:
-        data = pathlib.Path("/bin/busybox").read_bytes()
-        info = tarfile.TarInfo("bin/true")
-        info.size, info.mode = len(data), 0o755
-        t.addfile(info, io.BytesIO(data))
-        link = tarfile.TarInfo("bin/sleep")
-        link.type, link.linkname = tarfile.SYMTYPE, "true"
-        t.addfile(link)
-    subprocess.run(["docker", "import", "--change", 'CMD ["/bin/sleep","1000000"]', "-", IMAGE], input=tar.getvalue(), check=True, stdout=subprocess.DEVNULL)
 
 
 class Engine:
@@ -82,7 +66,7 @@ def program(*argv, env=None):
 
 
 def main():
-    make_image()
+    busybox_image(IMAGE, "true")
     try:
         with Cluster() as c:
             c.deploy("shop", f'[[service]]\nname = "box"\nimage = "{IMAGE}"\npull = "never"\n')

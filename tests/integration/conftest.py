@@ -1,22 +1,16 @@
 import pathlib
-import signal
 import sys
 
 import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
 
+from interrupts import take_sigterm  # noqa: E402
 from orca import Cluster  # noqa: E402
 
 
-def interrupted(_signo, _frame):
-    for again in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(again, signal.SIG_IGN)
-    raise KeyboardInterrupt
-
-
 def pytest_configure():
-    signal.signal(signal.SIGTERM, interrupted)  # of a time limit around the run: fixtures end as they do at ctrl-C
+    take_sigterm()
 
 
 @pytest.fixture

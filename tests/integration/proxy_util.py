@@ -1,4 +1,5 @@
 """An orca-proxy of its own for a test, with a routes file or a played gateway, and origins whose every byte the test decides."""
+import base64
 import contextlib
 import hashlib
 import json
@@ -185,6 +186,17 @@ def echo(wire, origin):
         text = json.dumps({"origin": origin.name, "start": m.start, "headers": m.headers, "size": len(m.body), "trailers": m.trailers,
                            "sha256": hashlib.sha256(m.body).hexdigest()}).encode()
         wire.send(f"HTTP/1.1 200 OK\r\nContent-Length: {len(text)}\r\nContent-Type: application/json\r\n\r\n".encode(), b"" if m.method == "HEAD" else text)
+
+
+def tunnel(wire, upgrade):
+    """Takes a request for a WebSocket and gives back whatever comes."""
+    accept = base64.b64encode(hashlib.sha1((upgrade.get("Sec-WebSocket-Key") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11").encode()).digest()).decode()
+    wire.send(f"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n")
+    while True:
+        if not wire.buffer:
+            wire.fill()
+        data, wire.buffer = wire.buffer, b""
+        wire.send(data)
 
 
 def answering(*parts, close=False):

@@ -1,20 +1,17 @@
 """The API away from loopback: TLS 1.3 at the proxy with a certificate of the cluster's CA, handed over to the apiserver on loopback."""
 import contextlib
 import hashlib
-import io
 import json
 import os
-import pathlib
 import signal
 import socket
 import ssl
 import subprocess
-import tarfile
 import threading
 import time
 
 import pytest
-from orca import BIN, Cluster, docker, wait_for
+from orca import BIN, Cluster, busybox_image, docker, wait_for
 from proxy_util import Wire
 
 
@@ -231,15 +228,8 @@ def test_large_bodies_and_websockets_pass(c):
     w.close()
     assert len(ask(c, "/api/v1/openapi.json").body) > 10000
     set_listen(c, f"{c.host}:{c.tls_port}")
-    tar = io.BytesIO()
-    with tarfile.open(fileobj=tar, mode="w") as t:
-        data = pathlib.Path("/bin/busybox").read_bytes()
-        info = tarfile.TarInfo("bin/busybox")
-        info.size, info.mode = len(data), 0o755
-        t.addfile(info, io.BytesIO(data))
     image = f"orca-test/tls:run-{os.getpid()}"
-    subprocess.run(["docker", "import", "--change", 'CMD ["/bin/busybox","sleep","1000000"]', "-", image], input=tar.getvalue(), check=True,
-                   stdout=subprocess.DEVNULL)
+    busybox_image(image)
     try:
         c.deploy("shop", f'[[service]]\nname = "box"\nimage = "{image}"\npull = "never"\n')
         context(c, "good", ca=c.ca.read_text())

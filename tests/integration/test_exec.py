@@ -1,7 +1,6 @@
 """`orcactl exec` and the API's WebSocket under it: output, input, terminal, exit codes, and what happens when one of them goes away."""
 import fcntl
 import hashlib
-import io
 import os
 import pathlib
 import pty
@@ -11,7 +10,6 @@ import socket
 import ssl
 import struct
 import subprocess
-import tarfile
 import termios
 import time
 import urllib.parse
@@ -25,17 +23,7 @@ IMAGE = f"orca-test/exec:run-{os.getpid()}"
 
 @pytest.fixture(scope="module")
 def cluster():
-    tar = io.BytesIO()
-    with tarfile.open(fileobj=tar, mode="w") as t:
-        data = pathlib.Path("/bin/busybox").read_bytes()
-        info = tarfile.TarInfo("bin/busybox")
-        info.size, info.mode = len(data), 0o755
-        t.addfile(info, io.BytesIO(data))
-        for name in ("sh", "cat", "sleep", "stty", "true", "head", "sha256sum", "yes", "id", "pwd"):
-            link = tarfile.TarInfo(f"bin/{name}")
-            link.type, link.linkname = tarfile.SYMTYPE, "busybox"
-            t.addfile(link)
-    subprocess.run(["docker", "import", "--change", 'CMD ["/bin/sleep","1000000"]', "-", IMAGE], input=tar.getvalue(), check=True, stdout=subprocess.DEVNULL)
+    orca.busybox_image(IMAGE, "sh", "cat", "sleep", "stty", "true", "head", "sha256sum", "yes", "id", "pwd")
     try:
         with orca.Cluster() as c:
             c.deploy("shop", f'[[service]]\nname = "box"\nimage = "{IMAGE}"\npull = "never"\n')

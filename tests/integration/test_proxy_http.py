@@ -1,5 +1,4 @@
 """What a client and an instance may expect of orca-proxy: messages, bodies, fields, pages."""
-import base64
 import hashlib
 import os
 import socket
@@ -8,7 +7,7 @@ import threading
 import time
 
 import pytest
-from proxy_util import HOST, Closed, Origin, Proxy, answering, echo, wait_for
+from proxy_util import HOST, Closed, Origin, Proxy, answering, echo, tunnel, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -292,14 +291,7 @@ def test_answer_before_the_request_is_complete():
 def websocket_origin(wire, origin):
     m = wire.head()
     origin.requests.append(m)
-    key = m.get("Sec-WebSocket-Key").encode()
-    accept = base64.b64encode(hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()).decode()
-    wire.send(f"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n")
-    while True:
-        if not wire.buffer:
-            wire.fill()
-        data, wire.buffer = wire.buffer, b""
-        wire.send(data)
+    tunnel(wire, m)
 
 
 UPGRADE = (f"GET /ws HTTP/1.1\r\nHost: {HOST}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"

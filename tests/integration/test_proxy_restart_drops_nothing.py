@@ -1,7 +1,5 @@
 """A proxy that is restarted: not one connection is refused, and what is in flight ends well in the process that began it."""
-import base64
 import contextlib
-import hashlib
 import os
 import signal
 import socket
@@ -9,9 +7,8 @@ import subprocess
 import threading
 import time
 
-from proxy_util import HOST, PROXY, Origin, Proxy, Wire, wait_for
+from proxy_util import HOST, PROXY, Origin, Proxy, Wire, tunnel, wait_for
 
-GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 SECONDS = 5  # of a download, and of what else is long here
 
 
@@ -32,13 +29,7 @@ def site(wire, origin):
                 wire.send(f"{len(text):x}\r\n{text}\r\n")
                 time.sleep(0.1)
         elif m.target == "/ws":
-            accept = base64.b64encode(hashlib.sha1((m.get("Sec-WebSocket-Key") + GUID).encode()).digest()).decode()
-            wire.send(f"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n")
-            while True:
-                if not wire.buffer:
-                    wire.fill()
-                data, wire.buffer = wire.buffer, b""
-                wire.send(data)
+            tunnel(wire, m)
         else:
             wire.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 

@@ -1,6 +1,7 @@
 """A cluster of one node for a test: the real daemons, real Docker, real sockets, in a folder and on a loopback address of its own."""
 import contextlib
 import http.client
+import io
 import itertools
 import json
 import os
@@ -8,6 +9,7 @@ import pathlib
 import shutil
 import signal
 import subprocess
+import tarfile
 import tempfile
 import time
 
@@ -39,6 +41,18 @@ def docker(*args, check=True):
     if check and done.returncode:
         raise AssertionError(f"docker {' '.join(args)}: {done.stderr.strip()}")
     return done.stdout.strip()
+
+
+def busybox_image(tag, *names):
+    """An image of the machine's own busybox, and of links to it by these names; its command sleeps."""
+    tar = io.BytesIO()
+    with tarfile.open(fileobj=tar, mode="w") as t:
+        t.add("/bin/busybox", "bin/busybox")
+        for name in names:
+            link = tarfile.TarInfo(f"bin/{name}")
+            link.type, link.linkname = tarfile.SYMTYPE, "busybox"
+            t.addfile(link)
+    subprocess.run(["docker", "import", "--change", 'CMD ["/bin/busybox","sleep","1000000"]', "-", tag], input=tar.getvalue(), check=True, stdout=subprocess.DEVNULL)
 
 
 class Answer:

@@ -1,0 +1,12 @@
+"""A time limit around a run ends it with SIGTERM: fixtures then end as they do at ctrl-C."""
+import signal
+
+
+def interrupted(_signo, _frame):
+    for again in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(again, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def take_sigterm():
+    signal.signal(signal.SIGTERM, interrupted)
