@@ -29,6 +29,11 @@ static void wake(struct step *s, int64_t at) {
     s->out->next_ms = at;
 }
 
+/* `at` is still to come; nothing waits for longer than `most`. */
+static bool is_to_come(const struct step *s, int64_t at, int64_t most) {
+  return at > s->now && at - s->now <= most;
+}
+
 static void tell(struct step *s, enum job_event_kind kind, uint64_t run) {
   if (s->out->event_count < JOB_EVENTS)
     s->out->events[s->out->event_count++] = (struct job_event){kind, run};
@@ -99,6 +104,11 @@ static void attempt_failed(struct step *s, struct job_run *run, bool timed_out) 
 static void follow(struct step *s, struct job_run *run) {
   const struct job_instance *i = instance_of(s, run);
   uint64_t timeout = s->in->rules.timeout_ms;
+  if (run->revision_gone && s->in->exists && !(i && i->placed)) {
+    say(run, "its revision %" PRIu64 " is gone", run->revision);
+    end(s, run, MODEL__RUN_STATE__RUN_FAILED, JOB_FAILED);
+    return;
+  }
   if (!i) {
     if (run->instance) { /* somebody has removed its record */
       say(run, "its instance %" PRIu64 " is gone", run->instance);
@@ -236,8 +246,17 @@ static void set_tick(struct step *s, int64_t last, int64_t next) {
   s->out->state_changed = true;
 }
 
+static bool is_far_ahead(const struct step *s, int64_t at) {
+  return at > s->wall && at - s->wall > JOB_CLOCK_BACK;
+}
+
 static bool clock_was_wrong(const struct step *s) {
-  return s->state->last_tick_ms > s->wall && s->state->last_tick_ms - s->wall > JOB_CLOCK_BACK;
+  const struct job_state *state = s->state;
+  if (is_far_ahead(s, state->last_tick_ms))
+    return true;
+  /* No tick has been taken by it, but the next one was chosen: after the job came, or was changed. */
+  return is_far_ahead(s, s->in->changed_ms) && state->next_tick_ms > s->wall &&
+         state->next_tick_ms != tick_after(s, state->last_tick_ms > s->wall ? state->last_tick_ms : s->wall);
 }
 
 static void begin_schedule(struct step *s) {
@@ -321,13 +340,15 @@ static void give_instances(struct step *s) {
     struct job_run *run = &s->runs[k];
     if (job_run_is_over(run->state))
       continue;
-    if (!run->instance && run->next_try_ms > s->now) {
+    if (!run->instance && is_to_come(s, run->next_try_ms, JOB_RETRY_MAX_MS)) {
       wake(s, run->next_try_ms);
     } else if (!run->instance && !(busy && one_at_a_time(s))) {
       if (!s->state->next_instance)
         s->state->next_instance = 1;
       if (s->instance_count && s->instances[s->instance_count - 1].number >= s->state->next_instance)
         s->state->next_instance = s->instances[s->instance_count - 1].number + 1;
+      if (s->in->last_instance >= s->state->next_instance)
+        s->state->next_instance = s->in->last_instance + 1;
       run->instance = s->state->next_instance++;
       run->attempts++;
       run->exit_known = false;
@@ -351,7 +372,7 @@ static void let_go(struct step *s) {
     int64_t kept_until = of ? after(of->ended_ms, JOB_LAST_LINES_MS) : 0;
     if (i->stopped || !i->placed) {
       i->drop = !i->placed || !i->reported || !i->node_exists;
-    } else if (i->ended && !i->told && kept_until > s->now) {
+    } else if (i->ended && !i->told && is_to_come(s, kept_until, JOB_LAST_LINES_MS)) {
       wake(s, kept_until);
     } else {
       i->stop = true;

@@ -21,6 +21,7 @@
  * waited for. Runs that were asked for wait; ticks are skipped.
  * At most JOB_LIVE_MAX go on at once in any case. Of ticks that are skipped in a row only the first is told as an event; they are kept beside the
  * other ended runs, as many, so that they push none of those out.
+ * Times that lie further ahead than they can are of a clock that was wrong, and have come.
  * Times: Unix ms. wall: the wall clock as it is; now: the scheduler's, which does not jump; runs go by it. Threads: none. */
 #ifndef ORCA_SCHEDULER_JOB_CORE_H
 #define ORCA_SCHEDULER_JOB_CORE_H
@@ -59,9 +60,10 @@ struct job_rules {
 struct job_input {
   bool exists, suspended, task;
   uint64_t revision, requested;
-  int64_t created_ms;  /* of the job */
-  int64_t changed_ms;  /* of the job or its revision, the later: no tick before it counts */
-  bool revision_known; /* its record is there */
+  int64_t created_ms;     /* of the job */
+  int64_t changed_ms;     /* of the job or its revision, the later: no tick before it counts */
+  bool revision_known;    /* its record is there */
+  uint64_t last_instance; /* the highest number that is taken: a service of that name may have left something behind */
   struct job_rules rules;
 };
 
@@ -97,8 +99,9 @@ struct job_run {
   int64_t scheduled_ms, started_ms, ended_ms, next_try_ms;
   uint32_t attempts;
   int32_t exit_code;
-  uint64_t request; /* which of the job's; 0: a tick */
-  bool exit_known;  /* exit_code is of the present attempt */
+  uint64_t request;   /* which of the job's; 0: a tick */
+  bool exit_known;    /* exit_code is of the present attempt */
+  bool revision_gone; /* nobody knows any more what it would run */
   char reason[JOB_TEXT];
   /* Answers. */
   bool changed, forget, create; /* create: an instance, whose number it names */

@@ -128,7 +128,8 @@ bool sched_jobs_due(const struct sched_service *service, int64_t now, int64_t wa
   const struct sched_job *job = service->job;
   if (!job)
     return false;
-  bool put_back = job->state && PB_GET(job->state, last_tick_ms, 0) - wall > JOB_CLOCK_BACK;
+  bool put_back = (job->state && PB_GET(job->state, last_tick_ms, 0) - wall > JOB_CLOCK_BACK) ||
+                  (job->record && job->wake_wall_ms != JOB_NEVER && PB_GET(job->record, updated_ms, 0) - wall > JOB_CLOCK_BACK);
   return job->wake_ms <= now || job->wake_wall_ms <= wall || put_back;
 }
 
@@ -173,7 +174,8 @@ static int read_rules(struct run *run, struct sched_job *job, const struct sched
   return 0;
 }
 
-static void fill_input(const struct sched_job *job, const struct sched_revision *revision, struct job_input *ret) {
+static void fill_input(const struct sched_service *service, const struct sched_revision *revision, struct job_input *ret) {
+  const struct sched_job *job = service->job;
   *ret = (struct job_input){0};
   const Model__Job *record = job->record;
   if (!record)
@@ -187,6 +189,7 @@ static void fill_input(const struct sched_job *job, const struct sched_revision 
   ret->created_ms = PB_GET(record, created_ms, 0);
   ret->changed_ms = updated > made ? updated : made;
   ret->revision_known = revision && !revision->gone;
+  ret->last_instance = service->instance_count ? service->instances[service->instance_count - 1]->number : 0;
 }
 
 static void fill_state(const Model__JobState *from, struct job_state *ret) {
@@ -206,7 +209,8 @@ static void fill_state(const Model__JobState *from, struct job_state *ret) {
   snprintf(ret->error, sizeof ret->error, "%s", PB_STR(from->error));
 }
 
-static void fill_run(const Model__JobRun *from, struct job_run *ret) {
+static void fill_run(const struct sched_service *service, const Model__JobRun *from, struct job_run *ret) {
+  const struct sched_revision *revision = sched_service_revision(service, PB_GET(from, revision, 0));
   *ret = (struct job_run){.number = PB_GET(from, number, 0),
                           .revision = PB_GET(from, revision, 0),
                           .instance = PB_GET(from, instance, 0),
@@ -218,7 +222,8 @@ static void fill_run(const Model__JobRun *from, struct job_run *ret) {
                           .attempts = PB_GET(from, attempts, 0),
                           .exit_code = PB_GET(from, exit_code, 0),
                           .exit_known = from->has_exit_code,
-                          .request = PB_GET(from, request, 0)};
+                          .request = PB_GET(from, request, 0),
+                          .revision_gone = !revision || revision->gone};
   snprintf(ret->reason, sizeof ret->reason, "%s", PB_STR(from->reason));
 }
 
@@ -239,7 +244,7 @@ static void fill_instance(struct run *run, const struct sched_instance *from, st
       .placed = placed,
       .stopped = PB_GET(record, desired, MODEL__DESIRED__DESIRED_RUN) == MODEL__DESIRED__DESIRED_STOP,
       .lost = placed && !known,
-      .unreachable_ms = placed && away ? PB_GET(node->status, since_ms, 1) : 0,
+      .unreachable_ms = placed && away ? node->away_since_ms : 0,
       .node_exists = node && node->record,
       .reported = status != NULL,
       .running = phase == MODEL__PHASE__PHASE_RUNNING,
@@ -413,7 +418,7 @@ static int gather(struct run *run, struct sched_service *service, struct parts *
   if (!p->runs || !p->instances || !p->of)
     return -1;
   for (size_t i = 0; i < job->run_count; i++)
-    fill_run(job->runs[i], &p->runs[p->run_count++]);
+    fill_run(service, job->runs[i], &p->runs[p->run_count++]);
   for (size_t i = 0; i < service->instance_count; i++)
     if (is_of_job(service->instances[i])) {
       p->of[p->instance_count] = service->instances[i];
@@ -474,7 +479,7 @@ int sched_jobs_step(struct run *run, struct sched_service *service) {
       return -1;
   }
   const struct sched_revision *revision = job->record ? sched_service_revision(service, PB_GET(job->record, revision, 0)) : NULL;
-  fill_input(job, revision, &input);
+  fill_input(service, revision, &input);
   int rc = gather(run, service, &p);
   if (rc == 0 && input.revision_known)
     rc = read_rules(run, job, revision, &input.rules);

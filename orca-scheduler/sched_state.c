@@ -327,6 +327,13 @@ const Model__InstanceStatus *sched_instance_status(const struct sched_instance *
   return strcmp(PB_STR(status->node), PB_STR(record->node)) == 0 ? status : NULL;
 }
 
+/* Written by a clock that was ahead, and has been set since: it counts from now on, or time limits would be drawn out by as much. */
+#define NOT_AHEAD(m, field, now)                                                                                                                     \
+  do {                                                                                                                                               \
+    if (PB_GET(m, field, 0) > (now))                                                                                                                 \
+      PB_SET(m, field, now);                                                                                                                         \
+  } while (0)
+
 /* Takes record. */
 static int put_instance(struct sched_state *state, struct sched_service *service, uint64_t number, Model__Instance *record) {
   struct sched_instance *instance = want_instance(service, number);
@@ -477,8 +484,12 @@ static bool room_changed(const Model__NodeStatus *a, const Model__NodeStatus *b)
          PB_GET(a, pids, 0) != PB_GET(b, pids, 0) || !same_volumes(a, b);
 }
 
+static bool is_away(const Model__NodeStatus *status) {
+  return PB_GET(status, state, 0) != MODEL__NODE_STATE__NODE_READY;
+}
+
 /* Takes status; NULL: it is gone. */
-static int set_node_status(struct sched_state *state, const char *name, Model__NodeStatus *status) {
+static int set_node_status(struct sched_state *state, const char *name, Model__NodeStatus *status, int64_t now) {
   struct place_node *node = status ? want_node(state, name) : place_node_find(&state->nodes, name);
   if (!node) {
     free_message(status);
@@ -489,6 +500,10 @@ static int set_node_status(struct sched_state *state, const char *name, Model__N
     state->retry = true;
   if (!old || !status || PB_GET(old, state, 0) != PB_GET(status, state, 0))
     touch_jobs(state);
+  if (status && is_away(status) && !(old && is_away(old))) {
+    int64_t told = PB_GET(status, since_ms, 0);
+    node->away_since_ms = state->synced || told <= 0 || told > now ? now : told;
+  }
   node->status = status;
   free_message(old);
   drop_node_if_unused(state, node);
@@ -585,10 +600,10 @@ static bool parse_key(const char *key, struct parsed_key *ret) {
   static const struct {
     const char *prefix;
     enum key_kind kind;
-  } kinds[] = {{KEY_SERVICES, KEY_IS_SERVICE},        {KEY_REVISIONS, KEY_IS_REVISION},     {KEY_ROLLOUTS, KEY_IS_ROLLOUT},
-               {KEY_INSTANCES, KEY_IS_INSTANCE},      {KEY_INSTANCE_STATUS, KEY_IS_STATUS}, {KEY_NODES, KEY_IS_NODE},
-               {KEY_NODE_STATUS, KEY_IS_NODE_STATUS}, {KEY_HISTORY_SCHEDULER, KEY_IS_EVENT},
-               {KEY_JOBS, KEY_IS_JOB},                {KEY_JOB_STATE, KEY_IS_JOB_STATE},    {KEY_JOB_RUNS, KEY_IS_JOB_RUN}};
+  } kinds[] = {{KEY_SERVICES, KEY_IS_SERVICE},        {KEY_REVISIONS, KEY_IS_REVISION},      {KEY_ROLLOUTS, KEY_IS_ROLLOUT},
+               {KEY_INSTANCES, KEY_IS_INSTANCE},      {KEY_INSTANCE_STATUS, KEY_IS_STATUS},  {KEY_NODES, KEY_IS_NODE},
+               {KEY_NODE_STATUS, KEY_IS_NODE_STATUS}, {KEY_HISTORY_SCHEDULER, KEY_IS_EVENT}, {KEY_JOBS, KEY_IS_JOB},
+               {KEY_JOB_STATE, KEY_IS_JOB_STATE},     {KEY_JOB_RUNS, KEY_IS_JOB_RUN}};
   *ret = (struct parsed_key){0};
   const char *at = NULL;
   for (size_t i = 0; i < sizeof kinds / sizeof *kinds && !at; i++)
@@ -653,7 +668,7 @@ static int put_parsed(struct sched_state *state, const struct parsed_key *key, P
   if (key->kind == KEY_IS_NODE)
     return set_node(state, key->name, (Model__Node *)message);
   if (key->kind == KEY_IS_NODE_STATUS)
-    return set_node_status(state, key->name, (Model__NodeStatus *)message);
+    return set_node_status(state, key->name, (Model__NodeStatus *)message, now);
   struct sched_service *service = want_service(state, key->project, key->name);
   if (!service) {
     free_message(message);
@@ -669,10 +684,13 @@ static int put_parsed(struct sched_state *state, const struct parsed_key *key, P
   case KEY_IS_ROLLOUT:
     free_message(service->rollout);
     service->rollout = (Model__Rollout *)message;
+    NOT_AHEAD(service->rollout, started_ms, now);
+    NOT_AHEAD(service->rollout, progress_ms, now);
     return 0;
   case KEY_IS_REVISION:
     return put_revision(state, service, key->number, (Model__Revision *)message);
   case KEY_IS_INSTANCE:
+    NOT_AHEAD((Model__Instance *)message, desired_since_ms, now);
     return put_instance(state, service, key->number, (Model__Instance *)message);
   case KEY_IS_STATUS:
     return put_status(state, service, key->number, (Model__InstanceStatus *)message, now);
@@ -725,7 +743,7 @@ int sched_state_delete(struct sched_state *state, const char *key, struct err *e
   if (parsed.kind == KEY_OTHER || parsed.kind == KEY_IS_EVENT)
     return 0;
   if (parsed.kind == KEY_IS_NODE || parsed.kind == KEY_IS_NODE_STATUS) {
-    int rc = parsed.kind == KEY_IS_NODE ? set_node(state, parsed.name, NULL) : set_node_status(state, parsed.name, NULL);
+    int rc = parsed.kind == KEY_IS_NODE ? set_node(state, parsed.name, NULL) : set_node_status(state, parsed.name, NULL, 0);
     return rc < 0 ? err_set(err, ERR_MEMORY, "%.200s: no memory", key) : 0;
   }
   char id[NEEDS_NAME_MAX];

@@ -503,6 +503,51 @@ static void a_clock_that_was_a_year_ahead(void **state) {
   assert_int_equal(b.run_count, 2);
 }
 
+/* The same while it had no tick yet: a job that came, or was changed, by that clock. */
+static void a_job_from_a_year_ahead(void **state) {
+  (void)state;
+  struct bench b;
+  init(&b, "0 0 * * * *");
+  b.wall = b.in.changed_ms = b.in.created_ms = T0 + INT64_C(365) * 86400000;
+  step(&b);
+  assert_int_equal(b.state.next_tick_ms, b.wall + 3600000);
+  b.wall = T0 + 1800000;
+  step(&b);
+  assert_int_equal(b.state.next_tick_ms, T0 + 3600000);
+  settle(&b);
+  b.wall = T0 + 3600000;
+  step(&b);
+  assert_int_equal(b.run_count, 1);
+  settle(&b);
+  assert_int_equal(b.state.next_tick_ms, T0 + 2 * 3600000);
+}
+
+/* What runs out of time, or waits, since a time that has not come yet: as if that were now. */
+static void times_of_a_clock_that_was_ahead(void **state) {
+  (void)state;
+  struct bench b;
+  init(&b, NULL);
+  b.in.requested = 1;
+  b.in.rules.retries = 1;
+  step(&b);
+  b.now += INT64_C(365) * 86400000;
+  ends(&b, 1, 3);
+  step(&b);
+  b.instances[0].reported = false;
+  settle(&b);
+  b.now -= INT64_C(365) * 86400000;
+  step(&b);
+  assert_int_equal(b.runs[0].attempts, 2);
+  b.now += INT64_C(365) * 86400000;
+  ends(&b, 2, 0);
+  b.instances[0].told = false;
+  step(&b);
+  assert_false(b.instances[0].stopped);
+  b.now -= INT64_C(365) * 86400000;
+  step(&b);
+  assert_true(b.instances[0].stopped);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(one_that_was_asked_for),
@@ -517,6 +562,8 @@ int main(void) {
       cmocka_unit_test(stopped_removed_and_again),
       cmocka_unit_test(months_of_ticks),
       cmocka_unit_test(a_clock_that_was_a_year_ahead),
+      cmocka_unit_test(a_job_from_a_year_ahead),
+      cmocka_unit_test(times_of_a_clock_that_was_ahead),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

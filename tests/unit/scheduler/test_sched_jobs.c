@@ -362,12 +362,137 @@ static void an_unreachable_node(void **state) {
   free_world(w);
 }
 
+static const Model__JobRun *job_run(const struct world *w, uint64_t number) {
+  char key[KEY_MAX];
+  key_numbered(key, KEY_JOB_RUNS, "shop", "j", number);
+  return (const Model__JobRun *)(const void *)unpack(&w->items[find(w, key)], &model__job_run__descriptor);
+}
+
+/* A job that comes after a service of its name gets no number of what is left of that: it would take the old one's place, and its end for its own. */
+static void numbers_that_are_taken(void **state) {
+  (void)state;
+  char n1[] = "n1", project[] = "shop", name[] = "j";
+  for (int with_record = 0; with_record < 2; with_record++) {
+    struct world *w = new_world(1);
+    Model__Instance instance = MODEL__INSTANCE__INIT;
+    Model__InstanceStatus status = MODEL__INSTANCE_STATUS__INIT;
+    instance.project = project;
+    instance.service = name;
+    instance.node = status.node = n1;
+    PB_SET(&instance, number, 1);
+    PB_SET(&instance, epoch, 1);
+    PB_SET(&instance, revision, 7);
+    PB_SET(&instance, desired, MODEL__DESIRED__DESIRED_DRAIN);
+    PB_SET(&instance, desired_since_ms, w->now);
+    PB_SET(&status, number, 1);
+    PB_SET(&status, epoch, 1);
+    PB_SET(&status, phase, MODEL__PHASE__PHASE_EXITED);
+    PB_SET(&status, exit_code, 0);
+    if (with_record)
+      put(w, "/instances/shop/j/0000000001", &instance.base);
+    put(w, "/instance-status/shop/j/0000000001", &status.base);
+    put_job(w, NULL, 1);
+    decide_somehow(w, false);
+    const Model__JobRun *run = job_run(w, 1);
+    assert_int_equal(run->state, MODEL__RUN_STATE__RUN_PENDING);
+    assert_int_equal(run->instance, 2);
+    free_message(&run->base);
+    free_world(w);
+  }
+}
+
+/* A run whose revision is gone can't be made any more, and holds up nobody. */
+static void a_run_whose_revision_is_gone(void **state) {
+  (void)state;
+  struct world *w = new_world(1);
+  Model__JobRun old = MODEL__JOB_RUN__INIT;
+  PB_SET(&old, number, 1);
+  PB_SET(&old, revision, 9);
+  PB_SET(&old, request, 1);
+  put(w, "/job-runs/shop/j/0000000001", &old.base);
+  Model__JobState kept = MODEL__JOB_STATE__INIT;
+  PB_SET(&kept, handled, 1);
+  PB_SET(&kept, next_number, 2);
+  PB_SET(&kept, created_ms, T0);
+  PB_SET(&kept, revision, 1);
+  put(w, "/job-state/shop/j", &kept.base);
+  put_job(w, NULL, 2);
+  decide_somehow(w, false);
+  const Model__JobRun *run = job_run(w, 1);
+  assert_int_equal(run->state, MODEL__RUN_STATE__RUN_FAILED);
+  assert_string_equal(run->reason, "its revision 9 is gone");
+  free_message(&run->base);
+  run = job_run(w, 2);
+  assert_string_equal(run->node, "n1");
+  free_message(&run->base);
+  free_world(w);
+}
+
+/* Who says since when a node is away has a clock of his own, which may have been set since this one's was read. */
+static void a_node_is_away_by_the_schedulers_own_clock(void **state) {
+  (void)state;
+  const int64_t off[] = {-INT64_C(3600000), INT64_C(3600000)};
+  for (int i = 0; i < 2; i++) {
+    struct world *w = new_world(3);
+    put_job(w, NULL, 1);
+    decide_somehow(w, false);
+    while (!w->starts)
+      agent(w);
+    decide_somehow(w, false);
+    Model__NodeStatus status = MODEL__NODE_STATUS__INIT;
+    PB_SET(&status, state, MODEL__NODE_STATE__NODE_UNREACHABLE);
+    PB_SET(&status, since_ms, w->now + off[i]);
+    put(w, "/node-status/n1", &status.base);
+    assert_int_equal(decide(w), 0);
+    assert_int_equal(w->actions.next_ms, w->now + 30000);
+    put(w, "/node-status/n1", &status.base); /* told again */
+    w->now += 29999;
+    assert_int_equal(decide(w), 0);
+    w->now++;
+    assert_true(decide(w) > 0);
+    free_world(w);
+  }
+}
+
+/* The clock was a year ahead when these were written, and the scheduler was started again since. */
+static void what_lies_in_the_future(void **state) {
+  (void)state;
+  const int64_t ahead = INT64_C(365) * 86400000;
+  struct world *w = new_world(3);
+  put_job(w, NULL, 1);
+  w->now += ahead;
+  decide_somehow(w, false);
+  while (!w->starts)
+    agent(w);
+  decide_somehow(w, false);
+  w->now -= ahead;
+  begin(w);
+  Model__NodeStatus status = MODEL__NODE_STATUS__INIT;
+  PB_SET(&status, state, MODEL__NODE_STATE__NODE_UNREACHABLE);
+  PB_SET(&status, since_ms, w->now + ahead);
+  put(w, "/node-status/n1", &status.base);
+  begin(w);
+  const struct sched_service *job = sched_state_service(sched_core_state(w->core), "shop/j");
+  assert_int_equal(sched_service_instance(job, 1)->record->desired_since_ms, w->now); /* timeouts go by it */
+  decide_somehow(w, false);
+  w->now += 30000;
+  decide_somehow(w, false);
+  const Model__JobRun *run = job_run(w, 1);
+  assert_int_equal(run->state, MODEL__RUN_STATE__RUN_FAILED);
+  free_message(&run->base);
+  free_world(w);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(every_tick_once_whatever_crashes),
       cmocka_unit_test(at_rest_nothing_is_written),
       cmocka_unit_test(a_long_history_goes_in_parts),
       cmocka_unit_test(an_unreachable_node),
+      cmocka_unit_test(numbers_that_are_taken),
+      cmocka_unit_test(a_run_whose_revision_is_gone),
+      cmocka_unit_test(a_node_is_away_by_the_schedulers_own_clock),
+      cmocka_unit_test(what_lies_in_the_future),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
