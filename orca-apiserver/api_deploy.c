@@ -154,7 +154,7 @@ static void put_item(struct api_write *w, const struct api_plan_item *item, stru
     return;
   }
   storec_if_mod_revision(txn, key, item->service_mod);
-  if (item->change == API_CHANGE_CREATE) { /* nor has a job come of that name */
+  if (item->change == API_CHANGE_CREATE && !item->takes_over) { /* nor has a job come of that name */
     char job_key[KEY_MAX];
     key_service(job_key, KEY_JOBS, item->project, item->name);
     storec_if_mod_revision(txn, job_key, 0);

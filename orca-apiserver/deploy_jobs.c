@@ -4,21 +4,20 @@
 #include <string.h>
 
 #include "common/bus/pb.h"
+#include "orca-apiserver/jobs.h"
 
 #define KEEP_REVISIONS 20u
 
 static uint64_t last_used_revision(const struct api_cache *cache, const char *project, const char *name) {
   uint64_t last = 0;
-  const enum api_kind kinds[] = {API_INSTANCES, API_JOB_RUNS};
-  for (size_t k = 0; k < 2; k++) {
-    size_t count;
-    const struct api_smap_entry *list = api_cache_of_service(cache, kinds[k], project, name, &count);
-    for (size_t i = 0; i < count; i++) {
-      uint64_t number = k ? API_MSG(&list[i], Model__JobRun)->revision : API_MSG(&list[i], Model__Instance)->revision;
-      last = number > last ? number : last;
-    }
+  size_t count;
+  const struct api_smap_entry *runs = api_cache_of_service(cache, API_JOB_RUNS, project, name, &count);
+  for (size_t i = 0; i < count; i++) {
+    uint64_t number = API_MSG(&runs[i], Model__JobRun)->revision;
+    last = number > last ? number : last;
   }
-  return last;
+  uint64_t other = api_plan_last_revision(cache, project, name);
+  return last > other ? last : other;
 }
 
 static Model__Job *new_job(const struct api_cache *cache, const char *project, const char *name, int64_t now_ms) {
@@ -81,14 +80,23 @@ int api_plan_job(const struct api_cache *cache, const Model__ServiceSpec *spec, 
   return 0;
 }
 
-/* The oldest revisions that no run or instance names. */
+static bool is_waited_with(const struct api_cache *cache, const Model__Job *job, uint64_t revision) {
+  size_t count;
+  const struct api_smap_entry *runs = api_cache_of_service(cache, API_JOB_RUNS, job->project, job->name, &count);
+  for (size_t i = 0; i < count; i++)
+    if (API_MSG(&runs[i], Model__JobRun)->revision == revision && !api_run_is_over(API_MSG(&runs[i], Model__JobRun)))
+      return true;
+  return false;
+}
+
+/* The oldest revisions that no instance names, and no run that goes on. */
 static void tidy_revisions(const struct api_cache *cache, const Model__Job *job, struct storec_txn *txn) {
   size_t count, instances;
   const struct api_smap_entry *list = api_cache_of_service(cache, API_REVISIONS, job->project, job->name, &count);
   const struct api_smap_entry *of = api_cache_of_service(cache, API_INSTANCES, job->project, job->name, &instances);
   for (size_t i = 0; i + KEEP_REVISIONS <= count; i++) {
     uint64_t number = API_MSG(&list[i], Model__Revision)->number;
-    bool used = number == job->revision;
+    bool used = number == job->revision || is_waited_with(cache, job, number);
     for (size_t k = 0; k < instances && !used; k++)
       used = API_MSG(&of[k], Model__Instance)->revision == number;
     if (used)
@@ -107,7 +115,8 @@ void api_plan_put_job(const struct api_cache *cache, const struct api_plan_item 
     return;
   }
   key_service(key, KEY_SERVICES, item->project, item->name);
-  storec_if_mod_revision(txn, key, 0);
+  if (!item->takes_over)
+    storec_if_mod_revision(txn, key, 0);
   key_service(key, KEY_JOBS, item->project, item->name);
   storec_if_mod_revision(txn, key, item->service_mod);
   storec_put_message(txn, key, &item->job->base, 0);

@@ -87,7 +87,7 @@ Model__Revision *api_plan_revision(Model__Service *service, const Model__Service
 
 /* Numbers go on from what a purged service of that name has left behind and the scheduler not yet cleared away: an old instance must
  * never pass for one of the new revision. */
-static uint64_t last_used_revision(const struct api_cache *cache, const char *project, const char *name) {
+uint64_t api_plan_last_revision(const struct api_cache *cache, const char *project, const char *name) {
   const Model__Rollout *rollout = api_cache_rollout(cache, project, name);
   uint64_t last = rollout ? (rollout->revision > rollout->stable_revision ? rollout->revision : rollout->stable_revision) : 0;
   size_t count;
@@ -95,6 +95,10 @@ static uint64_t last_used_revision(const struct api_cache *cache, const char *pr
   for (size_t i = 0; i < count; i++)
     if (API_MSG(&list[i], Model__Instance)->revision > last)
       last = API_MSG(&list[i], Model__Instance)->revision;
+  list = api_cache_of_service(cache, API_REVISIONS, project, name, &count);
+  for (size_t i = 0; i < count; i++) /* of a job that becomes a service */
+    if (API_MSG(&list[i], Model__Revision)->number > last)
+      last = API_MSG(&list[i], Model__Revision)->number;
   return last;
 }
 
@@ -111,7 +115,7 @@ static Model__Service *new_service(const struct api_cache *cache, const char *pr
   }
   PB_SET(s, created_ms, now_ms);
   PB_SET(s, generation, 1);
-  PB_SET(s, last_revision, last_used_revision(cache, project, name));
+  PB_SET(s, last_revision, api_plan_last_revision(cache, project, name));
   return s;
 }
 
@@ -176,6 +180,14 @@ static int plan_service(const struct api_cache *cache, const Model__ServiceSpec 
   if (o->diffs)
     fill_diff(item, current ? current->spec : NULL, spec);
   return 0;
+}
+
+/* What is created under the name of what is removed takes its place. */
+static void mark_successor(struct api_plan *plan, const struct api_plan_item *removed) {
+  for (size_t i = 0; i < plan->count; i++) {
+    struct api_plan_item *item = &plan->items[i];
+    item->takes_over |= item->change == API_CHANGE_CREATE && strcmp(item->project, removed->project) == 0 && strcmp(item->name, removed->name) == 0;
+  }
 }
 
 static int plan_job(const struct api_cache *cache, const Model__ServiceSpec *spec, const struct api_plan_options *o, struct api_plan *plan) {
@@ -384,6 +396,7 @@ int api_plan_make(const struct api_cache *cache, const struct spec_set *set, con
       goto no_memory;
     item->change = API_CHANGE_REMOVE;
     item->service_mod = ((const struct api_object *)all[i].value)->mod;
+    mark_successor(plan, item);
   }
   all = api_cache_all(cache, API_JOBS, &count);
   for (size_t i = 0; i < count; i++) {
@@ -396,6 +409,7 @@ int api_plan_make(const struct api_cache *cache, const struct spec_set *set, con
     item->change = API_CHANGE_REMOVE;
     item->is_job = true;
     item->service_mod = ((const struct api_object *)all[i].value)->mod;
+    mark_successor(plan, item);
   }
   if (set->cluster) {
     const Model__ClusterSpec *old = api_cache_cluster(cache, &plan->cluster_mod);

@@ -26,6 +26,7 @@ struct api_plan_item {
   enum api_change change;
   char project[64], name[64];
   bool is_job;
+  bool takes_over;           /* created, while a job (a service) of that name is removed by the same plan */
   Model__Service *service;   /* as it shall be; NULL for NONE and REMOVE, and of a job */
   Model__Job *job;           /* the same of a job */
   Model__Revision *revision; /* to be created, or NULL */
@@ -57,6 +58,9 @@ void api_plan_free(struct api_plan *plan);
 
 /* A new revision of `service` with this spec: bumps its numbers and returns the record. NULL when memory ends. */
 Model__Revision *api_plan_revision(Model__Service *service, const Model__ServiceSpec *spec, const char *actor, int64_t now_ms);
+/* The highest revision that is there of this name, or that something runs which is left of a service or job that was removed: numbers of a new one
+ * go on from it. */
+uint64_t api_plan_last_revision(const struct api_cache *cache, const char *project, const char *name);
 /* Where `rollback` without a number goes: the last one that completed, else the one before; 0: nowhere. */
 uint64_t api_plan_rollback_target(const struct api_cache *cache, const Model__Service *service);
 

@@ -243,6 +243,45 @@ static void they_are_found_everywhere(void **state) {
   api_request_unref(r);
 }
 
+/* A run that waits for another try, or for the one before it, will need its revision. */
+static void revisions_that_runs_wait_with_are_kept(void **state) {
+  struct world *w = *state;
+  say(w, "POST", "/api/v1/deploy", JOB(""), 200);
+  Model__JobRun run = MODEL__JOB_RUN__INIT;
+  PB_SET(&run, number, 1);
+  PB_SET(&run, revision, 1);
+  put(w, "/job-runs/shop/j/0000000001", &run.base);
+  PB_SET(&run, number, 2);
+  PB_SET(&run, revision, 2);
+  PB_SET(&run, state, MODEL__RUN_STATE__RUN_SUCCEEDED);
+  put(w, "/job-runs/shop/j/0000000002", &run.base);
+  for (int i = 1; i <= 30; i++) {
+    char body[256];
+    snprintf(body, sizeof body, JOB(",\"timeout\":\"%ds\""), i);
+    say(w, "POST", "/api/v1/deploy", body, 200);
+  }
+  assert_non_null(api_cache_revision(&w->api.cache, "shop", "j", 1));
+  assert_null(api_cache_revision(&w->api.cache, "shop", "j", 2));
+}
+
+/* A job that becomes a service, and back, in one deploy. */
+static void a_name_changes_its_kind(void **state) {
+  struct world *w = *state;
+  say(w, "POST", "/api/v1/deploy", JOB(""), 200);
+  json_decref(
+      say_as(w, "a", "POST", "/api/v1/deploy", "{\"services\":[{\"name\":\"j\",\"project\":\"shop\",\"image\":\"x:1\"}]}", "prune", "true", 200));
+  assert_null(job(w, "j"));
+  const Model__Service *service = api_cache_service(&w->api.cache, "shop", "j", NULL);
+  assert_non_null(service);
+  assert_non_null(api_cache_revision(&w->api.cache, "shop", "j", service->revision));
+  assert_int_equal(service->revision, 2); /* nothing that is left of the job passes for it */
+  json_decref(say_as(w, "a", "POST", "/api/v1/deploy", JOB(""), "prune", "true", 200));
+  assert_null(api_cache_service(&w->api.cache, "shop", "j", NULL));
+  assert_int_equal(job(w, "j")->revision, 3);
+  assert_non_null(api_cache_revision(&w->api.cache, "shop", "j", 3));
+  assert_null(api_cache_revision(&w->api.cache, "shop", "j", 2));
+}
+
 int main(void) {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
   const struct CMUnitTest tests[] = {
@@ -255,6 +294,8 @@ int main(void) {
       TEST(the_policy_holds_for_jobs),
       TEST(what_is_shown),
       TEST(they_are_found_everywhere),
+      TEST(revisions_that_runs_wait_with_are_kept),
+      TEST(a_name_changes_its_kind),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
