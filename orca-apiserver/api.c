@@ -117,9 +117,14 @@ void api_reached(struct api *api) {
 
 /* ---- requests ---- */
 
+/* A wait is a wait, whatever happens to the wall clock meanwhile. */
+static int64_t throttle_now(const struct api *api) {
+  return loop_now(api->loop) / NS_PER_MS;
+}
+
 /* A wrong token: 401, and after too many of them 429 until the address has waited. throttled: it has to wait whatever the token was. */
 static void turn_away(struct api *api, struct api_request *r, bool gave_one, bool throttled) {
-  int64_t now = api_now_ms(api), wait = 0;
+  int64_t now = throttle_now(api), wait = 0;
   if (gave_one)
     wait = throttled ? api_throttle_wait(&api->throttle, r->from.key, now) : api_throttle_failed(&api->throttle, r->from.key, now);
   api->wrong_tokens += gave_one;
@@ -132,9 +137,8 @@ static void turn_away(struct api *api, struct api_request *r, bool gave_one, boo
 }
 
 bool api_admit(struct api *api, struct api_request *r, const char *authorization) {
-  int64_t now = api_now_ms(api);
-  bool known = api_auth_check(&api->cache, authorization, now, &r->who);
-  bool throttled = known && r->who.declared && api_throttle_wait(&api->throttle, r->from.key, now) > 0 &&
+  bool known = api_auth_check(&api->cache, authorization, api_now_ms(api), &r->who);
+  bool throttled = known && r->who.declared && api_throttle_wait(&api->throttle, r->from.key, throttle_now(api)) > 0 &&
                    !api_token_came_from(&api->uses, r->who.token_id, r->from.key);
   if (throttled) {
     r->who = (struct api_principal){.local = r->who.local};

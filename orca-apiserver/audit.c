@@ -148,6 +148,8 @@ static void set_timer(struct api_audit *a, int64_t not_before_ms) {
     return;
   if (at < not_before_ms)
     at = not_before_ms;
+  if (at > now + AUDIT_MINUTE_MS) /* the clock was set back */
+    at = now + AUDIT_MINUTE_MS;
   if (loop_timer_in(a->api->loop, &a->timer, at > now ? (at - now) * NS_PER_MS : 0, &err) < 0)
     log_error("no timer for the audit log", "error", err.msg);
 }

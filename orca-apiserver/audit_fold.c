@@ -23,8 +23,9 @@ static bool alike(const struct audit_line *a, const struct audit_line *b) {
          strcmp(a->path, b->path) == 0 && code == code_len(b->result) && strncmp(a->result, b->result, code) == 0;
 }
 
+/* A line of a time to come is of before the clock was set back: its minute is over. */
 static bool is_open(const struct audit_line *line, int64_t now_ms) {
-  return now_ms < line->ms + AUDIT_MINUTE_MS;
+  return now_ms >= line->ms && now_ms < line->ms + AUDIT_MINUTE_MS;
 }
 
 static struct audit_line *find(const struct audit_fold *f, const struct audit_line *like) {

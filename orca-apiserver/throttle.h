@@ -7,7 +7,7 @@
  *
  * A bounded table: a set of places for each hash of an address; the least guilty of a full set gives way. One failure is forgiven every
  * API_THROTTLE_FORGIVE. The hash has a secret seed, so that nobody chooses whom he shares a set with.
- * Threads: one owner; time is passed in. */
+ * Threads: one owner; time is passed in, of a clock that nobody sets. */
 #ifndef ORCA_APISERVER_THROTTLE_H
 #define ORCA_APISERVER_THROTTLE_H
 

@@ -30,6 +30,8 @@ void api_token_uses_fini(struct api_token_uses *u) {
 static void set_timer(struct api_token_uses *u) {
   struct err err;
   int64_t wait = u->written_ms + API_TOKEN_USE_EVERY_MS - api_now_ms(u->api);
+  if (wait > API_TOKEN_USE_EVERY_MS) /* the clock was set back */
+    wait = API_TOKEN_USE_EVERY_MS;
   wait = u->written_ms && wait > 0 ? wait * NS_PER_MS : SOON;
   if (!u->writing && !loop_timer_is_set(&u->timer) && loop_timer_in(u->api->loop, &u->timer, wait, &err) < 0)
     log_warn("no timer for the use of tokens", "error", err.msg);

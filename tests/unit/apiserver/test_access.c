@@ -153,6 +153,102 @@ static void wrong_tokens_wait_and_right_ones_do_not(void **state) {
   assert_int_equal(status_of(w, "wrong", 7), 429);
 }
 
+/* ---- what is written ---- */
+
+static size_t audit_count(struct world *w) {
+  return w->api.cache.tables[API_AUDIT].count;
+}
+
+static Model__AuditEntry *audit_at(struct world *w, size_t i) {
+  const struct api_object *o = w->api.cache.tables[API_AUDIT].list[i].value;
+  Model__AuditEntry *e = (Model__AuditEntry *)(void *)pb_unpack(&model__audit_entry__descriptor, o->bytes, o->len, NULL);
+  assert_non_null(e);
+  return e;
+}
+
+static void run_for(struct world *w, int64_t ms) {
+  struct err err;
+  int64_t end = loop_now(w->loop) + ms * NS_PER_MS;
+  while (loop_now(w->loop) < end)
+    assert_int_equal(loop_once(w->loop, 10 * NS_PER_MS, &err), 0);
+}
+
+/* ---- a clock that is set ---- */
+
+struct two_clocks {
+  int64_t mono, wall;
+};
+
+static int64_t mono_of(void *arg) {
+  return ((struct two_clocks *)arg)->mono;
+}
+
+static int64_t wall_of(void *arg) {
+  return ((struct two_clocks *)arg)->wall;
+}
+
+static void pass(void *arg, int64_t until) {
+  struct two_clocks *c = arg;
+  int64_t step = until - c->mono < 10 * NS_PER_MS ? until - c->mono : 10 * NS_PER_MS;
+  c->mono += step;
+  c->wall += step;
+}
+
+static struct two_clocks clocks;
+
+static int clock_setup(void **state) {
+  clocks = (struct two_clocks){.mono = 1000 * NS_PER_SEC, .wall = T0 * NS_PER_MS};
+  *state = world_new_at(&(struct loop_clock){.mono = mono_of, .wall = wall_of, .sleep = pass, .arg = &clocks});
+  return 0;
+}
+
+static void set_back(struct world *w, int64_t by) {
+  struct err err;
+  clocks.wall -= by;
+  clocks.mono += NS_PER_MS;
+  assert_int_equal(loop_once(w->loop, 0, &err), 0);
+}
+
+static void a_clock_that_is_set_back_lengthens_no_wait(void **state) {
+  struct world *w = *state;
+  declare(w, "chosen", "secret-chosen");
+  for (int i = 0; i < 2 * API_THROTTLE_SCORE_MAX; i++)
+    status_of(w, "wrong", 7);
+  set_back(w, 3600 * NS_PER_SEC);
+  struct api_request *r = knock(w, "secret-chosen", 7);
+  assert_int_equal(r->status, 429);
+  assert_true(r->retry_after <= API_THROTTLE_WAIT_MAX_MS / 1000);
+  api_request_unref(r);
+  run_for(w, API_THROTTLE_WAIT_MAX_MS);
+  assert_int_equal(status_of(w, "secret-chosen", 7), 200);
+}
+
+static void a_clock_that_is_set_back_holds_no_line_of_the_log(void **state) {
+  struct world *w = *state;
+  put_token(w, "viewer", "secret-viewer", "viewer", NULL, 0);
+  for (int i = 0; i < 5; i++) /* counted, and written once */
+    assert_int_equal(status_of(w, "wrong", 7), 401);
+  run_for(w, 1000);
+  assert_int_equal(audit_count(w), 1);
+  assert_int_equal(status_of(w, "wrong", 8), 401); /* not written yet */
+  assert_int_equal(status_of(w, "secret-viewer", 7), 200);
+  set_back(w, 24 * 3600 * NS_PER_SEC);
+  assert_int_equal(status_of(w, "wrong", 7), 401);
+  run_for(w, AUDIT_MINUTE_MS + 1000);
+  assert_int_equal(audit_count(w), 3);
+  uint64_t times = 0;
+  for (size_t i = 0; i < 3; i++) {
+    Model__AuditEntry *e = audit_at(w, i);
+    times += PB_GET(e, count, 1);
+    model__audit_entry__free_unpacked(e, NULL);
+  }
+  assert_int_equal(times, 7);
+  /* The use of a token is stored within the minute, too. */
+  assert_int_equal(status_of(w, "secret-viewer", 7), 200);
+  assert_true(loop_timer_is_set(&w->api.uses.timer));
+  assert_true(w->api.uses.timer.at - loop_now(w->loop) <= API_TOKEN_USE_EVERY_MS * NS_PER_MS);
+}
+
 /* ---- folding ---- */
 
 static struct audit_line line_of(const char *token, const char *from, const char *path, const char *result, int64_t ms, uint32_t seq) {
@@ -242,25 +338,7 @@ static void a_flood_has_few_lines_and_loses_no_count(void **state) {
   audit_fold_free(&f);
 }
 
-/* ---- what is written ---- */
-
-static size_t audit_count(struct world *w) {
-  return w->api.cache.tables[API_AUDIT].count;
-}
-
-static Model__AuditEntry *audit_at(struct world *w, size_t i) {
-  const struct api_object *o = w->api.cache.tables[API_AUDIT].list[i].value;
-  Model__AuditEntry *e = (Model__AuditEntry *)(void *)pb_unpack(&model__audit_entry__descriptor, o->bytes, o->len, NULL);
-  assert_non_null(e);
-  return e;
-}
-
-static void run_for(struct world *w, int64_t ms) {
-  struct err err;
-  int64_t end = loop_now(w->loop) + ms * NS_PER_MS;
-  while (loop_now(w->loop) < end)
-    assert_int_equal(loop_once(w->loop, 10 * NS_PER_MS, &err), 0);
-}
+/* ---- the log ---- */
 
 static void a_change_has_its_line_in_its_transaction(void **state) {
   struct world *w = *state;
@@ -669,6 +747,8 @@ int main(void) {
       cmocka_unit_test(waits_grow_and_end),
       cmocka_unit_test(many_addresses_push_out_the_least_guilty),
       cmocka_unit_test_setup_teardown(wrong_tokens_wait_and_right_ones_do_not, world_setup, world_teardown),
+      cmocka_unit_test_setup_teardown(a_clock_that_is_set_back_lengthens_no_wait, clock_setup, world_teardown),
+      cmocka_unit_test_setup_teardown(a_clock_that_is_set_back_holds_no_line_of_the_log, clock_setup, world_teardown),
       cmocka_unit_test(alike_within_a_minute_is_one_line),
       cmocka_unit_test(a_flood_has_few_lines_and_loses_no_count),
       cmocka_unit_test_setup_teardown(a_change_has_its_line_in_its_transaction, world_setup, world_teardown),

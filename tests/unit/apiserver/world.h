@@ -76,11 +76,12 @@ static inline void world_commit(void *arg, struct storec_txn *txn, storec_txn_fn
   done(done_arg, ok, revision, NULL);
 }
 
-static inline struct world *world_new(void) {
+/* clock: NULL for the machine's. */
+static inline struct world *world_new_at(const struct loop_clock *clock) {
   struct world *w = calloc(1, sizeof *w);
   struct err err;
   static char name[] = "n1", address[] = "127.0.0.1", id[] = "testcluster";
-  w->loop = loop_new(NULL, &err);
+  w->loop = loop_new(clock, &err);
   assert_non_null(w->loop);
   w->config = (struct node_config){.name = name, .address = address, .cluster_id = id};
   api_init(&w->api, w->loop, &w->config);
@@ -88,6 +89,10 @@ static inline struct world *world_new(void) {
   w->api.commit_arg = w;
   w->api.synced = w->api.in_touch = true;
   return w;
+}
+
+static inline struct world *world_new(void) {
+  return world_new_at(NULL);
 }
 
 static inline void world_free(struct world *w) {
