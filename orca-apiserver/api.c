@@ -169,8 +169,11 @@ bool api_admit(struct api *api, struct api_request *r, const char *authorization
 }
 
 void api_dispatch(struct api *api, struct api_request *r) {
-  (void)api;
   struct err err;
+  if (!api_auth_is_known(&api->cache, &r->who, api_now_ms(api))) { /* a body may take minutes to come */
+    api_fail_with(r, ERR_UNAUTHENTICATED, "this token is not known any more, or has expired");
+    return;
+  }
   if (r->route->takes && api_request_parse(r, &err) < 0) {
     api_fail(r, &err);
     return;

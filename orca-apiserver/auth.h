@@ -23,6 +23,7 @@ struct api_principal {
   char token_id[64]; /* "" when nobody: the token is looked up again at each use, so that a revoked one ends at once */
   char name[64];     /* of the token, for history */
   uint8_t hash[8];   /* the beginning of its hash: another token of that name is another one */
+  uint64_t scope;    /* of its role and its projects: when they change, it is another one, too */
   bool declared;     /* by cluster.toml: its text was chosen by somebody */
 };
 
@@ -30,11 +31,12 @@ enum api_role api_role_from_text(const char *role);
 bool api_role_allows(enum api_role role, enum api_permission permission);
 /* `authorization` is the header's value, NULL when there is none. False: nobody we know. */
 bool api_auth_check(const struct api_cache *cache, const char *authorization, int64_t now_ms, struct api_principal *ret);
-const Model__Token *api_auth_token(const struct api_cache *cache, const struct api_principal *who); /* NULL: nobody, or revoked since */
+const Model__Token *api_auth_token(const struct api_cache *cache,
+                                   const struct api_principal *who); /* NULL: nobody; revoked, or given other rights, since */
 bool api_auth_allows(const struct api_principal *who, enum api_permission permission);
 bool api_auth_sees(const struct api_cache *cache, const struct api_principal *who, const char *project);
-bool api_auth_is_limited(const struct api_cache *cache, const struct api_principal *who); /* to some projects, or revoked */
+bool api_auth_is_limited(const struct api_cache *cache, const struct api_principal *who); /* to some projects, or no longer known */
 
-bool api_auth_is_known(const struct api_cache *cache, const struct api_principal *who, int64_t now_ms); /* neither revoked nor expired since */
+bool api_auth_is_known(const struct api_cache *cache, const struct api_principal *who, int64_t now_ms); /* neither changed nor expired since */
 
 #endif

@@ -741,6 +741,65 @@ static void declared_ones_come_and_go(void **state) {
   assert_int_equal(declare_all(w, &both[1], 1, &err), -1);
 }
 
+/* ---- what a token has open when it ends ---- */
+
+static struct api_request *admitted(struct world *w, const char *token) {
+  struct api_request *r = api_request_new(&w->api, "POST", "/api/v1/services/api/scale");
+  char header[API_TOKEN_MAX + 32];
+  snprintf(header, sizeof header, "Bearer %s", token);
+  assert_true(api_admit(&w->api, r, header));
+  buf_add_str(&r->body, "{\"replicas\":9}");
+  return r;
+}
+
+static void a_request_whose_token_ends_before_its_body_is_there_does_nothing(void **state) {
+  struct world *w = *state;
+  put_service(w, "shop", "api", 1, 1);
+  put_revision(w, "shop", "api", 1, "x:1", NULL);
+  put_token(w, "brief", "secret-brief", "deployer", NULL, T0 + 60000);
+  put_token(w, "stolen", "secret-stolen", "deployer", NULL, 0);
+  struct api_request *brief = admitted(w, "secret-brief"), *stolen = admitted(w, "secret-stolen");
+  api_cache_del(&w->api.cache, "/tokens/stolen");
+  run_for(w, 61000);
+  unsigned commits = w->commits;
+  api_dispatch(&w->api, brief);
+  api_dispatch(&w->api, stolen);
+  assert_int_equal(brief->status, 401);
+  assert_int_equal(stolen->status, 401);
+  assert_int_equal(w->commits, commits);
+  api_request_unref(brief);
+  api_request_unref(stolen);
+}
+
+static void a_token_with_fewer_rights_loses_what_it_has_open(void **state) {
+  struct world *w = *state;
+  uint8_t hash[32];
+  struct err err;
+  put_token(w, "first", "secret-first", "admin", NULL, 0);
+  char *shop[] = {TEXT("shop"), TEXT("blog")};
+  Model__TokenDecl ci = decl("ci", "deployer", hash, "text-ci"), *list[] = {&ci};
+  ci.projects = shop;
+  ci.n_projects = 2;
+  assert_int_equal(declare_all(w, list, 1, &err), 0);
+  struct api_request *r = knock(w, "text-ci", 1);
+  assert_int_equal(r->status, 200);
+  run_for(w, 2000); /* its use has been written meanwhile: that is no change */
+  assert_true(api_auth_is_known(&w->api.cache, &r->who, api_now_ms(&w->api)));
+  assert_true(api_auth_sees(&w->api.cache, &r->who, "blog"));
+  ci.n_projects = 1;
+  assert_int_equal(declare_all(w, list, 1, &err), 0);
+  assert_false(api_auth_is_known(&w->api.cache, &r->who, api_now_ms(&w->api)));
+  assert_false(api_auth_sees(&w->api.cache, &r->who, "shop"));
+  assert_true(api_auth_is_limited(&w->api.cache, &r->who));
+  api_request_unref(r);
+  r = knock(w, "text-ci", 1);
+  ci.role = TEXT("viewer");
+  assert_int_equal(declare_all(w, list, 1, &err), 0);
+  assert_false(api_auth_is_known(&w->api.cache, &r->who, api_now_ms(&w->api)));
+  api_request_unref(r);
+  assert_int_equal(status_of(w, "text-ci", 1), 200);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(addresses),
@@ -761,6 +820,8 @@ int main(void) {
       cmocka_unit_test_setup_teardown(a_plan_tells_nothing_of_other_projects, world_setup, world_teardown),
       cmocka_unit_test_setup_teardown(a_domain_is_free_once_the_rollout_is_over, world_setup, world_teardown),
       cmocka_unit_test_setup_teardown(declared_ones_come_and_go, world_setup, world_teardown),
+      cmocka_unit_test_setup_teardown(a_request_whose_token_ends_before_its_body_is_there_does_nothing, clock_setup, world_teardown),
+      cmocka_unit_test_setup_teardown(a_token_with_fewer_rights_loses_what_it_has_open, clock_setup, world_teardown),
   };
   return cmocka_run_group_tests_name("access", tests, NULL, NULL);
 }
