@@ -118,6 +118,9 @@ static void bodies(void **state) {
       {"{\"password\": hunter2}", "line 1, column"},
       {"{\"a\":1,\"a\":2}", "duplicate"},
       {"{\"a\":1} x", "line 1"},
+      {"{\"value\":\"\\ud83d\\u0068unter2\"}", "column"},
+      {"{\"value\":\"hunter2\xff\"}", "column"},
+      {"{\"value\":\"hunter2", "line 1"},
   };
   for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
     struct api_request *r = api_request_new(&w->api, "POST", "/");
@@ -128,6 +131,8 @@ static void bodies(void **state) {
     if (cases[i].expected && !strstr(err.msg, cases[i].expected))
       fail_msg("%s", err.msg);
     assert_null(strstr(err.msg, "hunter2"));
+    assert_null(strstr(err.msg, "0068"));
+    assert_null(strstr(err.msg, "0xff"));
     api_request_unref(r);
   }
 }
