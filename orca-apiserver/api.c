@@ -174,6 +174,10 @@ void api_dispatch(struct api *api, struct api_request *r) {
     api_fail_with(r, ERR_UNAUTHENTICATED, "this token is not known any more, or has expired");
     return;
   }
+  if (r->query_cut) {
+    api_fail_with(r, ERR_INVALID, "query: more than %d parameters", API_QUERY_MAX);
+    return;
+  }
   if (r->route->takes && api_request_parse(r, &err) < 0) {
     api_fail(r, &err);
     return;

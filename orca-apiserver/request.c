@@ -52,6 +52,7 @@ void api_request_unref(struct api_request *r) {
 }
 
 int api_request_add_query(struct api_request *r, const char *key, const char *value) {
+  r->query_cut = true; /* unless it is taken */
   if (r->query_count == API_QUERY_MAX)
     return -1;
   struct api_query q = {strdup(key), strdup(value ? value : "")};
@@ -61,6 +62,7 @@ int api_request_add_query(struct api_request *r, const char *key, const char *va
     return -1;
   }
   r->query[r->query_count++] = q;
+  r->query_cut = false;
   return 0;
 }
 

@@ -50,6 +50,7 @@ struct api_request {
   char *method, *path;
   struct api_query query[API_QUERY_MAX];
   size_t query_count;
+  bool query_cut;            /* there were more: it is refused, as half of a command must not run */
   char param[API_PARAM_MAX]; /* of the path's {name} */
   char *last_event_id;       /* header, NULL when absent */
   struct buf body;
@@ -87,6 +88,7 @@ struct api_request {
 struct api_request *api_request_new(struct api *api, const char *method, const char *path);
 struct api_request *api_request_ref(struct api_request *request);
 void api_request_unref(struct api_request *request); /* takes NULL */
+/* -1: that is too many, or memory ends; api_dispatch() refuses the request then. */
 int api_request_add_query(struct api_request *request, const char *key, const char *value);
 const char *api_request_query(const struct api_request *request, const char *key); /* NULL when absent */
 bool api_request_flag(const struct api_request *request, const char *key);         /* true, 1, yes, or present without a value */

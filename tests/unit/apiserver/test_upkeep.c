@@ -174,9 +174,31 @@ static void answers(void **state) {
   api_request_unref(r);
 }
 
+/* The words of a command are parameters, too: half of one must not run. */
+static void a_query_that_is_too_long_does_nothing(void **state) {
+  struct world *w = *state;
+  put_token(w, "admin", "secret-admin", "admin", NULL, 0);
+  put_service(w, "shop", "api", 1, 1);
+  put_revision(w, "shop", "api", 1, "x:1", NULL);
+  for (int more = 0; more < 2; more++) {
+    struct api_request *r = api_request_new(&w->api, "POST", "/api/v1/services/api/scale");
+    for (int i = 0; i < API_QUERY_MAX + more; i++)
+      api_request_add_query(r, "flag", NULL);
+    buf_add_str(&r->body, "{\"replicas\":3}");
+    assert_true(api_admit(&w->api, r, "Bearer secret-admin"));
+    api_dispatch(&w->api, r);
+    assert_int_equal(r->status, more ? 400 : 200);
+    api_request_unref(r);
+  }
+}
+
 int main(void) {
 #define WORLD(test) cmocka_unit_test_setup_teardown(test, world_setup, world_teardown)
-  const struct CMUnitTest tests[] = {WORLD(files_go_with_the_last_that_names_them), WORLD(old_revisions_go_but_not_what_runs),
-                                     WORLD(nodes_are_as_cluster_toml_declares_them), WORLD(bodies), WORLD(answers)};
+  const struct CMUnitTest tests[] = {WORLD(files_go_with_the_last_that_names_them),
+                                     WORLD(old_revisions_go_but_not_what_runs),
+                                     WORLD(nodes_are_as_cluster_toml_declares_them),
+                                     WORLD(bodies),
+                                     WORLD(answers),
+                                     WORLD(a_query_that_is_too_long_does_nothing)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
