@@ -26,13 +26,19 @@ static Model__AuditEntry *unpack(const struct api_object *object) {
   return (Model__AuditEntry *)(void *)pb_unpack(&model__audit_entry__descriptor, object->bytes, object->len, NULL);
 }
 
+/* What was done under its name before it was made, another one did. */
+static bool is_own(const struct api_request *r, const Model__AuditEntry *e) {
+  const Model__Token *token = api_auth_token(&r->api->cache, &r->who);
+  return token && strcmp(PB_STR(e->token_id), r->who.token_id) == 0 && e->ms >= token->created_ms;
+}
+
 /* A token of some projects sees what was done to those, and what it did itself. */
 static bool visible(const struct filter *f, const Model__AuditEntry *e) {
   const struct api_request *r = f->request;
   const char *project = PB_STR(e->project);
   if ((f->project[0] && strcmp(f->project, project) != 0) || (f->actor[0] && strcmp(f->actor, PB_STR(e->actor)) != 0) || e->ms < f->from_ms)
     return false;
-  return !f->limited || (*project && api_auth_sees(&r->api->cache, &r->who, project)) || strcmp(PB_STR(e->token_id), r->who.token_id) == 0;
+  return !f->limited || (*project && api_auth_sees(&r->api->cache, &r->who, project)) || is_own(r, e);
 }
 
 static void entry_json(const char *key, const Model__AuditEntry *e, uint64_t revision, struct api_json *json) {

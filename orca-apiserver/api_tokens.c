@@ -164,11 +164,10 @@ static void drop_expired(const struct api_cache *cache, int64_t now_ms, struct s
   size_t count, dropped = 0;
   const struct api_smap_entry *all = api_cache_all(cache, API_TOKENS, &count);
   for (size_t i = 0; i < count && dropped < 50; i++) {
-    const Model__Token *t = API_MSG(&all[i], Model__Token);
-    if (t->expires_ms && !t->declared && t->expires_ms + API_TOKEN_KEPT_MS < now_ms) {
-      storec_delete(txn, all[i].key);
-      dropped++;
-    }
+    if (!api_token_is_over(API_MSG(&all[i], Model__Token), now_ms))
+      continue;
+    storec_delete(txn, all[i].key);
+    dropped++;
   }
 }
 

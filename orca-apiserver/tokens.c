@@ -56,6 +56,18 @@ static bool is_taken(const struct api_cache *cache, const char *name) {
   return api_token_by_name(cache, name, &mod) || api_cache_object(cache, API_TOKENS, key);
 }
 
+bool api_token_is_over(const Model__Token *t, int64_t now_ms) {
+  return t->expires_ms && !t->declared && t->expires_ms + API_TOKEN_KEPT_MS < now_ms;
+}
+
+static bool is_full(const struct api_cache *cache, int64_t now_ms) {
+  size_t count, left = 0;
+  const struct api_smap_entry *all = api_cache_all(cache, API_TOKENS, &count);
+  for (size_t i = 0; i < count; i++)
+    left += !api_token_is_over(API_MSG(&all[i], Model__Token), now_ms);
+  return left >= API_TOKENS_MAX;
+}
+
 int api_token_check_new(const struct api_cache *cache, const Model__Token *by, const Model__Token *new, int64_t now_ms, struct err *err) {
   if (!by)
     return err_set(err, ERR_UNAUTHENTICATED, "the token that asks for another one is gone");
@@ -67,7 +79,7 @@ int api_token_check_new(const struct api_cache *cache, const Model__Token *by, c
     return err_set(err, ERR_INVALID, "expires: that is over already");
   if (is_taken(cache, new->name))
     return err_set(err, ERR_CONFLICT, "the name %s is taken by another token", new->name);
-  if (cache->tables[API_TOKENS].count >= API_TOKENS_MAX)
+  if (is_full(cache, now_ms))
     return err_set(err, ERR_CONFLICT, "there are %d tokens already: remove some that nobody uses", API_TOKENS_MAX);
   return 0;
 }

@@ -25,6 +25,8 @@ bool api_token_is_root(const Model__Token *token);
 /* A token sees those that see no more projects than itself; NULL: nobody's token sees nothing. */
 bool api_token_sees(const Model__Token *who, const Model__Token *other);
 const Model__Token *api_token_by_name(const struct api_cache *cache, const char *name, uint64_t *mod);
+/* Expired for so long that it makes room for a new one. */
+bool api_token_is_over(const Model__Token *token, int64_t now_ms);
 /* May `by` make this one now? Unique, not more than its own, not too many. */
 int api_token_check_new(const struct api_cache *cache, const Model__Token *by, const Model__Token *new, int64_t now_ms, struct err *err);
 /* May it go? Then txn holds when it still may: it compares with another root token. */

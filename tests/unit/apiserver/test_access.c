@@ -532,6 +532,22 @@ static void nobody_makes_more_than_he_has(void **state) {
   api_request_unref(r);
 }
 
+static void those_that_expired_long_ago_make_room(void **state) {
+  struct world *w = *state;
+  int64_t now = api_now_ms(&w->api);
+  char id[64], text[64];
+  put_token(w, "admin", "secret-admin", "admin", NULL, 0);
+  for (unsigned i = 1; i < API_TOKENS_MAX; i++) {
+    snprintf(id, sizeof id, "t%u", i);
+    snprintf(text, sizeof text, "secret-%u", i);
+    put_token(w, id, text, "viewer", NULL, i < 3 ? now - API_TOKEN_KEPT_MS - 1000 : now - 1000);
+  }
+  assert_int_equal(made(w, "secret-admin", "{\"name\":\"new\",\"role\":\"viewer\"}"), 200);
+  assert_int_equal(w->api.cache.tables[API_TOKENS].count, API_TOKENS_MAX - 1);
+  assert_int_equal(made(w, "secret-admin", "{\"name\":\"newer\",\"role\":\"viewer\"}"), 200);
+  assert_int_equal(made(w, "secret-admin", "{\"name\":\"newest\",\"role\":\"viewer\"}"), 409);
+}
+
 static int removed(struct world *w, const char *name) {
   char path[128];
   snprintf(path, sizeof path, "/api/v1/tokens/%s", name);
@@ -539,6 +555,33 @@ static int removed(struct world *w, const char *name) {
   int status = r->status;
   api_request_unref(r);
   return status;
+}
+
+static void a_name_that_was_another_s_opens_no_log(void **state) {
+  struct world *w = *state;
+  char key[KEY_MAX];
+  put_token(w, "shop-admin", "secret-shop", "admin", "shop", 0);
+  Model__AuditEntry e = MODEL__AUDIT_ENTRY__INIT;
+  PB_SET(&e, ms, T0); /* of an "ops" that is gone */
+  e.token_id = e.actor = TEXT("ops");
+  e.project = TEXT("blog");
+  e.target = TEXT("secret blog/DB_PASSWORD");
+  key_event(key, KEY_AUDIT, T0, 0);
+  put(w, key, &e.base);
+  struct api_request *r = make(w, "secret-shop", "{\"name\":\"ops\",\"role\":\"admin\",\"projects\":[\"shop\"]}");
+  assert_int_equal(r->status, 200);
+  json_t *json = answer_of(r);
+  struct api_request *own = ask(w, "GET", "/api/v1/nothing", json_string_value(json_object_get(json, "value")), NULL, NULL, NULL);
+  api_audit_note(own, 404, "not_found: what it did itself");
+  run_for(w, 200);
+  struct api_request *log = ask(w, "GET", "/api/v1/audit", json_string_value(json_object_get(json, "value")), NULL, NULL, NULL);
+  assert_int_equal(log->status, 200);
+  assert_null(strstr(buf_str(&log->out), "blog"));
+  assert_non_null(strstr(buf_str(&log->out), "what it did itself"));
+  json_decref(json);
+  api_request_unref(r);
+  api_request_unref(own);
+  api_request_unref(log);
 }
 
 static void the_last_one_that_may_everything_stays(void **state) {
@@ -816,6 +859,8 @@ int main(void) {
       cmocka_unit_test_setup_teardown(a_token_is_made_shown_once_and_works, world_setup, world_teardown),
       cmocka_unit_test_setup_teardown(what_is_no_token_is_not_made, world_setup, world_teardown),
       cmocka_unit_test_setup_teardown(nobody_makes_more_than_he_has, world_setup, world_teardown),
+      cmocka_unit_test_setup_teardown(those_that_expired_long_ago_make_room, world_setup, world_teardown),
+      cmocka_unit_test_setup_teardown(a_name_that_was_another_s_opens_no_log, world_setup, world_teardown),
       cmocka_unit_test_setup_teardown(the_last_one_that_may_everything_stays, world_setup, world_teardown),
       cmocka_unit_test_setup_teardown(a_plan_tells_nothing_of_other_projects, world_setup, world_teardown),
       cmocka_unit_test_setup_teardown(a_domain_is_free_once_the_rollout_is_over, world_setup, world_teardown),
