@@ -39,11 +39,17 @@ static bool sees(void *arg, const char *project) {
   return api_auth_sees(&r->api->cache, &r->who, project);
 }
 
+static bool may_change_cluster(const struct api_request *r) {
+  return r->who.role == API_ROLE_ADMIN && !api_auth_is_limited(&r->api->cache, &r->who);
+}
+
 static int make_plan(struct api_request *r, const struct deploy *d, bool diffs, struct api_plan *plan, struct spec_faults *faults, struct err *err) {
   struct api_plan_options options = {.prune = d->prune, .diffs = diffs, .actor = r->who.name, .now_ms = api_now_ms(r->api), .sees = sees, .arg = r};
   if (api_plan_make(&r->api->cache, &d->set, &options, plan, faults, err) < 0)
     return -1;
-  if (!plan->cluster_changes || api_tokens_declare(&r->api->cache, d->set.cluster, r->who.name, options.now_ms, NULL, err) == 0)
+  if (!plan->cluster_changes || !may_change_cluster(r)) /* what tokens there are is not for him to hear */
+    return 0;
+  if (api_tokens_declare(&r->api->cache, d->set.cluster, r->who.name, options.now_ms, NULL, err) == 0)
     return 0;
   api_plan_free(plan);
   return -1;
@@ -263,7 +269,7 @@ static int build(struct api_write *w, struct storec_txn *txn, struct err *err) {
   spec_faults_free(&faults);
   if (rc < 0)
     return -1;
-  if (plan.cluster_changes && (w->request->who.role != API_ROLE_ADMIN || api_auth_is_limited(&w->api->cache, &w->request->who))) {
+  if (plan.cluster_changes && !may_change_cluster(w->request)) {
     api_plan_free(&plan);
     return err_set(err, ERR_DENIED, "cluster.toml has changed: that takes an admin's token for all projects");
   }

@@ -669,6 +669,27 @@ static void a_plan_tells_nothing_of_other_projects(void **state) {
   }
 }
 
+/* The names of tokens are an admin's to know. */
+static void a_plan_tells_no_names_of_tokens(void **state) {
+  struct world *w = *state;
+  static const char *const tokens[] = {"secret-admin", "secret-other", "secret-other-admin", "secret-deployer"};
+  char body[512];
+  put_token(w, "admin", "secret-admin", "admin", NULL, 0);
+  put_token(w, "other", "secret-other", "deployer", "other", 0);
+  put_token(w, "other-admin", "secret-other-admin", "admin", "other", 0);
+  put_token(w, "deployer", "secret-deployer", "deployer", NULL, 0);
+  snprintf(body, sizeof body, "{\"cluster\":{\"token\":[{\"name\":\"admin\",\"role\":\"viewer\",\"hash\":\"%064d\"}]},\"services\":[]}", 1);
+  for (size_t i = 0; i < sizeof tokens / sizeof tokens[0]; i++) {
+    struct api_request *r = ask(w, "POST", "/api/v1/deploy", tokens[i], body, "dry_run", "true");
+    assert_int_equal(planned(r), i ? 200 : 422);
+    assert_int_equal(strstr(buf_str(&r->out), "is taken by a token") != NULL, i == 0);
+    api_request_unref(r);
+    r = ask(w, "POST", "/api/v1/deploy", tokens[i], body, NULL, NULL);
+    assert_int_equal(r->status, i ? 403 : 422);
+    api_request_unref(r);
+  }
+}
+
 /* A revision that gives a domain up may fail, and the one before comes back by itself. */
 static void a_domain_is_free_once_the_rollout_is_over(void **state) {
   struct world *w = *state;
@@ -863,6 +884,7 @@ int main(void) {
       cmocka_unit_test_setup_teardown(a_name_that_was_another_s_opens_no_log, world_setup, world_teardown),
       cmocka_unit_test_setup_teardown(the_last_one_that_may_everything_stays, world_setup, world_teardown),
       cmocka_unit_test_setup_teardown(a_plan_tells_nothing_of_other_projects, world_setup, world_teardown),
+      cmocka_unit_test_setup_teardown(a_plan_tells_no_names_of_tokens, world_setup, world_teardown),
       cmocka_unit_test_setup_teardown(a_domain_is_free_once_the_rollout_is_over, world_setup, world_teardown),
       cmocka_unit_test_setup_teardown(declared_ones_come_and_go, world_setup, world_teardown),
       cmocka_unit_test_setup_teardown(a_request_whose_token_ends_before_its_body_is_there_does_nothing, clock_setup, world_teardown),
