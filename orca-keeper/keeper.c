@@ -311,6 +311,11 @@ void keeper_full_end(struct keeper *k) {
         remove_at(at);
       else
         at = &(*at)->next_in_bucket;
+  /* Before it listed, the agent did not know of these containers: what it was told then it could not keep. */
+  for (struct item *i = k->first; i; i = i->next)
+    if (i->target.verdict.known)
+      i->told = NEWS;
+  k->config.news(k->config.arg);
   run_queue(k);
 }
 
@@ -323,12 +328,6 @@ void keeper_set_agent(struct keeper *k, struct bus_conn *agent) {
 }
 
 /* ---- verdicts ---- */
-
-void keeper_all_is_news(struct keeper *k) {
-  for (struct item *i = k->first; i; i = i->next)
-    if (i->target.verdict.known)
-      i->told = NEWS;
-}
 
 size_t keeper_take_news(struct keeper *k, struct keeper_news *out, size_t max) {
   size_t n = 0;

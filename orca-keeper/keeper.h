@@ -29,7 +29,8 @@ void keeper_set_agent(struct keeper *k, struct bus_conn *agent); /* for exec pro
 /* A target as the agent has sent it; one that is known as it is goes on undisturbed. -1: it is not usable (said in err), or there are too many. */
 int keeper_set_target(struct keeper *k, const Keeper__Target *target, struct err *err);
 void keeper_remove_target(struct keeper *k, const char *instance);
-/* A full list: begin, set each, end: what was not set in between is removed. */
+/* A full list, of an agent that is new or was lost: begin, set each, end: what was not set in between is removed, all that is known of the others is
+ * news. */
 void keeper_full_begin(struct keeper *k);
 void keeper_full_end(struct keeper *k);
 size_t keeper_count(const struct keeper *k);
@@ -41,7 +42,6 @@ struct keeper_news {
   int64_t started_ms;                  /* of the target: a restarted container keeps its id */
   const struct keeper_verdict *verdict;
 };
-void keeper_all_is_news(struct keeper *k); /* after a reconnection */
 /* Up to max verdicts that were not acknowledged; they count as sent. */
 size_t keeper_take_news(struct keeper *k, struct keeper_news *out, size_t max);
 void keeper_sent_is_known(struct keeper *k); /* what was taken last has been acknowledged */

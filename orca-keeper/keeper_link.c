@@ -177,8 +177,6 @@ static void on_up(void *arg, struct bus_conn *conn) {
   log_info("in touch with the agent");
   if (!r->hello)
     say_hello(r);
-  keeper_all_is_news(r->keeper);
-  r->news = true;
 }
 
 static void on_down(void *arg, struct bus_conn *conn, const struct err *why) {
