@@ -94,9 +94,16 @@ const Model__JobRun *api_run_by_number(const struct api_cache *cache, const char
 const Model__JobRun *api_run_of_request(const struct api_cache *cache, const char *project, const char *name, uint64_t request) {
   size_t count;
   const struct api_smap_entry *list = api_cache_of_service(cache, API_JOB_RUNS, project, name, &count);
-  for (size_t i = count; i-- > 0;)
-    if (API_MSG(&list[i], Model__JobRun)->request == request)
-      return API_MSG(&list[i], Model__JobRun);
+  const Model__Job *job = api_cache_job(cache, project, name, NULL);
+  const Model__JobState *state = api_cache_job_state(cache, project, name);
+  /* What is left of an earlier job of that name had the same requests. */
+  if (job && (!state || state->created_ms != job->created_ms))
+    return NULL;
+  for (size_t i = count; i-- > 0;) {
+    const Model__JobRun *run = API_MSG(&list[i], Model__JobRun);
+    if (run->request == request && (!state || run->number >= state->first_number))
+      return run;
+  }
   return NULL;
 }
 

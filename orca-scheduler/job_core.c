@@ -304,6 +304,7 @@ static void adopt(struct step *s) {
     stop_all(s, UINT64_MAX, "the job was removed");
     state->created_ms = s->in->created_ms;
     state->handled = 0;
+    state->first_number = state->next_number;
     state->last_tick_ms = state->next_tick_ms = state->last_success_ms = 0;
     memset(state->ended, 0, sizeof state->ended);
     state->revision = s->in->revision;
@@ -392,7 +393,9 @@ static void forget(struct step *s) {
     return;
   for (size_t k = s->count; k-- > 0;) {
     struct job_run *run = &s->runs[k];
-    if (!job_run_is_over(run->state) || (run->state == MODEL__RUN_STATE__RUN_SKIPPED ? ++skipped : ++ended) <= keep)
+    if (!job_run_is_over(run->state))
+      continue;
+    if (run->number >= s->state->first_number && (run->state == MODEL__RUN_STATE__RUN_SKIPPED ? ++skipped : ++ended) <= keep)
       continue;
     const struct job_instance *i = instance_of(s, run);
     if (i && !i->drop)

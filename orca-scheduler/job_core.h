@@ -69,7 +69,7 @@ struct job_input {
 
 /* What a JobState says, and will say. All zero: there is none. */
 struct job_state {
-  uint64_t handled, next_number, next_instance, revision;
+  uint64_t handled, first_number, next_number, next_instance, revision; /* first_number: of the runs that are of this job and not of one before it */
   int64_t last_tick_ms, next_tick_ms, created_ms, last_success_ms;
   uint64_t ended[JOB_STATES]; /* runs that have ended so far, by their state */
   char error[JOB_TEXT];

@@ -197,6 +197,7 @@ static void fill_state(const Model__JobState *from, struct job_state *ret) {
   if (!from)
     return;
   *ret = (struct job_state){.handled = PB_GET(from, handled, 0),
+                            .first_number = PB_GET(from, first_number, 0),
                             .next_number = PB_GET(from, next_number, 0),
                             .next_instance = PB_GET(from, next_instance, 0),
                             .revision = PB_GET(from, revision, 0),
@@ -272,6 +273,7 @@ static int write_state(struct run *run, struct sched_service *service, const str
   PB_SET(s, handled, from->handled);
   PB_SET(s, last_tick_ms, from->last_tick_ms);
   PB_SET(s, next_tick_ms, from->next_tick_ms);
+  PB_SET(s, first_number, from->first_number);
   PB_SET(s, next_number, from->next_number);
   PB_SET(s, next_instance, from->next_instance);
   PB_SET(s, revision, from->revision);

@@ -1,5 +1,6 @@
 /* Deploys of jobs, the verbs that change them, tasks: what is written, what is refused, what is shown. */
 #include "orca-apiserver/deploy_plan.h"
+#include "orca-apiserver/jobs.h"
 #include "orca-apiserver/upkeep.h"
 #include "tests/unit/apiserver/world.h"
 
@@ -264,6 +265,29 @@ static void revisions_that_runs_wait_with_are_kept(void **state) {
   assert_null(api_cache_revision(&w->api.cache, "shop", "j", 2));
 }
 
+/* Removed, and there again: its first run is not the other's first. */
+static void a_run_of_an_earlier_job(void **state) {
+  struct world *w = *state;
+  say(w, "POST", "/api/v1/deploy", JOB(""), 200);
+  Model__JobRun run = MODEL__JOB_RUN__INIT;
+  Model__JobState of = MODEL__JOB_STATE__INIT;
+  PB_SET(&run, number, 1);
+  PB_SET(&run, request, 1);
+  PB_SET(&run, state, MODEL__RUN_STATE__RUN_SUCCEEDED);
+  PB_SET(&of, created_ms, job(w, "j")->created_ms - 1);
+  PB_SET(&of, next_number, 2);
+  put(w, "/job-runs/shop/j/0000000001", &run.base);
+  put(w, "/job-state/shop/j", &of.base);
+  assert_null(api_run_of_request(&w->api.cache, "shop", "j", 1)); /* the scheduler has not come to it */
+  PB_SET(&of, created_ms, job(w, "j")->created_ms);
+  PB_SET(&of, first_number, 2);
+  put(w, "/job-state/shop/j", &of.base);
+  assert_null(api_run_of_request(&w->api.cache, "shop", "j", 1));
+  PB_SET(&run, number, 2);
+  put(w, "/job-runs/shop/j/0000000002", &run.base);
+  assert_int_equal(api_run_of_request(&w->api.cache, "shop", "j", 1)->number, 2);
+}
+
 /* A job that becomes a service, and back, in one deploy. */
 static void a_name_changes_its_kind(void **state) {
   struct world *w = *state;
@@ -296,6 +320,7 @@ int main(void) {
       TEST(they_are_found_everywhere),
       TEST(revisions_that_runs_wait_with_are_kept),
       TEST(a_name_changes_its_kind),
+      TEST(a_run_of_an_earlier_job),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -364,6 +364,38 @@ static void stopped_removed_and_again(void **state) {
   assert_false(b.out.state_changed); /* it goes: it is not written in the same transaction */
 }
 
+/* `job rm` takes the history with it, also when the next of that name comes before the scheduler has seen that. */
+static void another_job_has_no_history(void **state) {
+  (void)state;
+  struct bench b;
+  init(&b, NULL);
+  b.in.requested = 2;
+  b.in.rules.overlap = MODEL__OVERLAP__OVERLAP_ALLOW;
+  step(&b);
+  starts(&b, 1);
+  starts(&b, 2);
+  ends(&b, 1, 0);
+  step(&b);
+  b.instances[0].reported = false;
+  settle(&b);
+  assert_int_equal(b.run_count, 2);
+  assert_int_equal(b.instance_count, 1);
+  b.in.created_ms = b.in.changed_ms = ++b.now;
+  b.in.requested = 1;
+  step(&b);
+  assert_int_equal(b.run_count, 2); /* the second's instance is still there, and the new one */
+  assert_int_equal(b.runs[0].number, 2);
+  assert_int_equal(b.runs[0].state, MODEL__RUN_STATE__RUN_STOPPED);
+  assert_int_equal(b.runs[1].number, 3);
+  assert_int_equal(b.state.first_number, 3);
+  step(&b);
+  b.instances[0].reported = b.instances[0].running = false;
+  step(&b);
+  assert_int_equal(b.run_count, 1);
+  assert_int_equal(b.runs[0].number, 3);
+  assert_int_equal(b.runs[0].state, MODEL__RUN_STATE__RUN_PENDING);
+}
+
 /* ---- months, against a model ---- */
 
 static uint64_t seed;
@@ -560,6 +592,7 @@ int main(void) {
       cmocka_unit_test(history_is_bounded),
       cmocka_unit_test(skipped_in_a_row),
       cmocka_unit_test(stopped_removed_and_again),
+      cmocka_unit_test(another_job_has_no_history),
       cmocka_unit_test(months_of_ticks),
       cmocka_unit_test(a_clock_that_was_a_year_ahead),
       cmocka_unit_test(a_job_from_a_year_ahead),
