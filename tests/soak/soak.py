@@ -140,11 +140,13 @@ class Soak:
 
     def __exit__(self, kind, *_):
         if kind:
-            for args in (("status",), ("ps",), ("job", "list"), *(("explain", f"soak/{s.name}") for s in self.services.values() if s.there), ("events", "-n", "60")):
+            for args in (("status",), ("ps",), ("job", "list"), *(("explain", f"soak/{s.name}") for s in self.services.values() if s.there), ("events", "-n", "400")):
                 print(f"--- orcactl {' '.join(args)}", flush=True)
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     done = self.c.ctl(*args, check=False, timeout=20)
                     print(done.stdout + done.stderr, flush=True)
+            for daemon in ("keeper", "agent"):  # what a short time made them miss
+                print(f"--- the {daemon}'s log", *self.c.log(daemon).splitlines()[-500:], sep="\n", flush=True)
         self.requests.ending.set()
         self.sessions.cut_all()
         for one in (self.started, getattr(self, "events", None), getattr(self, "log", None)):
