@@ -237,8 +237,9 @@ static bool stage_files(struct api_write *w, const struct spec_set *set, struct 
 }
 
 static int put_cluster(struct api_write *w, const struct api_plan *plan, const Model__ClusterSpec *cluster, struct storec_txn *txn, struct err *err) {
+  Model__ClusterSpec stored = api_cluster_without_tokens(cluster);
   storec_if_mod_revision(txn, KEY_CLUSTER, plan->cluster_mod);
-  storec_put_message(txn, KEY_CLUSTER, &cluster->base, 0);
+  storec_put_message(txn, KEY_CLUSTER, &stored.base, 0);
   api_service_event(w->api, txn, w->request, "cluster.changed", "", "", "cluster.toml has changed");
   size_t count;
   const struct api_smap_entry *nodes = api_cache_all(&w->api->cache, API_NODES, &count);

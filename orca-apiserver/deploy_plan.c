@@ -6,6 +6,7 @@
 
 #include "common/bus/pb.h"
 #include "orca-apiserver/deploy_jobs.h"
+#include "orca-apiserver/tokens.h"
 #include "orca-apiserver/domains.h"
 
 #define DIFF_MAX ((size_t)1 << 20)
@@ -413,7 +414,8 @@ int api_plan_make(const struct api_cache *cache, const struct spec_set *set, con
   }
   if (set->cluster) {
     const Model__ClusterSpec *old = api_cache_cluster(cache, &plan->cluster_mod);
-    plan->cluster_changes = !pb_equal(&set->cluster->base, old ? &old->base : NULL);
+    Model__ClusterSpec wanted = api_cluster_without_tokens(set->cluster), is = old ? api_cluster_without_tokens(old) : wanted;
+    plan->cluster_changes = !old || !pb_equal(&wanted.base, &is.base) || !api_tokens_are_declared(cache, set->cluster);
   }
   return 0;
 no_memory:

@@ -206,6 +206,26 @@ static void put_decl(const Model__TokenDecl *d, const Model__Token *old, uint64_
   storec_put_message(txn, key, &token.base, 0);
 }
 
+Model__ClusterSpec api_cluster_without_tokens(const Model__ClusterSpec *cluster) {
+  Model__ClusterSpec without = *cluster;
+  without.n_tokens = 0;
+  without.tokens = NULL;
+  return without;
+}
+
+bool api_tokens_are_declared(const struct api_cache *cache, const Model__ClusterSpec *cluster) {
+  size_t count, left = cluster->n_tokens;
+  const struct api_smap_entry *all = api_cache_all(cache, API_TOKENS, &count);
+  for (size_t i = 0; i < count; i++) {
+    const Model__Token *t = API_MSG(&all[i], Model__Token);
+    const Model__TokenDecl *d = t->declared ? decl_of(cluster, PB_STR(t->name)) : NULL;
+    if (t->declared && (!d || !same(t, d)))
+      return false;
+    left -= d != NULL;
+  }
+  return left == 0;
+}
+
 int api_tokens_declare(const struct api_cache *cache, const Model__ClusterSpec *cluster, const char *actor, int64_t now_ms, struct storec_txn *txn,
                        struct err *err) {
   size_t count;

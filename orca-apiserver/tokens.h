@@ -32,6 +32,11 @@ int api_token_check_new(const struct api_cache *cache, const Model__Token *by, c
 /* May it go? Then txn holds when it still may: it compares with another root token. */
 int api_token_check_removal(const struct api_cache *cache, const Model__Token *token, struct storec_txn *txn, struct err *err);
 
+/* cluster.toml as the store has it, where more than the apiserver can read it: without its tokens, which are records of their own. Borrows from it.
+ */
+Model__ClusterSpec api_cluster_without_tokens(const Model__ClusterSpec *cluster);
+/* Whether those tokens are as it says already. */
+bool api_tokens_are_declared(const struct api_cache *cache, const Model__ClusterSpec *cluster);
 /* Tokens as cluster.toml says: those that are new or others, and those that are gone, into txn (NULL: only whether it can be done). */
 int api_tokens_declare(const struct api_cache *cache, const Model__ClusterSpec *cluster, const char *actor, int64_t now_ms, struct storec_txn *txn,
                        struct err *err);

@@ -864,6 +864,46 @@ static void a_token_with_fewer_rights_loses_what_it_has_open(void **state) {
   assert_int_equal(status_of(w, "text-ci", 1), 200);
 }
 
+/* The scheduler reads cluster.toml, and no tokens. */
+static void tokens_of_cluster_toml_are_not_kept_in_it(void **state) {
+  struct world *w = *state;
+  static const struct {
+    const char *tokens;
+    bool changes;
+  } deploys[] = {
+      {"", true},
+      {"", false},
+      {"{\"name\":\"ci\",\"role\":\"viewer\",\"hash\":\"", true},
+      {"{\"name\":\"ci\",\"role\":\"viewer\",\"hash\":\"", false},
+      {"{\"name\":\"ci\",\"role\":\"deployer\",\"hash\":\"", true},
+      {"{\"name\":\"ci\",\"role\":\"deployer\",\"projects\":[\"shop\"],\"hash\":\"", true},
+      {"{\"name\":\"cd\",\"role\":\"deployer\",\"projects\":[\"shop\"],\"hash\":\"", true},
+      {"{\"name\":\"cd\",\"role\":\"deployer\",\"projects\":[\"shop\"],\"hash\":\"", false},
+      {"", true},
+      {"", false},
+  };
+  put_token(w, "admin", "secret-admin", "admin", NULL, 0);
+  put_token(w, "deployer", "secret-deployer", "deployer", NULL, 0);
+  for (size_t i = 0; i < sizeof deploys / sizeof deploys[0]; i++) {
+    char body[512], hash[65];
+    snprintf(hash, sizeof hash, "%064d", 7);
+    snprintf(body, sizeof body, "{\"cluster\":{\"cluster\":{\"name\":\"c\"},\"token\":[%s%s%s]},\"services\":[]}", deploys[i].tokens,
+             *deploys[i].tokens ? hash : "", *deploys[i].tokens ? "\"}" : "");
+    struct api_request *r = ask(w, "POST", "/api/v1/deploy", "secret-deployer", body, NULL, NULL);
+    assert_int_equal(r->status, deploys[i].changes ? 403 : 200);
+    api_request_unref(r);
+    r = ask(w, "POST", "/api/v1/deploy", "secret-admin", body, NULL, NULL);
+    if (r->status != 200)
+      fail_msg("%s: %s", body, buf_str(&r->out));
+    json_t *json = answer_of(r);
+    assert_int_equal(json_is_true(json_object_get(json, "cluster_changed")), deploys[i].changes);
+    json_decref(json);
+    api_request_unref(r);
+    assert_int_equal(api_cache_cluster(&w->api.cache, NULL)->n_tokens, 0);
+    assert_int_equal(w->api.cache.tables[API_TOKENS].count, *deploys[i].tokens ? 3 : 2);
+  }
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(addresses),
@@ -886,6 +926,7 @@ int main(void) {
       cmocka_unit_test_setup_teardown(a_plan_tells_nothing_of_other_projects, world_setup, world_teardown),
       cmocka_unit_test_setup_teardown(a_plan_tells_no_names_of_tokens, world_setup, world_teardown),
       cmocka_unit_test_setup_teardown(a_domain_is_free_once_the_rollout_is_over, world_setup, world_teardown),
+      cmocka_unit_test_setup_teardown(tokens_of_cluster_toml_are_not_kept_in_it, world_setup, world_teardown),
       cmocka_unit_test_setup_teardown(declared_ones_come_and_go, world_setup, world_teardown),
       cmocka_unit_test_setup_teardown(a_request_whose_token_ends_before_its_body_is_there_does_nothing, clock_setup, world_teardown),
       cmocka_unit_test_setup_teardown(a_token_with_fewer_rights_loses_what_it_has_open, clock_setup, world_teardown),
