@@ -63,9 +63,9 @@ static void on_proxy_hello(struct gateway *g, struct gw_peer *p, struct bus_call
   gw_peer_open(p, call);
 }
 
-static void on_get_file(struct gateway *g, struct bus_call *call, const Node__GetFile *get) {
+static void on_get_file(struct gateway *g, struct gw_peer *p, struct bus_call *call, const Node__GetFile *get) {
   struct err err;
-  if (gw_file_get(g->api, call, get, &err) < 0)
+  if (gw_file_get(g->api, p->node, call, get, &err) < 0)
     refuse(g, call, err.code, err.msg);
 }
 
@@ -137,7 +137,7 @@ static void dispatch(struct gateway *g, struct gw_peer *p, struct bus_call *call
     on_status(g, p, call, said->status);
     return;
   case NODE__CALL__BODY_GET_FILE:
-    on_get_file(g, call, said->get_file);
+    on_get_file(g, p, call, said->get_file);
     return;
   case NODE__CALL__BODY_PROXY_HELLO:
     on_proxy_hello(g, p, call, said->proxy_hello);

@@ -49,10 +49,34 @@ static void file_done(void *arg, const Store__Reply *reply, const struct err *er
   free(f);
 }
 
-int gw_file_get(struct api *api, struct bus_call *call, const Node__GetFile *get, struct err *err) {
+static bool mounts_it(const Model__ServiceSpec *spec, const char *sha256) {
+  for (size_t m = 0; spec && m < spec->n_mounts; m++)
+    for (size_t f = 0; f < spec->mounts[m]->n_files; f++)
+      if (strcmp(PB_STR(spec->mounts[m]->files[f]->sha256), sha256) == 0)
+        return true;
+  return false;
+}
+
+bool gw_file_is_of(const struct api_cache *cache, const char *node, const char *sha256) {
+  size_t count;
+  const struct api_smap_entry *all = api_cache_all(cache, API_INSTANCES, &count);
+  for (size_t i = 0; i < count; i++) {
+    const Model__Instance *one = API_MSG(&all[i], Model__Instance);
+    if (strcmp(PB_STR(one->node), node) != 0)
+      continue;
+    const Model__Revision *revision = api_cache_revision(cache, PB_STR(one->project), PB_STR(one->service), one->revision);
+    if (revision && mounts_it(revision->spec, sha256))
+      return true;
+  }
+  return false;
+}
+
+int gw_file_get(struct api *api, const char *node, struct bus_call *call, const Node__GetFile *get, struct err *err) {
   const char *sha = PB_STR(get->sha256);
   if (strlen(sha) != 64 || strspn(sha, "0123456789abcdef") != 64)
     return err_set(err, ERR_INVALID, "sha256: 64 hex digits");
+  if (!gw_file_is_of(&api->cache, node, sha))
+    return err_set(err, ERR_DENIED, "nothing that this node runs has that file");
   struct gw_file *f = api->store ? calloc(1, sizeof *f) : NULL;
   if (!f)
     return err_set(err, ERR_UNAVAILABLE, "files cannot be read now");

@@ -1,5 +1,6 @@
 /* What agents and proxies are told: desired states and route tables, merged for who is slow, and when an instance is let go of. */
 #include "orca-apiserver/desired.h"
+#include "orca-apiserver/gateway_files.h"
 #include "orca-apiserver/routes_derive.h"
 #include "tests/unit/apiserver/world.h"
 
@@ -76,6 +77,32 @@ static void nodes_are_told_no_tokens(void **state) {
   assert_int_equal(api_cache_cluster(&w->api.cache, NULL)->n_tokens, 1);
   sent(&d, s);
   api_desired_fini(&d);
+}
+
+static void a_file_is_for_the_nodes_that_mount_it(void **state) {
+  struct world *w = *state;
+  char sha[65], other[65];
+  snprintf(sha, sizeof sha, "%064d", 1);
+  snprintf(other, sizeof other, "%064d", 2);
+  Model__MountFile file = MODEL__MOUNT_FILE__INIT, *files[] = {&file};
+  Model__Mount mount = MODEL__MOUNT__INIT, *mounts[] = {&mount};
+  Model__ServiceSpec spec = MODEL__SERVICE_SPEC__INIT;
+  file.sha256 = sha;
+  mount.files = files;
+  mount.n_files = 1;
+  spec.project = TEXT("shop");
+  spec.name = TEXT("api");
+  spec.mounts = mounts;
+  spec.n_mounts = 1;
+  put_spec(w, 2, &spec);
+  put_revision(w, "shop", "api", 1, "x:1", NULL);
+  put_instance(w, "shop", "api", 1, 2, "n1", RUN);
+  put_instance(w, "shop", "api", 2, 1, "n2", RUN);
+  assert_true(gw_file_is_of(&w->api.cache, "n1", sha));
+  assert_false(gw_file_is_of(&w->api.cache, "n1", other));
+  assert_false(gw_file_is_of(&w->api.cache, "n2", sha));
+  put_instance(w, "shop", "api", 2, 2, "n2", DRAIN);
+  assert_true(gw_file_is_of(&w->api.cache, "n2", sha));
 }
 
 static void large_deltas_come_in_pieces(void **state) {
@@ -292,6 +319,7 @@ int main(void) {
 #define T(name) cmocka_unit_test_setup_teardown(name, world_setup, world_teardown)
       T(everything_then_changes),
       T(nodes_are_told_no_tokens),
+      T(a_file_is_for_the_nodes_that_mount_it),
       T(large_deltas_come_in_pieces),
       T(ready_instances_are_endpoints),
       T(status_of_another_epoch_or_node_does_not_count),
