@@ -129,19 +129,25 @@ static int write_config(json_t *config, struct err *err) {
 
 int context_save(const struct context *c, bool use, struct err *err) {
   char path[PATH_MAX], folder[PATH_MAX];
-  if (home_path(folder, "tokens", err) < 0 || files_mkdir_p(folder, 0700, err) < 0 || token_path(path, c->name, err) < 0 ||
-      files_write(path, c->token, strlen(c->token), 0400, err) < 0)
+  if (home_path(folder, "tokens", err) < 0 || files_mkdir_p(folder, 0700, err) < 0 || token_path(path, c->name, err) < 0)
     return -1;
   json_t *config = read_config(err);
   if (!config)
     return -1;
-  json_t *entry = json_pack("{s:s}", "url", c->url);
+  json_t *contexts = json_object_get(config, "contexts"), *entry = json_pack("{s:s}", "url", c->url);
   if (*c->ca)
     json_object_set_new(entry, "ca", json_string(c->ca));
-  json_object_set_new(json_object_get(config, "contexts"), c->name, entry);
+  /* Whatever is cut off in between: no token stands where it would be sent to another cluster than its own. */
+  if (!json_equal(json_object_get(contexts, c->name), entry) && unlink(path) < 0 && errno != ENOENT) {
+    err_errno(err, errno, "remove %s", path);
+    json_decref(entry);
+    json_decref(config);
+    return -1;
+  }
+  json_object_set_new(contexts, c->name, entry);
   if (use || !json_is_string(json_object_get(config, "current")))
     json_object_set_new(config, "current", json_string(c->name));
-  return write_config(config, err);
+  return write_config(config, err) < 0 ? -1 : files_write(path, c->token, strlen(c->token), 0400, err);
 }
 
 json_t *context_all(struct err *err) {
