@@ -109,13 +109,9 @@ struct agent_instance *agent_core_find_container(const struct agent_core *core, 
 }
 
 const struct agent_image *agent_core_image(const struct agent_core *core, const struct agent_instance *i) {
-  if (!i->assigned || !i->assigned->revision)
-    return NULL;
-  for (size_t n = 0; n < core->image_count; n++) {
-    const struct agent_image *image = core->images[n];
-    if (image->revision == i->assigned->revision->number && strcmp(image->service, i->service) == 0 && strcmp(image->project, i->project) == 0)
-      return image;
-  }
+  for (size_t n = 0; n < core->image_count; n++)
+    if (agent_image_is_of(core->images[n], i))
+      return core->images[n];
   return NULL;
 }
 
@@ -124,6 +120,8 @@ bool agent_core_settled(const struct agent_core *core) {
     return false;
   for (size_t n = 0; n < core->count; n++) {
     const struct agent_instance *i = core->instances[n];
+    if (i->look_failed) /* what one container is like may never be known: the others do not wait for it */
+      continue;
     if (i->c.id[0] && (i->c.state == AGENT_C_UNKNOWN || (i->c.state == AGENT_C_RUNNING && !i->c.detailed)))
       return false;
     /* One that was assigned while Docker wrote the list is looked at by itself. */

@@ -70,9 +70,12 @@ struct agent_instance {
 
   enum agent_op op; /* in flight */
   uint64_t op_id;
-  bool died_meanwhile; /* a die event came while op START was in flight */
-  uint64_t touched;    /* step number of the last change of facts or op: an older list does not know better */
-  bool queued;         /* waits for a slot */
+  bool died_meanwhile;  /* a die event came while op START was in flight */
+  bool other_meanwhile; /* something else was assigned while op was in flight */
+  bool look_failed;     /* Docker answered the last look with an error */
+  bool name_taken;      /* it refused to create the container, because of its name: the look that follows says why */
+  uint64_t touched;     /* step number of the last change of facts or op: an older list does not know better */
+  bool queued;          /* waits for a slot */
   uint64_t queued_at;
 
   bool past_known; /* what was reported of it before this process is taken over, or there was nothing */
@@ -111,6 +114,8 @@ enum agent_image_state { AGENT_IMAGE_NEW, AGENT_IMAGE_LOOKING, AGENT_IMAGE_PULLI
 struct agent_image { /* of one revision */
   char project[64], service[64];
   uint64_t revision;
+  int64_t created_ms; /* of the revision, with its hash: the number may be another's, of a service that is gone */
+  char spec_hash[65];
   char ref[AGENT_IMAGE_MAX]; /* what is looked for: as written, or as the revision's status says */
   bool given;                /* ref is the revision's resolved image */
   bool implicit;             /* its pull is not the spec's word, but its tag's or a redeploy's: a local build may stand in */

@@ -28,15 +28,20 @@ static void set_source(struct agent_image *image, const Node__Assignment *a) {
     image->policy = MODEL__PULL_POLICY__PULL_IF_ABSENT; /* a digest doesn't change */
 }
 
+bool agent_image_is_of(const struct agent_image *image, const struct agent_instance *i) {
+  const Model__Revision *revision = i->assigned ? i->assigned->revision : NULL;
+  return revision && image->revision == revision->number && image->created_ms == revision->created_ms &&
+         strncmp(image->spec_hash, PB_STR(revision->spec_hash), sizeof image->spec_hash - 1) == 0 && strcmp(image->service, i->service) == 0 &&
+         strcmp(image->project, i->project) == 0;
+}
+
 struct agent_image *agent_image_for(struct agent_step *s, const struct agent_instance *i) {
   struct agent_core *core = s->core;
   const Node__Assignment *a = i->assigned;
   struct agent_image *image = NULL;
-  for (size_t n = 0; n < core->image_count && !image; n++) {
-    struct agent_image *at = core->images[n];
-    if (at->revision == a->revision->number && strcmp(at->service, i->service) == 0 && strcmp(at->project, i->project) == 0)
-      image = at;
-  }
+  for (size_t n = 0; n < core->image_count && !image; n++)
+    if (agent_image_is_of(core->images[n], i))
+      image = core->images[n];
   if (!image) {
     if (core->image_count == core->image_size) {
       size_t size = core->image_size ? core->image_size * 2 : 8;
@@ -52,6 +57,8 @@ struct agent_image *agent_image_for(struct agent_step *s, const struct agent_ins
     agent_copy(image->project, sizeof image->project, i->project);
     agent_copy(image->service, sizeof image->service, i->service);
     image->revision = a->revision->number;
+    image->created_ms = a->revision->created_ms;
+    agent_copy(image->spec_hash, sizeof image->spec_hash, a->revision->spec_hash);
     core->images[core->image_count++] = image;
     set_source(image, a);
     return image;
@@ -70,8 +77,7 @@ struct agent_image *agent_image_for(struct agent_step *s, const struct agent_ins
 bool agent_image_wanted(const struct agent_core *core, const struct agent_image *image) {
   for (size_t n = 0; n < core->count; n++) {
     const struct agent_instance *i = core->instances[n];
-    if (i->want == AGENT_WANT_RUN && i->assigned->revision && i->assigned->revision->number == image->revision &&
-        strcmp(i->service, image->service) == 0 && strcmp(i->project, image->project) == 0)
+    if (i->want == AGENT_WANT_RUN && agent_image_is_of(image, i))
       return true;
   }
   return image->op_id != 0;

@@ -16,6 +16,7 @@
 #define LOST_RETRY NS_PER_SEC
 #define FAILURES_TAKEN_OVER 12u /* beyond it the pause is the longest */
 #define LAST_LINES_MAX 4096u
+#define CLOCK_SLACK NS_PER_SEC
 #define STALE_VERDICT NS_PER_SEC /* a verdict that names no start is about an earlier run when it comes this soon */
 
 /* ---- life ---- */
@@ -147,7 +148,7 @@ static void begin(struct agent_step *s, struct agent_instance *i, enum agent_op 
   const Model__ServiceSpec *spec = agent_instance_spec(i);
   act->grace_ms = spec ? PB_GET(spec, stop_grace_ms, 10000) : 10000;
   i->touched = s->core->seq;
-  i->died_meanwhile = false;
+  i->died_meanwhile = i->other_meanwhile = false;
   if (heavy(op))
     s->core->busy_slots++;
 }
@@ -206,10 +207,16 @@ static void fail(struct agent_step *s, struct agent_instance *i, const char *wha
     agent_history(s, i, "instance.failed", "error", "%s: %s", what, why);
 }
 
+/* A time of Docker's to compare others with. One that is still to come was noted before the clock was put back: it would make all that happens until
+ * then look old. */
+static int64_t noted(const struct agent_step *s, int64_t ns) {
+  return ns > s->now.wall_ms * NS_PER_MS + CLOCK_SLACK ? 0 : ns;
+}
+
 static void no_container(struct agent_instance *i) {
   i->c = (struct agent_container){.state = AGENT_C_NONE};
   i->verdict.known = false;
-  i->recreate = false;
+  i->recreate = i->restart_wanted = i->forced_restart = false; /* they were of what is gone */
   i->stop_tries = i->address_tries = 0;
 }
 
@@ -275,14 +282,16 @@ static void exited(struct agent_step *s, struct agent_instance *i, int32_t code,
 
 /* ---- the decisions ---- */
 
-/* The container on the node is of another epoch or revision than the one assigned: it must go first. */
-static bool mismatch(const struct agent_instance *i) {
-  if (i->want != AGENT_WANT_RUN || !i->assigned)
-    return false;
+static bool is_of_assigned(const struct agent_instance *i) {
   const Model__Instance *inst = i->assigned->instance;
   const Model__Revision *rev = i->assigned->revision;
-  return i->c.epoch != inst->epoch || i->c.revision != inst->revision ||
-         (rev && rev->spec_hash && i->c.spec_hash[0] && strcmp(rev->spec_hash, i->c.spec_hash) != 0);
+  return i->c.epoch == inst->epoch && i->c.revision == inst->revision &&
+         !(rev && rev->spec_hash && i->c.spec_hash[0] && strcmp(rev->spec_hash, i->c.spec_hash) != 0);
+}
+
+/* The container on the node is of another epoch or revision than the one assigned: it must go first. */
+static bool mismatch(const struct agent_instance *i) {
+  return i->want == AGENT_WANT_RUN && i->assigned && !is_of_assigned(i);
 }
 
 /* Asked politely, then killed, then removed by force: a stop can hang for ever. */
@@ -307,6 +316,7 @@ static void wind_down(struct agent_step *s, struct agent_instance *i) {
         return;
       agent_copy(act->instance, sizeof act->instance, i->id);
       i->gone = true;
+      i->prepared = false; /* its files go with it */
     }
     return;
   case AGENT_C_RUNNING:
@@ -427,8 +437,10 @@ static void create(struct agent_step *s, struct agent_instance *i) {
     }
     i->prepared = true;
   }
-  if (slot(s, i))
-    begin(s, i, AGENT_OP_CREATE);
+  if (!slot(s, i))
+    return;
+  i->prepared = false; /* for one container: its secrets are not kept, its volumes may be taken away */
+  begin(s, i, AGENT_OP_CREATE);
 }
 
 static void start(struct agent_step *s, struct agent_instance *i) {
@@ -531,7 +543,7 @@ void agent_instance_reconcile(struct agent_step *s, struct agent_instance *i) {
   if (i->op != AGENT_OP_NONE)
     return;
   if (s->core->docker != AGENT_DOCKER_UP) {
-    if (i->c.state == AGENT_C_UNKNOWN && !i->c.id[0] && i->want == AGENT_WANT_RUN)
+    if (i->c.state == AGENT_C_UNKNOWN && !i->c.id[0] && i->want == AGENT_WANT_RUN && !i->ran)
       set_phase(s, i, MODEL__PHASE__PHASE_WAITING, "Docker: %s", s->core->docker_error[0] ? s->core->docker_error : "not connected yet");
     return;
   }
@@ -555,6 +567,11 @@ static void take_over_past(struct agent_step *s, struct agent_instance *i, const
   bool ran_well =
       past->phase == MODEL__PHASE__PHASE_RUNNING && past->started_ms && s->now.wall_ms - past->started_ms >= AGENT_BACKOFF_RESET / NS_PER_MS;
   i->restarts += past->restarts;
+  if (is_job(i) && (past->phase == MODEL__PHASE__PHASE_RUNNING || past->phase == MODEL__PHASE__PHASE_EXITED)) {
+    i->ran = true;
+    if (i->phase == MODEL__PHASE__PHASE_WAITING) /* until Docker says more: the next agent is to know it too */
+      i->phase = past->phase;
+  }
   if (!ran_well) {
     i->crash.failures += failures;
     if (past->phase == MODEL__PHASE__PHASE_FAILED)
@@ -570,12 +587,21 @@ static void take_over_past(struct agent_step *s, struct agent_instance *i, const
   agent_copy(i->ended_by, sizeof i->ended_by, PB_STR(past->ended_by));
   i->last_exit = past->exit_code;
   i->last_oom = past->oom_killed;
-  if (!past->has_last_lines || past->last_lines.len > LAST_LINES_MAX || past->ended_ms > INT64_MAX / NS_PER_MS - 1 ||
-      !(i->last_lines = malloc(past->last_lines.len + 1)))
-    return;
-  memcpy(i->last_lines, past->last_lines.data, past->last_lines.len);
-  i->last_lines_len = past->last_lines.len;
-  i->exit_handled_ns = past->ended_ms * NS_PER_MS + NS_PER_MS - 1; /* that end is dealt with, and its words are there */
+  bool has_words = past->has_last_lines && past->last_lines.len <= LAST_LINES_MAX && (i->last_lines = malloc(past->last_lines.len + 1));
+  if (has_words) {
+    memcpy(i->last_lines, past->last_lines.data, past->last_lines.len);
+    i->last_lines_len = past->last_lines.len;
+  }
+  /* That end is dealt with, and its words are there; a job's may be all that is left of it. */
+  if ((has_words || (i->ran && past->has_exit_code)) && past->ended_ms > 0 && past->ended_ms < INT64_MAX / NS_PER_MS)
+    i->exit_handled_ns = past->ended_ms * NS_PER_MS + NS_PER_MS - 1;
+}
+
+/* A revision's number alone does not say it: numbers begin anew with a service that is made anew under the name of a removed one. */
+static bool same_assigned(const Node__Assignment *a, const Node__Assignment *b) {
+  const Model__Revision *ra = a->revision, *rb = b->revision;
+  return a->instance->epoch == b->instance->epoch && a->instance->revision == b->instance->revision &&
+         (!ra || !rb || (ra->created_ms == rb->created_ms && strcmp(PB_STR(ra->spec_hash), PB_STR(rb->spec_hash)) == 0));
 }
 
 void agent_instance_assign(struct agent_step *s, struct agent_instance *i, const Node__Assignment *assigned) {
@@ -584,8 +610,7 @@ void agent_instance_assign(struct agent_step *s, struct agent_instance *i, const
     return;
   const Model__Instance *inst = copy->instance;
   enum agent_want want = inst->desired == MODEL__DESIRED__DESIRED_STOP ? AGENT_WANT_STOP : AGENT_WANT_RUN;
-  bool other = !i->assigned || i->assigned->instance->epoch != inst->epoch || i->assigned->instance->revision != inst->revision;
-  bool same_container = i->c.id[0] && i->c.epoch == inst->epoch && i->c.revision == inst->revision;
+  bool other = !i->assigned || !same_assigned(i->assigned, copy);
   if (i->assigned)
     node__assignment__free_unpacked(i->assigned, NULL);
   i->assigned = copy;
@@ -600,8 +625,9 @@ void agent_instance_assign(struct agent_step *s, struct agent_instance *i, const
     i->gone = false;
   if (other) {
     i->prepared = i->ran = false;
+    i->other_meanwhile = true;
     i->failure.failures = 0;
-    if (!same_container) {
+    if (!i->c.id[0] || !is_of_assigned(i)) {
       i->restarts = 0;
       i->crash.failures = 0;
       i->next_try = 0;
@@ -631,7 +657,7 @@ void agent_instance_docker_down(struct agent_step *s, struct agent_instance *i) 
   i->queued = false;
   i->touched = s->core->seq;
   i->c.state = AGENT_C_UNKNOWN;
-  i->c.detailed = false;
+  i->c.detailed = i->look_failed = i->name_taken = false;
   i->next_try = 0;
   i->words_ns = 0;
 }
@@ -653,7 +679,7 @@ void agent_instance_listed(struct agent_step *s, struct agent_instance *i, const
     return;
   /* The list lacks what matters (exit code, start, what it was made for): look closer. */
   if (strcmp(i->c.id, found->id) != 0)
-    i->c = (struct agent_container){0};
+    no_container(i);
   agent_copy(i->c.id, sizeof i->c.id, found->id);
   agent_copy(i->c.network, sizeof i->c.network, found->network);
   i->c.state = AGENT_C_UNKNOWN;
@@ -661,18 +687,26 @@ void agent_instance_listed(struct agent_step *s, struct agent_instance *i, const
 }
 
 static void inspected(struct agent_step *s, struct agent_instance *i, const struct agent_event *ev) {
+  bool name_taken = i->name_taken;
+  i->look_failed = i->name_taken = false;
   if (ev->code == ERR_NOT_FOUND) {
     no_container(i);
+    if (name_taken)
+      fail(s, i, "create", "its container name is taken, and Docker shows no container that has it");
     return;
   }
   if (ev->code != ERR_NONE) {
+    i->look_failed = true;
+    set_phase(s, i, i->phase, "inspect: %s", ev->text);
     i->c.state = AGENT_C_UNKNOWN;
     i->next_try = s->now.mono_ns + agent_backoff_failure(&i->failure, AGENT_BACKOFF_FIRST);
     return;
   }
   const struct agent_container *c = ev->containers;
   if (!c->ours || c->number != i->number || strcmp(c->project, i->project) != 0 || strcmp(c->service, i->service) != 0) {
-    no_container(i);
+    no_container(i); /* and nothing that is to be stopped */
+    if (i->want == AGENT_WANT_STOP || i->want == AGENT_WANT_NONE)
+      return;
     i->c.state = AGENT_C_UNKNOWN;
     fail(s, i, "create", "its container name is taken by a container that is not this node's");
     return;
@@ -686,7 +720,7 @@ static void inspected(struct agent_step *s, struct agent_instance *i, const stru
       int64_t ran_ms = s->now.wall_ms - c->started_ns / NS_PER_MS;
       i->run_since = s->now.mono_ns - (ran_ms > 0 ? ran_ms : 0) * NS_PER_MS;
       i->verdict = (struct agent_verdict){0};
-      i->restart_wanted = false;
+      i->restart_wanted = i->recreate = false;
       i->address_tries = i->stop_tries = 0;
       i->next_try = 0;
       agent_history(s, i, "instance.started", "info", "%.12s", c->id);
@@ -703,27 +737,34 @@ static void inspected(struct agent_step *s, struct agent_instance *i, const stru
     }
     i->failure.failures = 0;
     i->status_seq = ++s->core->status_seq;
-  } else if (c->state == AGENT_C_EXITED && c->finished_ns > i->exit_handled_ns) {
+  } else if (c->state == AGENT_C_EXITED && c->finished_ns > noted(s, i->exit_handled_ns)) {
     exited(s, i, c->exit_code, c->oom_killed, c->finished_ns);
   }
 }
 
 static void created(struct agent_step *s, struct agent_instance *i, const struct agent_event *ev) {
   const Model__Instance *inst = i->assigned ? i->assigned->instance : NULL;
-  if (ev->code == ERR_NONE && inst) {
-    /* What it carries is what was asked for when it was made; a newer wish in the meantime shows as a mismatch after a look. */
+  if (ev->code == ERR_NONE && (!inst || i->other_meanwhile)) { /* it carries what was asked for when it was made: a look says what that was */
+    agent_copy(i->c.id, sizeof i->c.id, ev->text);
+    i->c.state = AGENT_C_UNKNOWN;
+    return;
+  }
+  if (ev->code == ERR_NONE) {
     agent_copy(i->c.id, sizeof i->c.id, ev->text);
     i->c.state = AGENT_C_CREATED;
     i->c.ours = true;
     i->c.revision = inst->revision;
     i->c.epoch = inst->epoch;
+    if (i->assigned->revision)
+      agent_copy(i->c.spec_hash, sizeof i->c.spec_hash, i->assigned->revision->spec_hash);
     const Model__ServiceSpec *spec = agent_instance_spec(i);
     if (spec)
       agent_network_name(s->core, spec, i->c.network);
     return;
   }
-  if (ev->code == ERR_NONE || ev->code == ERR_CONFLICT || ev->code == ERR_TIMEOUT) {
+  if (ev->code == ERR_CONFLICT || ev->code == ERR_TIMEOUT) {
     i->c.state = AGENT_C_UNKNOWN;
+    i->name_taken = ev->code == ERR_CONFLICT;
     if (ev->code == ERR_TIMEOUT)
       fail(s, i, "create", ev->text);
     return;
@@ -758,8 +799,8 @@ static void started(struct agent_step *s, struct agent_instance *i, const struct
   }
   /* Docker leaves a container that could not start as "created" or "exited" with its fault inside: made anew, it gets another chance. */
   i->recreate = true;
-  int64_t at = s->now.wall_ms * NS_PER_MS;
-  i->exit_handled_ns = at > i->exit_handled_ns ? at : i->exit_handled_ns;
+  int64_t at = s->now.wall_ms * NS_PER_MS, handled = noted(s, i->exit_handled_ns);
+  i->exit_handled_ns = at > handled ? at : handled;
   fail(s, i, "start", ev->text);
 }
 
@@ -768,14 +809,13 @@ static void stopped(struct agent_step *s, struct agent_instance *i, const struct
     bool winding_down = i->want == AGENT_WANT_STOP || i->want == AGENT_WANT_NONE || mismatch(i);
     if (ev->code == ERR_NONE && i->c.state == AGENT_C_RUNNING && winding_down) {
       i->c.state = AGENT_C_EXITED; /* how it ended no longer matters */
-      if (i->exit_handled_ns < i->c.started_ns) {
+      if (noted(s, i->exit_handled_ns) < i->c.started_ns) {
         agent_copy(i->ended_by, sizeof i->ended_by, "stopped");
         ended(s, i, s->now.wall_ms * NS_PER_MS);
       }
     } else if (i->c.state == AGENT_C_RUNNING)
       i->c.state = AGENT_C_UNKNOWN;
-    if (ev->code != ERR_CONFLICT)
-      i->stop_tries = 0;
+    i->stop_tries = ev->code == ERR_CONFLICT ? i->stop_tries + 1 : 0;
     return;
   }
   i->stop_tries++;
@@ -808,7 +848,7 @@ void agent_instance_done(struct agent_step *s, struct agent_instance *i, const s
   switch (op) {
   case AGENT_OP_PREPARE:
     if (ev->code == ERR_NONE)
-      i->prepared = true;
+      i->prepared = !i->other_meanwhile;
     else
       fail(s, i, "prepare", ev->text);
     break;
@@ -835,7 +875,7 @@ void agent_instance_done(struct agent_step *s, struct agent_instance *i, const s
 
 static void died(struct agent_step *s, struct agent_instance *i, const struct agent_event *ev) {
   /* Of a run that is over for us already. */
-  if (ev->time_ns < i->c.started_ns || ev->time_ns <= i->exit_handled_ns)
+  if (ev->time_ns < noted(s, i->c.started_ns) || ev->time_ns <= noted(s, i->exit_handled_ns))
     return;
   switch (i->op) {
   case AGENT_OP_START:
@@ -864,7 +904,7 @@ static void died(struct agent_step *s, struct agent_instance *i, const struct ag
 void agent_instance_container_event(struct agent_step *s, struct agent_instance *i, const struct agent_event *ev) {
   switch (ev->what) {
   case AGENT_CE_START:
-    if (i->op == AGENT_OP_NONE && (i->c.state != AGENT_C_RUNNING || ev->time_ns > i->c.started_ns + NS_PER_SEC)) {
+    if (i->op == AGENT_OP_NONE && (i->c.state != AGENT_C_RUNNING || ev->time_ns > noted(s, i->c.started_ns) + NS_PER_SEC)) {
       i->c.state = AGENT_C_UNKNOWN;
       i->c.detailed = false;
       i->next_try = 0;

@@ -37,6 +37,7 @@ void agent_image_reconcile(struct agent_step *s, struct agent_image *image);
 void agent_image_lost(struct agent_image *image);
 void agent_image_event(struct agent_step *s, const struct agent_event *ev);
 void agent_image_docker_down(struct agent_image *image);
+bool agent_image_is_of(const struct agent_image *image, const struct agent_instance *i);
 bool agent_image_wanted(const struct agent_core *core, const struct agent_image *image);
 
 /* core_network.c */

@@ -1,6 +1,7 @@
 /* The core against a Docker in memory that is slow, fails, forgets to answer, loses events, dies and comes back, while masters change their
- * minds and the agent is replaced: at the end, once faults stop, what runs must be what is wanted; at every step an instance has at most one action
- * under way, and a job's run is never started twice. */
+ * minds, services are removed and made anew under their names, the clock is put back and the agent is replaced (what it asked for is still done
+ * later): at the end, once faults stop, what runs must be what is wanted; at every step an instance has at most one action under way, nothing is
+ * created but what was prepared, from the image of its own spec, and a job's run is never started twice. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -14,19 +15,26 @@
 #include "common/bus/pb.h"
 #include "common/loop.h"
 #include "orca-agent/core.h"
+#include "orca-agent/report.h"
 
 #define MAX_CONTAINERS 64
 #define MAX_PENDING 512
 #define SERVICES 4
 #define NUMBERS 3
 #define SLOTS 2
-#define JOB 3 /* of the services */
+/* Of the services: one with a volume that is another in each revision, one on the host's network with a secret, one that ends. */
+#define STORES 1
+#define OPEN 2
+#define JOB 3
 #define EPOCHS 256
+#define IMAGE_ID "sha256:%064x"
 
 static struct fake {
   struct agent_core core;
   struct agent_actions out;
   int64_t now;
+  uint64_t seed;
+  int64_t clock; /* how far the wall clock was put */
   uint64_t rng;
   struct agent_container containers[MAX_CONTAINERS];
   unsigned container_count, next_id;
@@ -35,8 +43,11 @@ static struct fake {
   struct pending {
     struct agent_action act;
     int64_t due;
-    bool effect_done;
+    bool effect_done, late; /* late: asked for by an agent that is gone; nobody hears the answer */
     enum err_code outcome;
+    struct agent_container made; /* CREATE: what was asked for */
+    unsigned image;
+    uint64_t prepares;                               /* PREPARE: for what */
     struct agent_container snapshot[MAX_CONTAINERS]; /* LIST: as it was when Docker looked */
     unsigned snapshot_count;
     struct agent_found_network nets[32];
@@ -45,6 +56,7 @@ static struct fake {
     struct agent_container seen;
   } * pending[MAX_PENDING];
   unsigned pending_count;
+  unsigned conflicts; /* creates that were refused because of their name */
   struct late_event {
     struct agent_event ev;
     char id[AGENT_CONTAINER_ID];
@@ -52,11 +64,14 @@ static struct fake {
   } events[256];
   unsigned event_count;
   int64_t event_floor; /* the stream keeps its order */
-  bool up, faults, image_there;
+  bool up, faults, image_there[EPOCHS];
   unsigned gone, resolved, starts, creates;
   struct {
     bool assigned, stop;
     uint64_t epoch, revision;
+    unsigned made;               /* how many services of this name there were before; its image is another in each */
+    uint64_t prepared;           /* for which revision of which of them */
+    Model__InstanceStatus *told; /* as the masters have it */
   } want[SERVICES][NUMBERS];
   unsigned runs[NUMBERS][EPOCHS]; /* starts of the job's instances */
 } f;
@@ -74,12 +89,12 @@ static bool chance(unsigned percent) {
   return rnd() % 100 < percent;
 }
 
-static struct agent_now now(void) {
-  return (struct agent_now){f.now, 1700000000000 + f.now / NS_PER_MS};
+static int64_t wall_ns(void) {
+  return INT64_C(1700000000000) * NS_PER_MS + f.now + f.clock;
 }
 
-static int64_t wall_ns(void) {
-  return INT64_C(1700000000000) * NS_PER_MS + f.now;
+static struct agent_now now(void) {
+  return (struct agent_now){f.now, wall_ns() / NS_PER_MS};
 }
 
 static void take_actions(void);
@@ -128,38 +143,94 @@ static bool is_job(const struct agent_container *c) {
   return strcmp(c->service, names[JOB]) == 0;
 }
 
+static unsigned service_of(const char *name) {
+  unsigned s = 0;
+  while (strcmp(names[s], name) != 0)
+    s++;
+  return s;
+}
+
+static bool holds_name(const struct pending *p, const char *name) {
+  return p->act.kind == AGENT_ACT_INSTANCE && p->act.op_kind == AGENT_OP_CREATE && !p->effect_done && p->late && strcmp(p->made.name, name) == 0;
+}
+
+/* Docker keeps a name from the moment on in which it begins to make a container, which it shows when it has. */
+static bool is_taken(const struct pending *by, const char *name) {
+  for (unsigned n = 0; n < f.pending_count; n++)
+    if (f.pending[n] != by && holds_name(f.pending[n], name))
+      return true;
+  return by_name(name) != NULL;
+}
+
+static void run_effect(struct pending *p);
+
+/* One container is looked at, started and stopped by one at a time. */
+static void late_effects_on(const struct agent_container *c) {
+  for (unsigned n = 0; n < f.pending_count; n++)
+    if (f.pending[n]->late && f.pending[n]->act.op_kind == AGENT_OP_START && strcmp(f.pending[n]->act.container, c->id) == 0)
+      run_effect(f.pending[n]);
+}
+
+/* What the shell makes of an action in the moment in which it carries it out. */
+static void carry_out(struct pending *p) {
+  const struct agent_action *a = &p->act;
+  const struct agent_instance *i = agent_core_find(&f.core, a->instance);
+  const Model__Revision *revision = i && i->assigned ? i->assigned->revision : NULL;
+  if (a->op_kind == AGENT_OP_PREPARE)
+    p->prepares = (uint64_t)revision->created_ms << 32 | revision->number;
+  if (a->op_kind != AGENT_OP_CREATE)
+    return;
+  assert_non_null(revision);
+  unsigned s = service_of(i->service);
+  uint64_t *prepared = &f.want[s][i->number - 1].prepared;
+  if ((s == STORES || s == OPEN) && *prepared != ((uint64_t)revision->created_ms << 32 | revision->number))
+    fail_msg("%s is created without what it needs being there", i->id);
+  *prepared = 0; /* secrets are forgotten as soon as they are in the container */
+  const struct agent_image *image = agent_core_image(&f.core, i);
+  char id[AGENT_IMAGE_MAX];
+  assert_non_null(image);
+  p->image = (unsigned)strtoul(strchr(revision->spec->image, ':') + 1, NULL, 10);
+  snprintf(id, sizeof id, IMAGE_ID, p->image);
+  if (strcmp(image->run, id) != 0)
+    fail_msg("%s is created from %s, and is to be %s", i->id, image->run, id);
+  p->made = (struct agent_container){.ours = true,
+                                     .state = AGENT_C_CREATED,
+                                     .number = i->number,
+                                     .epoch = i->assigned->instance->epoch,
+                                     .revision = i->assigned->instance->revision,
+                                     .restart = (uint8_t)agent_instance_restart(i),
+                                     .host_network = s == OPEN};
+  agent_container_name(&f.core, i, p->made.name);
+  snprintf(p->made.spec_hash, sizeof p->made.spec_hash, "%s", revision->spec_hash);
+  snprintf(p->made.project, sizeof p->made.project, "%s", i->project);
+  snprintf(p->made.service, sizeof p->made.service, "%s", i->service);
+  snprintf(p->made.network, sizeof p->made.network, "%s", s == OPEN ? "" : "orca-cluster0-shop");
+}
+
 static enum err_code effect(struct pending *p) {
   const struct agent_action *a = &p->act;
   struct agent_container *c = by_name(a->container);
-  const struct agent_instance *i = agent_core_find(&f.core, a->instance);
   switch (a->op_kind) {
-  case AGENT_OP_PREPARE:
+  case AGENT_OP_PREPARE: {
+    const struct agent_instance *i = agent_core_find(&f.core, a->instance);
+    if (i)
+      f.want[service_of(i->service)][i->number - 1].prepared = p->prepares;
+    return ERR_NONE;
+  }
   case AGENT_OP_NONE:
     return ERR_NONE;
-  case AGENT_OP_CREATE: {
-    char name[AGENT_NAME_MAX];
-    if (!i || !i->assigned)
-      return ERR_INTERNAL;
-    agent_container_name(&f.core, i, name);
-    if (by_name(name))
+  case AGENT_OP_CREATE:
+    if (is_taken(p, p->made.name)) {
+      f.conflicts++;
       return ERR_CONFLICT;
+    }
     assert_true(f.container_count < MAX_CONTAINERS);
     c = &f.containers[f.container_count++];
-    *c = (struct agent_container){.ours = true,
-                                  .state = AGENT_C_CREATED,
-                                  .number = i->number,
-                                  .epoch = i->assigned->instance->epoch,
-                                  .revision = i->assigned->instance->revision,
-                                  .restart = (uint8_t)agent_instance_restart(i)};
+    *c = p->made;
     snprintf(c->id, sizeof c->id, "%064x", ++f.next_id);
-    snprintf(c->name, sizeof c->name, "%s", name);
-    snprintf(c->project, sizeof c->project, "%s", i->project);
-    snprintf(c->service, sizeof c->service, "%s", i->service);
-    snprintf(c->network, sizeof c->network, "orca-cluster0-shop");
     snprintf(p->text, sizeof p->text, "%s", c->id);
     f.creates++;
     return ERR_NONE;
-  }
   case AGENT_OP_START:
     if (!c)
       return ERR_NOT_FOUND;
@@ -170,17 +241,19 @@ static enum err_code effect(struct pending *p) {
     c->state = AGENT_C_RUNNING;
     c->started_ns = wall_ns();
     c->pid = 100;
-    snprintf(c->address, sizeof c->address, "172.18.0.%u", 2 + (unsigned)(rnd() % 200));
+    if (!c->host_network)
+      snprintf(c->address, sizeof c->address, "172.18.0.%u", 2 + (unsigned)(rnd() % 200));
     emit(AGENT_CE_START, c, 0);
     f.starts++;
     if (is_job(c) && ++f.runs[c->number - 1][c->epoch % EPOCHS] > 1)
-      fail_msg("job.%u of epoch %u was started twice", (unsigned)c->number, (unsigned)c->epoch);
+      fail_msg("seed %llu: job.%u of epoch %u was started twice", (unsigned long long)f.seed, (unsigned)c->number, (unsigned)c->epoch);
     if (f.faults && chance(20)) /* it dies at once */
       end_container(c, 1);
     return ERR_NONE;
   case AGENT_OP_INSPECT:
     if (!c)
       return ERR_NOT_FOUND;
+    late_effects_on(c);
     p->seen = *c;
     return ERR_NONE;
   case AGENT_OP_STOP:
@@ -213,6 +286,8 @@ static void take_actions(void) {
     assert_true(f.pending_count < MAX_PENDING);
     struct pending *p = calloc(1, sizeof *p);
     p->act = *a;
+    if (a->kind == AGENT_ACT_INSTANCE)
+      carry_out(p);
     p->due = f.now + (int64_t)(rnd() % 50) * NS_PER_MS;
     if (f.faults && chance(5)) /* slow */
       p->due += (int64_t)(rnd() % 60) * NS_PER_SEC;
@@ -221,7 +296,7 @@ static void take_actions(void) {
     unsigned heavy = 0;
     for (unsigned m = 0; m < f.pending_count; m++) {
       const struct agent_action *other = &f.pending[m]->act;
-      if (other->kind != AGENT_ACT_INSTANCE || (other->op_kind != AGENT_OP_CREATE && !by_name(other->container)))
+      if (other->kind != AGENT_ACT_INSTANCE || f.pending[m]->late || (other->op_kind != AGENT_OP_CREATE && !by_name(other->container)))
         continue; /* what it is about has been removed by another hand: it will find nothing */
       /* Only a look may be overtaken: by the news that the container died. */
       if (a->kind == AGENT_ACT_INSTANCE && strcmp(a->instance, other->instance) == 0)
@@ -235,6 +310,10 @@ static void take_actions(void) {
   f.out.count = 0;
 }
 
+static unsigned image_of(const struct pending *p) {
+  return (unsigned)strtoul(strchr(p->act.name, ':') + 1, NULL, 10);
+}
+
 static void run_effect(struct pending *p) {
   if (p->effect_done)
     return;
@@ -244,7 +323,7 @@ static void run_effect(struct pending *p) {
     /* A refusal does nothing; a timeout may have done everything. */
     if (p->outcome == ERR_NONE)
       p->outcome = effect(p);
-    else if (p->outcome == ERR_TIMEOUT && chance(50))
+    else if (p->outcome == ERR_TIMEOUT && p->act.op_kind != AGENT_OP_PREPARE && chance(50))
       effect(p);
     break;
   case AGENT_ACT_LIST:
@@ -278,7 +357,7 @@ static void run_effect(struct pending *p) {
     break;
   case AGENT_ACT_IMAGE_PULL:
     if (p->outcome == ERR_NONE)
-      f.image_there = true;
+      f.image_there[image_of(p) % EPOCHS] = true;
     break;
   default:
     break;
@@ -286,6 +365,7 @@ static void run_effect(struct pending *p) {
 }
 
 static void reply(struct pending *p) {
+  char id[AGENT_IMAGE_MAX];
   struct agent_event ev = {.op = p->act.op, .code = p->outcome, .text = "fault", .instance = p->act.instance};
   switch (p->act.kind) {
   case AGENT_ACT_INSTANCE:
@@ -303,9 +383,10 @@ static void reply(struct pending *p) {
     break;
   case AGENT_ACT_IMAGE_LOOK:
     ev.kind = AGENT_EV_IMAGE_LOOKED;
-    if (p->outcome == ERR_NONE && !f.image_there)
+    if (p->outcome == ERR_NONE && !f.image_there[image_of(p) % EPOCHS])
       ev.code = ERR_NOT_FOUND;
-    ev.image_id = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+    snprintf(id, sizeof id, IMAGE_ID, image_of(p));
+    ev.image_id = id;
     break;
   case AGENT_ACT_IMAGE_PULL:
     ev.kind = AGENT_EV_IMAGE_PULLED;
@@ -335,7 +416,8 @@ static void go_down(void) {
     if (!old[n]->effect_done && chance(50))
       run_effect(old[n]);
     old[n]->outcome = ERR_UNAVAILABLE;
-    reply(old[n]);
+    if (!old[n]->late)
+      reply(old[n]);
     free(old[n]);
   }
   step(&(struct agent_event){.kind = AGENT_EV_DOCKER_DOWN, .text = "gone"});
@@ -360,13 +442,19 @@ static Node__Assignment *assignment(unsigned service, unsigned number) {
   Model__Revision rev = MODEL__REVISION__INIT;
   Model__Instance inst = MODEL__INSTANCE__INIT;
   Node__Assignment a = NODE__ASSIGNMENT__INIT;
-  char name[16], project[] = "shop", image[] = "app:1", node[] = "n1", hash[32];
+  char name[16], project[] = "shop", image[16], node[] = "n1", hash[32];
+  Model__Volume volume = MODEL__VOLUME__INIT, *volumes[] = {&volume};
+  Model__SecretVersion secret = MODEL__SECRET_VERSION__INIT, *secrets[] = {&secret};
+  Model__Pair pair = MODEL__PAIR__INIT, *env[] = {&pair};
+  char source[16], target[] = "/data", key[] = "DB", value[] = "${secrets.DB}", host[] = "host";
   snprintf(name, sizeof name, "%s", names[service]);
   spec.name = inst.service = rev.name = name;
   spec.project = inst.project = rev.project = project;
   spec.image = image;
   inst.node = node;
-  snprintf(hash, sizeof hash, "hash%u", (unsigned)f.want[service][number].revision);
+  snprintf(image, sizeof image, "app:%u", f.want[service][number].made + 1);
+  snprintf(hash, sizeof hash, "hash%u-%u", (unsigned)f.want[service][number].revision, f.want[service][number].made);
+  PB_SET(&rev, created_ms, f.want[service][number].made + 1);
   rev.spec_hash = hash;
   PB_SET(&rev, number, f.want[service][number].revision);
   PB_SET(&inst, number, number + 1);
@@ -374,6 +462,23 @@ static Node__Assignment *assignment(unsigned service, unsigned number) {
   PB_SET(&inst, revision, f.want[service][number].revision);
   if (service == JOB)
     PB_SET(&inst, job, 1);
+  if (service == STORES) {
+    snprintf(source, sizeof source, "v%u", (unsigned)f.want[service][number].revision);
+    volume.source = source;
+    volume.target = target;
+    spec.volumes = volumes;
+    spec.n_volumes = 1;
+  }
+  if (service == OPEN) {
+    spec.network = host;
+    pair.key = secret.name = key;
+    pair.value = value;
+    spec.env = env;
+    spec.n_env = 1;
+    PB_SET(&secret, version, 1);
+    a.secrets = secrets;
+    a.n_secrets = 1;
+  }
   PB_SET(&inst, desired, f.want[service][number].stop ? MODEL__DESIRED__DESIRED_STOP : MODEL__DESIRED__DESIRED_RUN);
   rev.spec = &spec;
   a.instance = &inst;
@@ -381,13 +486,39 @@ static Node__Assignment *assignment(unsigned service, unsigned number) {
   return (Node__Assignment *)pb_clone(&a.base);
 }
 
+static void forget_told(unsigned s, unsigned n) {
+  if (f.want[s][n].told)
+    model__instance_status__free_unpacked(f.want[s][n].told, NULL);
+  f.want[s][n].told = NULL;
+}
+
+static void report_all(void) {
+  for (unsigned s = 0; s < SERVICES; s++)
+    for (unsigned n = 0; n < NUMBERS; n++) {
+      char id[INSTANCE_ID_MAX];
+      instance_id(id, "shop", names[s], n + 1);
+      const struct agent_instance *i = agent_core_find(&f.core, id);
+      if (!f.want[s][n].assigned || !i || !i->assigned || !f.core.have_desired || !agent_core_settled(&f.core))
+        continue;
+      forget_told(s, n);
+      f.want[s][n].told = report_instance(&f.core, i);
+    }
+}
+
 static void tell_full(void) {
   Node__DesiredState d = NODE__DESIRED_STATE__INIT;
   Node__Assignment *list[SERVICES * NUMBERS];
   for (unsigned s = 0; s < SERVICES; s++)
     for (unsigned n = 0; n < NUMBERS; n++)
-      if (f.want[s][n].assigned)
-        list[d.n_assigned++] = assignment(s, n);
+      if (f.want[s][n].assigned) {
+        list[d.n_assigned] = assignment(s, n);
+        list[d.n_assigned++]->status = f.want[s][n].told ? (Model__InstanceStatus *)pb_clone(&f.want[s][n].told->base) : NULL;
+      }
+  Model__ClusterSpec cluster = MODEL__CLUSTER_SPEC__INIT;
+  Model__Policy policy = MODEL__POLICY__INIT;
+  PB_SET(&policy, allow_host_network, 1);
+  cluster.policy = &policy;
+  d.cluster = &cluster;
   d.assigned = list;
   PB_SET(&d, full, 1);
   step(&(struct agent_event){.kind = AGENT_EV_DESIRED, .desired = &d});
@@ -404,14 +535,20 @@ static void change_mind(void) {
   if (!f.want[s][n].assigned) {
     f.want[s][n].assigned = true;
     f.want[s][n].stop = false;
-    f.want[s][n].epoch++;
-    f.want[s][n].revision = 1 + rnd() % 3;
+    f.want[s][n].made++;
+    if (s == JOB || chance(50)) { /* else its numbers begin anew, too */
+      f.want[s][n].epoch++;
+      f.want[s][n].revision = 1 + rnd() % 3;
+    } else {
+      f.want[s][n].epoch = f.want[s][n].revision = 1;
+    }
   } else if (chance(40) && !(s == JOB && f.want[s][n].stop)) { /* a run that was stopped does not come back */
     f.want[s][n].stop = !f.want[s][n].stop;
   } else if (chance(50)) {
     f.want[s][n].epoch++;
   } else {
     f.want[s][n].assigned = false;
+    forget_told(s, n);
     d.removed = &removed;
     d.n_removed = 1;
   }
@@ -437,12 +574,28 @@ static bool advance(int64_t until);
 
 /* What was asked of Docker is done or not, its answers and events are lost; containers end before and while the new one looks. */
 static void replace_agent(void) {
-  for (unsigned n = 0; n < f.pending_count; n++) {
+  if (chance(50))
+    report_all();
+  struct pending *old[MAX_PENDING];
+  unsigned count = f.pending_count;
+  memcpy(old, f.pending, count * sizeof *old);
+  f.pending_count = 0;
+  for (unsigned n = 0; n < count; n++) {
+    struct pending *p = old[n];
+    if (f.up && p->act.kind == AGENT_ACT_INSTANCE && p->act.op_kind != AGENT_OP_PREPARE && !p->effect_done && chance(30)) {
+      p->late = true;
+      p->due = f.now + (int64_t)(rnd() % 2000) * NS_PER_MS;
+      f.pending[f.pending_count++] = p;
+      continue;
+    }
     if (chance(50))
-      run_effect(f.pending[n]);
-    free(f.pending[n]);
+      run_effect(p);
+    free(p);
   }
-  f.pending_count = f.event_count = 0;
+  f.event_count = 0;
+  for (unsigned s = 0; s < SERVICES; s++)
+    for (unsigned n = 0; n < NUMBERS; n++)
+      f.want[s][n].prepared = 0;
   agent_core_fini(&f.core);
   new_core();
   bool told_first = chance(30);
@@ -457,6 +610,8 @@ static void replace_agent(void) {
     struct agent_container *c = f.container_count ? &f.containers[rnd() % f.container_count] : NULL;
     if (c && c->state == AGENT_C_RUNNING)
       end_container(c, chance(50) ? 0 : 139);
+    if (told_first && chance(20))
+      change_mind();
   }
   if (!told_first)
     tell_full();
@@ -495,7 +650,8 @@ static bool advance(int64_t until) {
       return true;
     }
     f.pending[which] = f.pending[--f.pending_count];
-    reply(p);
+    if (!p->late)
+      reply(p);
     free(p);
   } else {
     struct late_event e = f.events[0];
@@ -517,13 +673,15 @@ static void check_end(uint64_t seed) {
         if (strcmp(f.containers[c].service, names[s]) == 0 && f.containers[c].number == n + 1) {
           found++;
           if ((f.containers[c].state != AGENT_C_RUNNING && !(s == JOB && f.containers[c].state == AGENT_C_EXITED)) ||
-              f.containers[c].epoch != f.want[s][n].epoch || f.containers[c].revision != f.want[s][n].revision)
+              f.containers[c].epoch != f.want[s][n].epoch || f.containers[c].revision != f.want[s][n].revision ||
+              strtoul(strchr(f.containers[c].spec_hash, '-') + 1, NULL, 10) != f.want[s][n].made)
             fail_msg("seed %llu: %s is in state %d, epoch %llu, want running, %llu", (unsigned long long)seed, id, (int)f.containers[c].state,
                      (unsigned long long)f.containers[c].epoch, (unsigned long long)f.want[s][n].epoch);
         }
       bool want = f.want[s][n].assigned && !f.want[s][n].stop;
-      wanted += want;
-      if (found != want)
+      bool taken_away = s == JOB && !found && f.runs[n][f.want[s][n].epoch % EPOCHS];
+      wanted += want && !taken_away;
+      if (found != want && !taken_away)
         fail_msg("seed %llu: %s has %u containers, want %d", (unsigned long long)seed, id, found, want);
       const struct agent_instance *i = agent_core_find(&f.core, id);
       if (want && !(s == JOB && i && i->phase == MODEL__PHASE__PHASE_EXITED) && (!i || i->phase != MODEL__PHASE__PHASE_RUNNING || !i->ready))
@@ -535,6 +693,7 @@ static void check_end(uint64_t seed) {
 
 static void begin(uint64_t seed) {
   memset(&f, 0, sizeof f);
+  f.seed = seed;
   f.rng = seed * 0x9e3779b97f4a7c15u + 1;
   f.now = NS_PER_SEC;
   f.faults = true;
@@ -544,8 +703,24 @@ static void begin(uint64_t seed) {
 static void finish(void) {
   for (unsigned n = 0; n < f.pending_count; n++)
     free(f.pending[n]);
+  for (unsigned s = 0; s < SERVICES; s++)
+    for (unsigned n = 0; n < NUMBERS; n++)
+      forget_told(s, n);
   agent_actions_fini(&f.out);
   agent_core_fini(&f.core);
+}
+
+static void verdict_on(const struct agent_container *c) {
+  char id[INSTANCE_ID_MAX];
+  if (!f.container_count || is_job(c))
+    return;
+  instance_id(id, c->project, c->service, c->number);
+  step(&(struct agent_event){.kind = AGENT_EV_VERDICT, .instance = id, .container_id = c->id, .started_ms = c->started_ns / NS_PER_MS});
+}
+
+static bool is_told_of(const struct agent_container *c) {
+  const Model__InstanceStatus *told = f.want[JOB][c->number - 1].told;
+  return told && told->epoch == c->epoch && (told->phase == MODEL__PHASE__PHASE_RUNNING || told->phase == MODEL__PHASE__PHASE_EXITED);
 }
 
 static void run_seed(uint64_t seed) {
@@ -568,7 +743,7 @@ static void run_seed(uint64_t seed) {
         end_container(c, chance(50) ? 0 : 139);
     } else if (what < 68 && f.container_count) {
       struct agent_container *c = &f.containers[rnd() % f.container_count];
-      if (is_job(c)) /* a run that is taken away is begun anew by an agent that has never seen it */
+      if (is_job(c) && !is_told_of(c)) /* a run that is taken away is begun anew by an agent that has never heard of it */
         continue;
       if (what < 65)
         remove_container(c);
@@ -583,6 +758,12 @@ static void run_seed(uint64_t seed) {
       f.network_count--;
     } else if (what < 88) {
       replace_agent();
+    } else if (what < 92) {
+      verdict_on(&f.containers[f.container_count ? rnd() % f.container_count : 0]);
+    } else if (what < 96) {
+      report_all();
+    } else if (what < 97) {
+      f.clock += (int64_t)(rnd() % 7200) * NS_PER_SEC - 3600 * NS_PER_SEC;
     }
   }
   f.faults = false;
@@ -878,6 +1059,187 @@ static void test_foreign_container_with_our_name(void **state) {
   finish();
 }
 
+/* What is not there can't be stopped: it is gone, whoever has its name. */
+static void test_a_stop_is_not_held_up_by_a_foreign_container(void **state) {
+  (void)state;
+  begin(9);
+  f.faults = false;
+  f.container_count = 1;
+  f.containers[0] = (struct agent_container){.id = "abcdefabcdef", .name = "orca-cluster0-n1.shop.api.1", .state = AGENT_C_RUNNING};
+  come_up();
+  f.want[0][0].assigned = f.want[0][0].stop = true;
+  f.want[0][0].epoch = f.want[0][0].revision = 1;
+  tell_full(); /* before the list has come: it is looked at by its name */
+  settle(5);
+  assert_int_equal(f.gone, 1);
+  assert_int_equal(f.containers[0].state, AGENT_C_RUNNING);
+  finish();
+}
+
+/* An agent that was killed is having it created still: the name is taken, and nothing is to be seen. */
+static void test_a_name_that_is_taken_by_nothing(void **state) {
+  (void)state;
+  begin(9);
+  f.faults = false;
+  come_up();
+  f.want[0][0].assigned = true;
+  f.want[0][0].epoch = f.want[0][0].revision = 1;
+  tell_full();
+  while (!f.pending_count || f.pending[0]->act.op_kind != AGENT_OP_CREATE)
+    assert_true(advance(f.now + NS_PER_SEC));
+  f.pending[0]->late = true;
+  f.pending[0]->due = f.now + 60 * NS_PER_SEC;
+  agent_core_fini(&f.core);
+  new_core();
+  come_up();
+  tell_full();
+  settle(55);
+  const struct agent_instance *i = agent_core_find(&f.core, "shop/api.1");
+  assert_in_range(f.conflicts, 2, 12);
+  assert_int_equal(i->phase, MODEL__PHASE__PHASE_FAILED);
+  assert_non_null(strstr(i->reason, "taken"));
+  settle(120);
+  assert_int_equal(i->phase, MODEL__PHASE__PHASE_RUNNING);
+  assert_int_equal(f.container_count, 1);
+  finish();
+}
+
+/* One that Docker can't look at keeps neither the keeper nor the masters from hearing of the others. */
+static void test_a_look_that_fails_is_not_waited_for(void **state) {
+  (void)state;
+  begin(3);
+  f.faults = false;
+  f.container_count = 1;
+  f.containers[0] = (struct agent_container){.id = "abcdefabcdef",
+                                             .name = "orca-cluster0-n1.shop.api.1",
+                                             .ours = true,
+                                             .project = "shop",
+                                             .service = "api",
+                                             .number = 1,
+                                             .epoch = 1,
+                                             .revision = 1,
+                                             .state = AGENT_C_RUNNING,
+                                             .network = "orca-cluster0-shop",
+                                             .address = "172.18.0.2",
+                                             .started_ns = wall_ns() - 1};
+  come_up();
+  f.want[0][0].assigned = true;
+  f.want[0][0].epoch = f.want[0][0].revision = 1;
+  tell_full();
+  while (!f.pending_count || f.pending[0]->act.op_kind != AGENT_OP_INSPECT)
+    assert_true(advance(f.now + NS_PER_SEC));
+  assert_false(agent_core_settled(&f.core));
+  f.pending[0]->effect_done = true;
+  f.pending[0]->outcome = ERR_TIMEOUT;
+  while (f.pending_count)
+    assert_true(advance(f.now + NS_PER_SEC));
+  const struct agent_instance *i = agent_core_find(&f.core, "shop/api.1");
+  assert_int_equal(i->c.state, AGENT_C_UNKNOWN);
+  assert_string_equal(i->reason, "inspect: fault");
+  assert_true(agent_core_settled(&f.core));
+  settle(5);
+  assert_int_equal(i->phase, MODEL__PHASE__PHASE_RUNNING);
+  assert_string_equal(i->reason, "");
+  finish();
+}
+
+/* Its probe has failed, its stop hangs, it is removed by force: the container that follows has done nothing wrong. */
+static void test_a_new_container_is_not_stopped_for_an_old_one(void **state) {
+  (void)state;
+  const struct agent_instance *i = one_running();
+  verdict_on(&f.containers[0]);
+  for (unsigned n = 0; n < 2; n++) {
+    assert_int_equal(f.pending_count, 1);
+    assert_int_equal(f.pending[0]->act.op_kind, n ? AGENT_OP_KILL : AGENT_OP_STOP);
+    f.pending[0]->effect_done = true;
+    f.pending[0]->outcome = ERR_TIMEOUT;
+    advance(f.now + NS_PER_SEC);
+  }
+  assert_int_equal(f.pending[0]->act.op_kind, AGENT_OP_REMOVE);
+  remove_container(&f.containers[0]);
+  f.event_count = 0; /* Docker's events are late, or lost */
+  unsigned starts = f.starts;
+  settle(20);
+  assert_int_equal(f.creates, 2);
+  assert_int_equal(f.starts, starts + 1);
+  assert_int_equal(i->phase, MODEL__PHASE__PHASE_RUNNING);
+  finish();
+}
+
+/* Docker refuses to stop it, and says that it runs: asked again and again, but not at once. */
+static void test_a_stop_that_is_refused(void **state) {
+  (void)state;
+  one_running();
+  f.want[0][0].stop = true;
+  tell_full();
+  unsigned asked = 0;
+  for (; f.container_count; asked++) {
+    assert_true(asked < 20);
+    for (unsigned n = 0; n < f.pending_count; n++)
+      if (f.pending[n]->act.op_kind == AGENT_OP_STOP || f.pending[n]->act.op_kind == AGENT_OP_KILL) {
+        f.pending[n]->effect_done = true;
+        f.pending[n]->outcome = ERR_CONFLICT;
+      }
+    assert_true(advance(f.now + NS_PER_SEC));
+  }
+  settle(5);
+  assert_int_equal(f.gone, 1);
+  finish();
+}
+
+/* What ended, or began, in what is now the future makes nothing of today look old. */
+static void test_a_clock_that_is_put_back(void **state) {
+  (void)state;
+  const struct agent_instance *i = one_running();
+  end_container(&f.containers[0], 1);
+  settle(5);
+  assert_int_equal(i->restarts, 1);
+  f.clock -= 3600 * NS_PER_SEC;
+  settle(5);
+  end_container(&f.containers[0], 1);
+  settle(2);
+  assert_int_equal(i->restarts, 2);
+  assert_int_equal(i->phase, MODEL__PHASE__PHASE_RUNNING);
+  f.clock -= 3600 * NS_PER_SEC;
+  settle(5);
+  verdict_on(&f.containers[0]);
+  settle(20);
+  assert_int_equal(i->restarts, 3);
+  assert_int_equal(i->phase, MODEL__PHASE__PHASE_RUNNING);
+  finish();
+}
+
+/* Docker's user tidied up between two agents. What is left of the run is what the store has. */
+static void test_a_run_that_is_told_of_is_not_begun_anew(void **state) {
+  (void)state;
+  begin(5);
+  f.faults = false;
+  come_up();
+  f.want[JOB][0].assigned = true;
+  f.want[JOB][0].epoch = f.want[JOB][0].revision = 1;
+  tell_full();
+  settle(5);
+  end_container(&f.containers[0], 3);
+  settle(5);
+  report_all();
+  remove_container(&f.containers[0]);
+  for (unsigned agents = 0; agents < 2; agents++) {
+    agent_core_fini(&f.core);
+    new_core();
+    f.event_count = 0;
+    come_up();
+    tell_full();
+    settle(40);
+    const struct agent_instance *i = agent_core_find(&f.core, "shop/job.1");
+    assert_int_equal(i->phase, MODEL__PHASE__PHASE_EXITED);
+    report_all();
+    assert_true(f.want[JOB][0].told->has_exit_code);
+    assert_int_equal(f.want[JOB][0].told->exit_code, 3);
+  }
+  assert_int_equal(f.starts, 1);
+  finish();
+}
+
 /* What the store had of it when the agent was replaced. */
 static void test_a_crash_loop_survives_the_agent(void **state) {
   (void)state;
@@ -932,6 +1294,13 @@ int main(void) {
       cmocka_unit_test(test_a_missing_secret_is_waited_for),
       cmocka_unit_test(test_a_crash_loop_survives_the_agent),
       cmocka_unit_test(test_foreign_container_with_our_name),
+      cmocka_unit_test(test_a_stop_is_not_held_up_by_a_foreign_container),
+      cmocka_unit_test(test_a_name_that_is_taken_by_nothing),
+      cmocka_unit_test(test_a_look_that_fails_is_not_waited_for),
+      cmocka_unit_test(test_a_new_container_is_not_stopped_for_an_old_one),
+      cmocka_unit_test(test_a_stop_that_is_refused),
+      cmocka_unit_test(test_a_clock_that_is_put_back),
+      cmocka_unit_test(test_a_run_that_is_told_of_is_not_begun_anew),
       cmocka_unit_test(test_histories),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
