@@ -23,6 +23,12 @@ static int read_some(struct buf *to, bool one_line, struct err *err) {
       rc = err_errno(err, errno, "stdin");
     if (n <= 0)
       break;
+    /* As much as Linux keeps of a line: what came behind it was dropped. */
+    if (one_line && n == sizeof piece) {
+      rc =
+          err_set(err, ERR_TOO_LARGE, "a terminal takes lines of less than %zu characters, and cuts longer ones: give it on stdin", sizeof piece - 1);
+      break;
+    }
     if (buf_add(to, piece, (size_t)n) < 0) {
       rc = err_set(err, ERR_TOO_LARGE, "more than %zu bytes", to->cap);
       break;
