@@ -183,6 +183,8 @@ void api_dispatch(struct api *api, struct api_request *r) {
     return;
   }
   r->route->handler(r);
+  json_decref(r->json); /* an answer may take long, and its reader longer */
+  r->json = NULL;
 }
 
 const Model__Service *api_find_service_err(struct api_request *r, uint64_t *mod, struct err *err) {

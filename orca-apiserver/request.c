@@ -195,9 +195,9 @@ void api_fail_faults(struct api_request *r, enum err_code code, const struct spe
 
 /* ---- the body ---- */
 
-/* jansson's parser recurses: what nests deeper than anything of ours is refused before it. */
-static bool too_deep(const uint8_t *data, size_t len) {
-  unsigned depth = 0;
+/* jansson's parser recurses, and "{}," becomes two hundred bytes: what is deeper, or has more in it, than anything of ours is refused before. */
+static int check_shape(const uint8_t *data, size_t len, struct err *err) {
+  unsigned depth = 0, parts = 0;
   bool in_string = false;
   for (size_t i = 0; i < len; i++) {
     uint8_t c = data[i];
@@ -209,12 +209,14 @@ static bool too_deep(const uint8_t *data, size_t len) {
     } else if (c == '"') {
       in_string = true;
     } else if ((c == '[' || c == '{') && ++depth > API_BODY_DEPTH) {
-      return true;
+      return err_set(err, ERR_INVALID, "body: nests deeper than %d", API_BODY_DEPTH);
     } else if ((c == ']' || c == '}') && depth) {
       depth--;
     }
+    if (!in_string && (c == '[' || c == '{' || c == ',') && ++parts > API_BODY_PARTS)
+      return err_set(err, ERR_TOO_LARGE, "body: more than %u values", API_BODY_PARTS);
   }
-  return false;
+  return 0;
 }
 
 /* In our own words: jansson's quote what stands there, which may be of a secret, and they are told in the audit log, too. */
@@ -241,8 +243,8 @@ static const char *words_for(const json_error_t *fault) {
 int api_request_parse(struct api_request *r, struct err *err) {
   if (!r->body.len)
     return err_set(err, ERR_INVALID, "body: a JSON object is needed");
-  if (too_deep(r->body.data, r->body.len))
-    return err_set(err, ERR_INVALID, "body: nests deeper than %d", API_BODY_DEPTH);
+  if (check_shape(r->body.data, r->body.len, err) < 0)
+    return -1;
   json_error_t fault;
   r->json = json_loadb((const char *)r->body.data, r->body.len, JSON_REJECT_DUPLICATES, &fault);
   if (!r->json)

@@ -21,7 +21,8 @@
 
 #define API_BODY_MAX ((size_t)12 << 20) /* SPEC_FILES_MAX in base64, and the services */
 #define API_BODY_DEPTH 64
-#define API_PARAM_MAX 132 /* the name of a secret, and its NUL */
+#define API_BODY_PARTS 300000u /* values: each takes a few hundred bytes for a moment, whatever it took in the body */
+#define API_PARAM_MAX 132      /* the name of a secret, and its NUL */
 #define API_QUERY_MAX 16
 
 struct api;
@@ -54,7 +55,7 @@ struct api_request {
   char param[API_PARAM_MAX]; /* of the path's {name} */
   char *last_event_id;       /* header, NULL when absent */
   struct buf body;
-  json_t *json; /* the body, when the route takes one */
+  json_t *json; /* the body, when the route takes one; until the handler returns */
   struct api_principal who;
   struct api_from from;
   struct { /* what the audit log will say of it */
@@ -106,7 +107,7 @@ void api_fail(struct api_request *request, const struct err *err);
 void api_fail_with(struct api_request *request, enum err_code code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 void api_fail_faults(struct api_request *request, enum err_code code, const struct spec_faults *faults);
 
-/* The body as JSON: depth and size bounded, duplicates refused. */
+/* The body as JSON: depth, size and number of values bounded, duplicates refused. */
 int api_request_parse(struct api_request *request, struct err *err);
 
 #endif

@@ -174,6 +174,25 @@ static void answers(void **state) {
   api_request_unref(r);
 }
 
+/* Twelve megabytes of "{}," would be one gigabyte of tables. */
+static void a_body_has_a_bounded_number_of_values(void **state) {
+  struct world *w = *state;
+  static const char *const units[] = {"{},", "[],", "0,", "{\"a\":\"[,{\"},"};
+  static const unsigned parts[] = {2, 2, 1, 2};
+  for (size_t u = 0; u < sizeof units / sizeof units[0]; u++)
+    for (unsigned more = 0; more < 2; more++) {
+      struct api_request *r = api_request_new(&w->api, "POST", "/");
+      struct err err = {0};
+      buf_add_str(&r->body, "{\"services\":[");
+      for (unsigned i = 0; i < API_BODY_PARTS / parts[u] - 2 + 2 * more; i++)
+        buf_add_str(&r->body, units[u]);
+      buf_add_str(&r->body, "1]}");
+      assert_int_equal(api_request_parse(r, &err), more ? -1 : 0);
+      assert_int_equal(err.code, more ? ERR_TOO_LARGE : ERR_NONE);
+      api_request_unref(r);
+    }
+}
+
 /* The words of a command are parameters, too: half of one must not run. */
 static void a_query_that_is_too_long_does_nothing(void **state) {
   struct world *w = *state;
@@ -199,6 +218,7 @@ int main(void) {
                                      WORLD(nodes_are_as_cluster_toml_declares_them),
                                      WORLD(bodies),
                                      WORLD(answers),
+                                     WORLD(a_body_has_a_bounded_number_of_values),
                                      WORLD(a_query_that_is_too_long_does_nothing)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
