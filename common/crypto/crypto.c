@@ -1,6 +1,7 @@
 #include "common/crypto/crypto.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <sodium.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -72,6 +73,22 @@ void crypto_hex(const uint8_t *data, size_t len, char *out) {
   out[2 * len] = 0;
 }
 
+static uint8_t table_key[crypto_shorthash_KEYBYTES];
+
+static void make_table_key(void) {
+  struct err err;
+  (void)crypto_random(table_key, sizeof table_key, &err); /* without: as good as a hash that everybody knows */
+}
+
+uint64_t crypto_table_hash(const void *data, size_t len) {
+  static pthread_once_t once = PTHREAD_ONCE_INIT;
+  uint64_t hash;
+  _Static_assert(sizeof hash == crypto_shorthash_BYTES, "64 bits");
+  pthread_once(&once, make_table_key);
+  crypto_shorthash((unsigned char *)&hash, data, len, table_key);
+  return hash;
+}
+
 bool crypto_equal(const void *a, const void *b, size_t len) {
   return sodium_memcmp(a, b, len) == 0;
 }
@@ -81,7 +98,8 @@ void crypto_wipe(void *data, size_t len) {
 }
 
 void crypto_private_process(void) {
-  /* Both: a core file goes by the first, ptrace and /proc/PID/mem by the second, which also holds where the limit is ignored (core_pattern's pipes). */
+  /* Both: a core file goes by the first, ptrace and /proc/PID/mem by the second, which also holds where the limit is ignored (core_pattern's pipes).
+   */
   setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
   prctl(PR_SET_DUMPABLE, 0);
 }

@@ -29,6 +29,8 @@ void crypto_hex(const uint8_t *data, size_t len, char *out); /* 2 × len + NUL *
 void crypto_base64(const void *data, size_t len, char *out); /* CRYPTO_BASE64_LEN(len) + NUL */
 /* Strict: padded, no other characters, no stray bits; -1 when it is not, or is more than `size` bytes. */
 int crypto_from_base64(const char *text, size_t len, void *out, size_t size, size_t *ret_len);
+/* For tables whose keys somebody else chooses: SipHash-2-4 under a key of this process, so that nobody can choose them to collide. */
+uint64_t crypto_table_hash(const void *data, size_t len);
 bool crypto_equal(const void *a, const void *b, size_t len); /* time independent of the contents */
 void crypto_wipe(void *data, size_t len);
 

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/crypto/crypto.h"
+
 #define CHUNK 8192
 #define INDEX_FROM 12 /* tables with fewer keys are searched in a row */
 
@@ -106,11 +108,8 @@ int toml_array_add(struct toml_doc *doc, struct toml_value *array, struct toml_v
 
 /* ---- tables: entries in a row, and above INDEX_FROM an open-addressed index of (entry number + 1) ---- */
 
-static uint32_t hash(const char *key, size_t len) { /* FNV-1a */
-  uint32_t h = 2166136261u;
-  for (size_t i = 0; i < len; i++)
-    h = (h ^ (uint8_t)key[i]) * 16777619u;
-  return h;
+static size_t hash(const char *key, size_t len) {
+  return (size_t)crypto_table_hash(key, len);
 }
 
 static bool same(const struct toml_entry *e, const char *key, size_t len) {

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <cmocka.h>
 
 #include "common/toml/toml.h"
@@ -530,10 +531,79 @@ static void test_limits(void **state) {
   buf_free(&text);
 }
 
+#define BLOCKS 16 /* 65,536 keys */
+#define BLOCK 8
+
+static uint32_t fnv(uint32_t h, const char *text, size_t len) {
+  for (size_t i = 0; i < len; i++)
+    h = (h ^ (uint8_t)text[i]) * 16777619u;
+  return h;
+}
+
+/* Two blocks after which FNV-1a is in the same state: any hash without a secret has them. */
+static uint32_t two_alike(uint32_t h, uint32_t *seed, char pair[2][BLOCK]) {
+  static const char letters[] = "abcdefghijklmnopqrstuvwxyz0123456789";
+  static struct {
+    uint32_t state;
+    char text[BLOCK];
+  } seen[1 << 20];
+  memset(seen, 0, sizeof seen);
+  for (;;) {
+    char text[BLOCK];
+    for (unsigned i = 0; i < BLOCK; i++) {
+      *seed = *seed * 1664525u + 1013904223u;
+      text[i] = letters[(*seed >> 16) % 36];
+    }
+    uint32_t state = fnv(h, text, BLOCK);
+    size_t at = state & ((1u << 20) - 1);
+    if (seen[at].text[0] && seen[at].state == state && memcmp(seen[at].text, text, BLOCK) != 0) {
+      memcpy(pair[0], text, BLOCK);
+      memcpy(pair[1], seen[at].text, BLOCK);
+      return state;
+    }
+    seen[at].state = state;
+    memcpy(seen[at].text, text, BLOCK);
+  }
+}
+
+static double seconds_for(char pairs[BLOCKS][2][BLOCK], bool chosen) {
+  struct toml_doc *doc = toml_doc_new();
+  struct toml_value *table = toml_new(doc, TOML_TABLE);
+  clock_t began = clock();
+  for (uint32_t n = 0; n < 1u << BLOCKS; n++) {
+    char key[BLOCKS * BLOCK + 1];
+    for (unsigned b = 0; b < BLOCKS; b++)
+      memcpy(key + b * BLOCK, pairs[b][n >> b & 1], BLOCK);
+    if (!chosen)
+      snprintf(key, sizeof key, "%0128u", n);
+    assert_non_null(toml_table_add(doc, table, key, sizeof key - 1, toml_new(doc, TOML_BOOL)));
+  }
+  double took = (double)(clock() - began) / CLOCKS_PER_SEC;
+  toml_free(doc);
+  return took;
+}
+
+/* A table in a body may have as many keys as fit, of its sender's choice. */
+static void test_keys_chosen_to_collide(void **state) {
+  (void)state;
+  char pairs[BLOCKS][2][BLOCK];
+  uint32_t h = 2166136261u, seed = 1;
+  for (unsigned b = 0; b < BLOCKS; b++)
+    h = two_alike(h, &seed, pairs[b]);
+  double chosen = seconds_for(pairs, true), any = seconds_for(pairs, false);
+  if (chosen > 0.3 + 5 * any)
+    fail_msg("%.2f s, and %.2f s with other keys", chosen, any);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_valid),  cmocka_unit_test(test_invalid),     cmocka_unit_test(test_print),
-      cmocka_unit_test(test_places), cmocka_unit_test(test_every_fault), cmocka_unit_test(test_limits),
+      cmocka_unit_test(test_valid),
+      cmocka_unit_test(test_invalid),
+      cmocka_unit_test(test_print),
+      cmocka_unit_test(test_places),
+      cmocka_unit_test(test_every_fault),
+      cmocka_unit_test(test_limits),
+      cmocka_unit_test(test_keys_chosen_to_collide),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
