@@ -14,10 +14,10 @@
 #define NAME_LETTERS "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_."
 
 struct line {
-  const struct ctl_command *command; /* of the words so far; NULL: the verb is still to come */
-  const struct ctl_option *value_of; /* the last word is this option's value */
-  int args;                          /* words that were arguments */
-  const char *context, *last;
+  const struct ctl_command *command;  /* of the words so far; NULL: the verb is still to come */
+  const struct ctl_option *value_of;  /* the last word is this option's value */
+  int args;                           /* words that were arguments */
+  const char *context, *first, *last; /* first: of the arguments */
 };
 
 static void offer(const struct line *line, const char *word, const char *what) {
@@ -69,8 +69,8 @@ static void read_word(struct line *line, const char *word) {
                                                                                            : NULL;
     if (sub)
       line->command = sub;
-    else
-      line->args++;
+    else if (line->args++ == 0)
+      line->first = word;
   }
 }
 
@@ -166,7 +166,7 @@ static void offer_arguments(const struct line *line) {
     else if (is_below(c, "context"))
       offer_contexts(line);
   } else if (len == 4 && strncmp(arg, "VERB", len) == 0) {
-    offer_verbs(line, NULL);
+    offer_verbs(line, line->args ? line->first : NULL);
   } else if (len == 4 && strncmp(arg, "FILE", len) == 0) {
     printf(":files\n");
   } else if (len == 5 && strncmp(arg, "SHELL", len) == 0) {
@@ -177,18 +177,21 @@ static void offer_arguments(const struct line *line) {
 }
 
 static void offer_value(const struct line *line) {
-  static const char *const formats[] = {"table", "wide", "json"};
-  const char *value = line->value_of->value;
+  static const struct {
+    const char *command, *value, *words[4]; /* command NULL: any */
+  } known[] = {{NULL, "FORMAT", {"table", "wide", "json", NULL}},
+               {"install-service", "ROLE", {"master", "worker", NULL}},
+               {"token create", "ROLE", {"admin", "deployer", "viewer", NULL}},
+               {"top", "BY", {"cpu", "memory", "requests", NULL}}};
+  const char *value = line->value_of->value, *command = line->command ? line->command->name : "";
   if (strcmp(line->value_of->name, "context") == 0)
     offer_contexts(line);
-  else if (strcmp(value, "FORMAT") == 0)
-    for (size_t i = 0; i < sizeof formats / sizeof *formats; i++)
-      offer(line, formats[i], "format");
-  else if (strcmp(value, "ROLE") == 0 && line->command && strcmp(line->command->name, "install-service") == 0) {
-    offer(line, "master", "role");
-    offer(line, "worker", "role");
-  } else if (strcmp(value, "DIR") == 0 || strcmp(value, "FILE") == 0 || strcmp(value, "SOCKET") == 0)
+  else if (strcmp(value, "DIR") == 0 || strcmp(value, "FILE") == 0 || strcmp(value, "SOCKET") == 0)
     printf(":files\n");
+  for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+    if (strcmp(value, known[i].value) == 0 && (!known[i].command || strcmp(command, known[i].command) == 0))
+      for (size_t k = 0; known[i].words[k]; k++)
+        offer(line, known[i].words[k], line->value_of->name);
 }
 
 int complete_print(int argc, char **argv) {
@@ -202,7 +205,7 @@ int complete_print(int argc, char **argv) {
       read_word(&line, argv[i]);
     else
       words_only = true;
-  if (words_only)
+  if (words_only || (line.command && line.args > 1 && strstr(line.command->args, "COMMAND")))
     printf(":files\n"); /* of the command that follows */
   else if (line.value_of)
     offer_value(&line);

@@ -29,17 +29,41 @@ const size_t ctl_global_count = GLOBAL_COUNT;
 
 /* ---- help ---- */
 
-static void print_option(const struct ctl_option *o) {
+#define LEFT 27 /* columns of what stands before its explanation */
+
+static unsigned help_width(const struct ctl *ctl) {
+  return !ctl->width || ctl->width > 100 ? 100 : ctl->width < 40 ? 40 : ctl->width;
+}
+
+static void print_text(const struct ctl *ctl, const char *text) {
+  struct buf b = BUF_INIT((size_t)1 << 16);
+  text_wrap(text, 0, 0, help_width(ctl), &b);
+  puts(buf_str(&b));
+  buf_free(&b);
+}
+
+static void print_pair(const struct ctl *ctl, const char *left, const char *right) {
+  struct buf b = BUF_INIT((size_t)1 << 16);
+  if (strlen(left) > LEFT)
+    buf_printf(&b, "  %s\n%*s", left, LEFT + 3, "");
+  else
+    buf_printf(&b, "  %-*s ", LEFT, left);
+  text_wrap(right, LEFT + 3, LEFT + 3, help_width(ctl), &b);
+  puts(buf_str(&b));
+  buf_free(&b);
+}
+
+static void print_option(const struct ctl *ctl, const struct ctl_option *o) {
   char left[64];
   snprintf(left, sizeof left, "%c%c%s--%s%s%s", o->letter ? '-' : ' ', o->letter ? o->letter : ' ', o->letter ? ", " : "  ", o->name,
            o->value ? " " : "", o->value ? o->value : "");
-  printf("  %-26s %s\n", left, o->help);
+  print_pair(ctl, left, o->help);
 }
 
-static void print_globals(void) {
+static void print_globals(const struct ctl *ctl) {
   printf("\nEverywhere:\n");
   for (size_t i = 0; i < GLOBAL_COUNT; i++)
-    print_option(&ctl_globals[i]);
+    print_option(ctl, &ctl_globals[i]);
 }
 
 /* What follows the group's word in a verb of two words; NULL: not one of the group's. */
@@ -48,32 +72,49 @@ static const char *sub_verb(const struct ctl_command *c, const char *group) {
   return strncmp(c->name, group, len) == 0 && c->name[len] == ' ' ? c->name + len + 1 : NULL;
 }
 
-static void print_command(const struct ctl_command *c) {
+static void print_command(const struct ctl *ctl, const struct ctl_command *c) {
   char left[60];
   snprintf(left, sizeof left, "%s%s%s", c->name, *c->args ? " " : "", c->args);
-  printf("  %-26s %s\n", left, c->summary);
+  print_pair(ctl, left, c->summary);
+}
+
+/* "list, run, history" */
+static void list_subs(const char *group, struct buf *to) {
+  const char *comma = "", *sub;
+  for (size_t i = 0; i < ctl_command_count; i++)
+    if ((sub = sub_verb(&ctl_commands[i], group))) {
+      buf_printf(to, "%s%s", comma, sub);
+      comma = ", ";
+    }
 }
 
 /* "  secrets VERB         sealed values: set, list, rm" */
-static void print_group(const struct ctl_command *head) {
-  printf("  %-26s %s", head->name, head->summary);
-  const char *comma = ": ", *sub;
-  for (size_t i = 0; i < ctl_command_count; i++)
-    if ((sub = sub_verb(&ctl_commands[i], head->name))) {
-      printf("%s%s", comma, sub);
-      comma = ", ";
-    }
-  printf("\n");
+static void print_group(const struct ctl *ctl, const struct ctl_command *head) {
+  struct buf b = BUF_INIT((size_t)1 << 16);
+  buf_printf(&b, "%s: ", head->summary);
+  list_subs(head->name, &b);
+  print_pair(ctl, head->name, buf_str(&b));
+  buf_free(&b);
 }
 
-static void help_group(const struct ctl_command *head) {
-  printf("orcactl %s VERB [options]: %s\n\n", head->name, head->summary);
-  if (head->details)
-    printf("%s\n\n", head->details);
+/* "orcactl scale [options] NAME N" */
+static void print_usage(const struct ctl_command *c, FILE *to) {
+  fprintf(to, "orcactl %s%s%s%s", c->name, c->options[0].name || !c->run ? " [options]" : "", *c->args ? " " : "", c->args);
+}
+
+static void help_group(const struct ctl *ctl, const struct ctl_command *head) {
+  print_usage(head, stdout);
+  printf("\n\n");
+  print_text(ctl, head->summary);
+  if (head->details) {
+    printf("\n");
+    print_text(ctl, head->details);
+  }
+  printf("\n");
   for (size_t i = 0; i < ctl_command_count; i++)
     if (sub_verb(&ctl_commands[i], head->name))
-      print_command(&ctl_commands[i]);
-  print_globals();
+      print_command(ctl, &ctl_commands[i]);
+  print_globals(ctl);
   printf("\n`orcactl %s VERB --help` says more.\n", head->name);
 }
 
@@ -103,7 +144,7 @@ static bool has_word(const char *words, const char *word) {
   return false;
 }
 
-static void print_section(const char *title, const char *verbs) {
+static void print_section(const struct ctl *ctl, const char *title, const char *verbs) {
   bool headed = false;
   for (size_t i = 0; i < ctl_command_count; i++) {
     const struct ctl_command *c = &ctl_commands[i];
@@ -116,35 +157,40 @@ static void print_section(const char *title, const char *verbs) {
       printf("\n%s:\n", title);
     headed = true;
     if (c->run)
-      print_command(c);
+      print_command(ctl, c);
     else
-      print_group(c);
+      print_group(ctl, c);
   }
 }
 
-static void help_all(void) {
+static void help_all(const struct ctl *ctl) {
   printf("orcactl VERB [NAME...] [options]\n");
   for (size_t i = 0; i < sizeof sections / sizeof *sections; i++)
-    print_section(sections[i].title, sections[i].verbs);
-  print_section("Also", NULL);
-  print_globals();
-  printf("\nNAME is a service's name, or PROJECT/NAME where several projects have one. `orcactl VERB --help` says more.\n"
-         "Exit codes: 0 done, 1 failed, 2 usage, 3 not reachable, 4 not allowed.\n");
+    print_section(ctl, sections[i].title, sections[i].verbs);
+  print_section(ctl, "Also", NULL);
+  print_globals(ctl);
+  printf("\n");
+  print_text(ctl, "NAME is a service's name, or PROJECT/NAME where several projects have one. `orcactl VERB --help` says more.");
+  print_text(ctl, "Exit codes: 0 done, 1 failed, 2 usage, 3 not reachable, 4 not allowed.");
 }
 
-static void help_one(const struct ctl_command *c) {
+static void help_one(const struct ctl *ctl, const struct ctl_command *c) {
   if (!c->run) {
-    help_group(c);
+    help_group(ctl, c);
     return;
   }
-  printf("orcactl %s%s%s%s: %s\n", c->name, *c->args ? " " : "", c->args, c->options[0].name ? " [options]" : "", c->summary);
-  if (c->details)
-    printf("\n%s\n", c->details);
+  print_usage(c, stdout);
+  printf("\n\n");
+  print_text(ctl, c->summary);
+  if (c->details) {
+    printf("\n");
+    print_text(ctl, c->details);
+  }
   if (c->options[0].name)
     printf("\n");
   for (size_t i = 0; i < CTL_OPTIONS_MAX && c->options[i].name; i++)
-    print_option(&c->options[i]);
-  print_globals();
+    print_option(ctl, &c->options[i]);
+  print_globals(ctl);
 }
 
 /* ---- complaints ---- */
@@ -163,10 +209,13 @@ int ctl_usage(struct ctl *ctl, const char *fmt, ...) {
   vsnprintf(text, sizeof text, fmt, ap);
   va_end(ap);
   complain(ctl, text);
-  if (ctl->command)
-    fprintf(stderr, "Usage: orcactl %s %s; `orcactl %s --help` says more.\n", ctl->command->name, ctl->command->args, ctl->command->name);
-  else
+  if (ctl->command) {
+    fprintf(stderr, "Usage: ");
+    print_usage(ctl->command, stderr);
+    fprintf(stderr, "; `orcactl %s --help` says more.\n", ctl->command->name);
+  } else {
     fprintf(stderr, "`orcactl --help` lists the verbs.\n");
+  }
   return CTL_USAGE;
 }
 
@@ -253,7 +302,7 @@ static unsigned distance(const char *a, const char *b) {
 
 const char *ctl_nearest(const char *text, const char *(*name)(const void *list, size_t i), const void *list) {
   const char *best = NULL, *one;
-  unsigned least = (unsigned)strlen(text) / 3 + 2;
+  unsigned least = ((unsigned)strlen(text) + 2) / 3 + 1; /* of three letters one may be another, of four two */
   for (size_t i = 0; (one = name(list, i)); i++) {
     unsigned d = distance(text, one);
     if (d < least) {
@@ -398,8 +447,14 @@ static const struct ctl_command *find_sub(const char *group, const char *word) {
 
 static int unknown_sub(struct ctl *ctl, const char *group, const char *word) {
   const char *near = ctl_nearest(word, sub_name, group);
-  return near ? ctl_usage(ctl, "unknown verb `%s %s`: did you mean `%s %s`?", group, word, group, near)
-              : ctl_usage(ctl, "unknown verb `%s %s`", group, word);
+  if (near)
+    return ctl_usage(ctl, "unknown verb `%s %s`: did you mean `%s %s`?", group, word, group, near);
+  struct buf subs = BUF_INIT((size_t)1 << 16);
+  list_subs(group, &subs);
+  int rc = subs.len ? ctl_usage(ctl, "unknown verb `%s %s`: want one of %s", group, word, buf_str(&subs))
+                    : ctl_usage(ctl, "`%s` has no verbs of its own: %s", group, word);
+  buf_free(&subs);
+  return rc;
 }
 
 static int parse_word(struct ctl *ctl, char *word) {
@@ -427,6 +482,11 @@ static int parse_word(struct ctl *ctl, char *word) {
   return near ? ctl_usage(ctl, "unknown verb `%s`: did you mean `%s`?", word, near) : ctl_usage(ctl, "unknown verb `%s`", word);
 }
 
+/* `orcactl exec api ls -l`: from the first word of a COMMAND on, all is its own. */
+static bool in_its_command(const struct ctl *ctl) {
+  return ctl->command && ctl->argc > 1 && strstr(ctl->command->args, "COMMAND");
+}
+
 int ctl_parse(struct ctl *ctl, int argc, char **argv, bool *ret_stop) {
   bool help = false, words_only = false;
   static char version[] = "version";
@@ -434,7 +494,7 @@ int ctl_parse(struct ctl *ctl, int argc, char **argv, bool *ret_stop) {
   ctl->argv = argv + 1; /* words are written where words, or what came before them, were read */
   for (int i = 1; i < argc; i++) {
     int rc;
-    if (words_only || argv[i][0] != '-' || !argv[i][1])
+    if (words_only || in_its_command(ctl) || argv[i][0] != '-' || !argv[i][1])
       rc = parse_word(ctl, argv[i]);
     else if (strcmp(argv[i], "--") == 0)
       words_only = true, rc = CTL_OK;
@@ -448,16 +508,14 @@ int ctl_parse(struct ctl *ctl, int argc, char **argv, bool *ret_stop) {
       return rc;
   }
   if (help || !ctl->command) {
-    if (help && ctl->command)
-      help_one(ctl->command);
-    else if (help)
-      help_all();
+    if (ctl->command)
+      help_one(ctl, ctl->command);
     else
-      return ctl_usage(ctl, "say what to do");
-    return CTL_OK;
+      help_all(ctl);
+    return help ? CTL_OK : CTL_USAGE;
   }
   if (!ctl->command->run) {
-    help_group(ctl->command);
+    help_group(ctl, ctl->command);
     return CTL_USAGE;
   }
   if (ctl->argc < ctl->command->min_args)
@@ -499,9 +557,9 @@ int cmd_help(struct ctl *ctl) {
     return near ? ctl_usage(ctl, "unknown verb `%s`: did you mean `%s`?", ctl->argv[0], near) : ctl_usage(ctl, "unknown verb `%s`", ctl->argv[0]);
   }
   if (c)
-    help_one(c);
+    help_one(ctl, c);
   else
-    help_all();
+    help_all(ctl);
   return CTL_OK;
 }
 

@@ -21,8 +21,6 @@ static void print_text(const char *text) {
       fputs("\\e", stdout);
     } else if (*p == '-') {
       fputs("\\-", stdout);
-    } else if (*p == '\n') {
-      fputs("\n.br\n", stdout);
     } else {
       putchar(*p);
     }

@@ -124,6 +124,26 @@ void text_cut(const char *s, unsigned columns, struct buf *to) {
     buf_add_str(to, "…");
 }
 
+void text_wrap(const char *s, unsigned used, unsigned indent, unsigned columns, struct buf *to) {
+  bool fresh = true; /* nothing of s is in this line yet */
+  while (*(s += strspn(s, " \n"))) {
+    size_t len = strcspn(s, " \n");
+    char *word = strndup(s, len);
+    unsigned width = word ? text_width(word) : 0;
+    free(word);
+    if (!fresh && used + 1 + width > columns) {
+      buf_printf(to, "\n%*s", (int)indent, "");
+      used = indent;
+      fresh = true;
+    }
+    buf_add_str(to, fresh ? "" : " ");
+    buf_add(to, s, len);
+    used += width + !fresh;
+    fresh = false;
+    s += len;
+  }
+}
+
 void text_bytes(uint64_t bytes, char out[16]) {
   static const char *const units[] = {"", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"};
   double v = (double)bytes;

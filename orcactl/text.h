@@ -16,6 +16,9 @@ void text_clean_lines(const char *s, struct buf *to); /* keeps line breaks and t
 unsigned text_width(const char *s);                   /* columns of clean text */
 /* Appends at most `columns` columns of clean text; where something was cut, the last one is "…". */
 void text_cut(const char *s, unsigned columns, struct buf *to);
+/* Appends s in lines of at most `columns`, broken between words; the first has `used` columns already, the others begin with `indent` spaces.
+ * A line break in s is a space. A word that is wider than a line stays whole. */
+void text_wrap(const char *s, unsigned used, unsigned indent, unsigned columns, struct buf *to);
 
 void text_bytes(uint64_t bytes, char out[16]); /* "1.5Gi" */
 void text_age(int64_t seconds, char out[16]);  /* "3h" */

@@ -28,6 +28,10 @@ def test_verbs_and_options():
     assert offered("completion", "") == ["bash", "fish", "zsh"] and offered("completion", "bash", "") == []
     assert offered("-C", "") == [":files"]
     assert "status" in offered("help", "") and offered("no-such-verb", "") == []
+    assert "rotate-key" in offered("help", "secrets", "") and offered("help", "status", "") == []
+    assert offered("token", "create", "--role", "") == ["admin", "deployer", "viewer"] and offered("install-service", "--role", "w") == ["worker"]
+    assert offered("top", "--sort", "m") == ["memory"]
+    assert offered("exec", "web", "ls", "-") == [":files"] == offered("exec", "web", "--", "-") and "--tty" in offered("exec", "web", "--")
     assert offered() == offered("")
 
 

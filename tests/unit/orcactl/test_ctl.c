@@ -89,6 +89,19 @@ static void test_exec_arguments(void **state) {
   assert_null(ctl_value(&ctl, "workdir"));
   assert_int_equal(ctl.argc, 4);
   assert_string_equal(ctl.argv[3], "--help");
+  /* From the command's first word on nothing is orcactl's own, also without "--". */
+  assert_int_equal(PARSE(&ctl, &stop, "exec", "-i", "api", "-u0", "ls", "-t", "--", "--help"), CTL_OK);
+  assert_false(stop);
+  assert_true(ctl_flag(&ctl, "stdin") && !ctl_flag(&ctl, "tty"));
+  assert_string_equal(ctl_value(&ctl, "user"), "0");
+  assert_int_equal(ctl.argc, 5);
+  assert_string_equal(ctl.argv[2], "-t");
+  assert_string_equal(ctl.argv[3], "--");
+  assert_string_equal(ctl.argv[4], "--help");
+  assert_int_equal(PARSE(&ctl, &stop, "run", "image:1", "--timeout", "3s", "echo", "-d"), CTL_OK);
+  assert_string_equal(ctl_value(&ctl, "timeout"), "3s");
+  assert_false(ctl_flag(&ctl, "detach"));
+  assert_string_equal(ctl.argv[2], "-d");
 }
 
 static void test_usage(void **state) {
@@ -159,6 +172,9 @@ static void test_did_you_mean(void **state) {
   assert_string_equal(ctl_nearest("deploi", verb, NULL), "deploy");
   assert_string_equal(ctl_nearest("statsu", verb, NULL), "status");
   assert_string_equal(ctl_nearest("rollbak", verb, NULL), "rollback");
+  assert_string_equal(ctl_nearest("lgos", verb, NULL), "logs");
+  assert_string_equal(ctl_nearest("rn", verb, NULL), "rm");
+  assert_null(ctl_nearest("foo", verb, NULL)); /* not "job" */
   assert_null(ctl_nearest("xyzzy-and-more", verb, NULL));
   char endless[300];
   memset(endless, 'a', sizeof endless);

@@ -54,6 +54,24 @@ static void test_nothing_reaches_the_terminal_that_commands_it(void **state) {
   }
 }
 
+static void expect_wrapped(const char *from, unsigned used, unsigned indent, const char *want) {
+  struct buf b = BUF_INIT(1000);
+  text_wrap(from, used, indent, 10, &b);
+  assert_string_equal(buf_str(&b), want);
+  buf_free(&b);
+}
+
+static void test_lines_are_broken_between_words(void **state) {
+  (void)state;
+  expect_wrapped("", 0, 0, "");
+  expect_wrapped("one two", 0, 0, "one two");
+  expect_wrapped("one two three  four\nfive", 0, 2, "one two\n  three\n  four\n  five");
+  expect_wrapped("four five", 6, 6, "four\n      five");
+  expect_wrapped("1234567890 1234567890", 0, 0, "1234567890\n1234567890");
+  expect_wrapped("a-word-wider-than-a-line x", 4, 4, "a-word-wider-than-a-line\n    x");
+  expect_wrapped("äöüßä öüßä x", 0, 0, "äöüßä öüßä\nx");
+}
+
 static void expect_cut(const char *from, unsigned columns, const char *want) {
   struct buf b = BUF_INIT(1000);
   text_cut(from, columns, &b);
@@ -199,6 +217,7 @@ static void test_endless_line_is_refused(void **state) {
 int main(void) {
   text_init();
   const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_lines_are_broken_between_words),
       cmocka_unit_test(test_nothing_reaches_the_terminal_that_commands_it),
       cmocka_unit_test(test_width_and_cut),
       cmocka_unit_test(test_numbers),
