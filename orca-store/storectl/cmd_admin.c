@@ -193,9 +193,7 @@ static void on_saved(void *arg, const struct err *err) {
   sctl_end(s->ctl, err ? sctl_fail(err) : s->whole ? 0 : 1);
 }
 
-int sctl_snapshot(struct sctl *ctl) {
-  if (ctl->argc != 2 || strcmp(ctl->argv[0], "save") != 0)
-    return sctl_usage("snapshot: save FILE");
+static int save(struct sctl *ctl) {
   struct err err;
   struct saving s = {.ctl = ctl, .fd = open(ctl->argv[1], O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0600)};
   if (s.fd < 0) {
@@ -228,4 +226,12 @@ int sctl_snapshot(struct sctl *ctl) {
   else
     printf(ctl->json ? "{\"size\":%" PRIu64 "}\n" : "%" PRIu64 " bytes\n", s.size);
   return rc;
+}
+
+int sctl_snapshot(struct sctl *ctl) {
+  if (ctl->argc == 2 && strcmp(ctl->argv[0], "save") == 0)
+    return save(ctl);
+  if (ctl->argc == 2 && strcmp(ctl->argv[0], "restore") == 0)
+    return sctl_restore(ctl, ctl->argv[1]);
+  return sctl_usage("snapshot: save FILE, or restore FILE");
 }

@@ -177,16 +177,13 @@ static int give(const struct place *p, struct err *err) {
   return g.rc;
 }
 
-int sctl_restore(struct sctl *ctl) {
+int sctl_restore(struct sctl *ctl, const char *file) {
   struct place place;
   struct sctl_trailer trailer;
   struct snapshot_meta meta = {.data_format = KV_FORMAT, .raft = {.members = {.n = 1, .m = {{.id = FOUNDER, .voter = true}}}}};
   struct err err;
   uint64_t size;
   int fd;
-  if (ctl->argc != 1)
-    return sctl_usage("restore: one FILE, made by `snapshot save`");
-  const char *file = ctl->argv[0];
   if (check(file, ctl->config.cluster_id, &fd, &size, &trailer, &err) < 0)
     return sctl_fail(&err);
   memcpy(meta.cluster_id, trailer.cluster, sizeof meta.cluster_id);

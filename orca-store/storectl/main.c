@@ -25,8 +25,8 @@ static const struct verb {
     {"watch", "KEY [--prefix] [--rev N]", "every change, from now on or from a revision", sctl_watch, false},
     {"lease", "grant SECONDS | keep-alive ID | revoke ID | list", "leases", sctl_lease, false},
     {"compact", "REVISION", "forget the history before it", sctl_compact, false},
-    {"snapshot", "save FILE", "a consistent copy of the state", sctl_snapshot, false},
-    {"restore", "FILE", "what `snapshot save` wrote, as the state of this node's store, which must not run and have no state", sctl_restore, false},
+    {"snapshot", "save FILE | restore FILE",
+     "a consistent copy of the state; that copy as the state of this node's store, which must not run and have no state", sctl_snapshot, false},
     {"verify", "DIR", "check every record of a store's folder (STATE_DIR/store); the store need not run", sctl_verify, true},
     {"bench", "[--reads] [--clients N] [--outstanding N] [--total N] [--value-size BYTES]", "measure", sctl_bench, false},
 };
@@ -34,7 +34,7 @@ static const struct verb {
 static void usage(FILE *to) {
   fprintf(to, "usage: orca-storectl -c NODE.toml [-o json] [--timeout SECONDS] VERB\n");
   for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++)
-    fprintf(to, "  %s %s\n      %s\n", verbs[i].name, verbs[i].args, verbs[i].help);
+    fprintf(to, "  %s%s%s\n      %s\n", verbs[i].name, *verbs[i].args ? " " : "", verbs[i].args, verbs[i].help);
 }
 
 int sctl_fail(const struct err *err) {
@@ -325,9 +325,14 @@ int main(int argc, char **argv) {
   for (size_t i = 0; optind < argc && i < sizeof verbs / sizeof *verbs; i++)
     if (strcmp(verbs[i].name, argv[optind]) == 0)
       verb = &verbs[i];
-  if (!verb || (!file && !verb->offline)) {
+  if (optind == argc) {
     usage(stderr);
     return 2;
+  }
+  if (!verb || (!file && !verb->offline)) {
+    char text[160];
+    snprintf(text, sizeof text, verb ? "%.40s: say which node: -c NODE.toml" : "unknown verb: %.40s (-h lists them)", argv[optind]);
+    return sctl_usage(text);
   }
   ctl.argc = argc - optind - 1;
   ctl.argv = argv + optind + 1;

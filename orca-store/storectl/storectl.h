@@ -27,7 +27,7 @@ struct sctl {
   int rc;
 };
 
-/* What `snapshot save` puts behind the store's bytes: by it `restore` knows that they are whole, and of its own cluster. */
+/* What `snapshot save` puts behind the store's bytes: by it `snapshot restore` knows that they are whole, and of its own cluster. */
 #define SCTL_TRAILER_MAGIC "orcasnap"
 struct sctl_trailer {
   char magic[8];
@@ -44,7 +44,7 @@ int sctl_lease(struct sctl *ctl);
 int sctl_compact(struct sctl *ctl);
 int sctl_status(struct sctl *ctl);
 int sctl_snapshot(struct sctl *ctl);
-int sctl_restore(struct sctl *ctl);
+int sctl_restore(struct sctl *ctl, const char *file); /* what follows `snapshot` */
 int sctl_verify(struct sctl *ctl);
 int sctl_bench(struct sctl *ctl);
 

@@ -23,7 +23,7 @@ def test_a_snapshot_is_restored(cluster):
     c.deploy("shop", service("web", "two") + service("late", "late"))
     assert c.get("web.test").text == "two\n"
 
-    assert "holds a state already" in storectl(c, "restore", snapshot, check=False).stderr
+    assert "holds a state already" in storectl(c, "snapshot", "restore", snapshot, check=False).stderr
     c.stop()
     state = c.run / "state/store"
     state.rename(c.run / "state/store.before")
@@ -34,13 +34,13 @@ def test_a_snapshot_is_restored(cluster):
     for at in range(len(data) // 2, len(data) // 2 + 4096):
         data[at] ^= 0xFF
     damaged.write_bytes(data)
-    refused = storectl(c, "restore", damaged, check=False)
+    refused = storectl(c, "snapshot", "restore", damaged, check=False)
     assert refused.returncode == 1 and "is damaged" in refused.stderr, refused
     damaged.write_bytes(snapshot.read_bytes()[:-100])
-    assert "not all of it" in storectl(c, "restore", damaged, check=False).stderr
+    assert "not all of it" in storectl(c, "snapshot", "restore", damaged, check=False).stderr
     assert not state.exists()
 
-    assert "revision" in storectl(c, "restore", snapshot).stdout
+    assert "revision" in storectl(c, "snapshot", "restore", snapshot).stdout
     assert oct(state.stat().st_mode & 0o777) == "0o700"
     c.start()
     wait_for(lambda: c.get("web.test").text == "one\n", 40, message="the version of the backup runs")
