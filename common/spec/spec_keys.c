@@ -316,7 +316,7 @@ static const struct spec_key service_keys[] = {
      .flags = SPEC_REQUIRED | SPEC_NO_REFS,
      .field = "name",
      .check = spec_check_name,
-     .help = "Unique in its project."},
+     .help = "Small letters, digits and `-`, at most 63. Unique in its project."},
     {.name = "project",
      .kind = SPEC_STRING,
      .flags = SPEC_NO_REFS,
@@ -641,7 +641,11 @@ static const struct spec_key cluster_keys[] = {
      .otherwise = "\"1s\"",
      .help = "A node whose agent's conversation with the masters has been gone for this long is unreachable."},
     LATER("acme_email", SPEC_STRING, NULL, "Older spelling of [acme] email."),
-    LATER("api_tokens", SPEC_STRINGS, NULL, "Older spelling of [[token]]."),
+    {.name = "api_tokens",
+     .kind = SPEC_STRINGS,
+     .flags = SPEC_LATER,
+     .help = "Older way of naming tokens, without role: write a [[token]] for each.",
+     .instead = "a [[token]] for each"},
 };
 static const struct spec_table cluster_table = {"[cluster]",  "The cluster as a whole.", &model__cluster_spec__descriptor,
                                                 cluster_keys, COUNT(cluster_keys),       NULL};

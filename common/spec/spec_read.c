@@ -512,7 +512,7 @@ void spec_read_table(struct spec_reader *r, const struct spec_table *table, cons
                 key->flags & SPEC_OF_JOB ? "is of a [[job]], which runs to its end; this is a [[service]]"
                                          : "is of a [[service]], which goes on running; this is a [[job]]");
     else if (key->flags & SPEC_LATER)
-      key_fault(r, e, "not supported yet: %s", key->name);
+      key_fault(r, e, "not supported yet: %s%s%s", key->name, key->instead ? ": write " : "", key->instead ? key->instead : "");
     else
       spec_read_key(r, key, e->value, table, target);
     spec_path_pop(r, in_table);

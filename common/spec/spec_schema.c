@@ -166,6 +166,12 @@ static void print_range(const struct spec_key *key, struct buf *to) {
   }
 }
 
+/* A bar would end the cell. */
+static void print_cell(const char *text, struct buf *to) {
+  for (; *text; text++)
+    buf_printf(to, *text == '|' ? "\\%c" : "%c", *text);
+}
+
 /* A job's tables are those of a service, and stand there. */
 static void print_keys(const struct spec_table *table, struct buf *to) {
   bool is_job = table == &spec_job_table;
@@ -185,7 +191,8 @@ static void print_keys(const struct spec_table *table, struct buf *to) {
       buf_printf(to, " | %.*s | ", (int)strlen(d) - 2, d + 1);
     else
       buf_printf(to, " | `%s` | ", d);
-    buf_printf(to, "%s%s |\n", key->help ? key->help : "", key->flags & SPEC_LATER ? " *Not supported yet.*" : "");
+    print_cell(key->help ? key->help : "", to);
+    buf_printf(to, "%s |\n", key->flags & SPEC_LATER ? " *Not supported yet.*" : "");
   }
   for (size_t i = 0; i < table->count && !is_job; i++)
     if (table->keys[i].table && !(table->keys[i].flags & (SPEC_SHORT | spec_without(table))))

@@ -73,6 +73,7 @@ struct spec_key {
   spec_read_fn *read; /* instead of what `kind` does; it then says the printed form */
   spec_write_fn *write;
   const char *help;
+  const char *instead; /* of a key that is not supported: what to write in its place */
 };
 
 struct spec_table {

@@ -304,6 +304,42 @@ static void test_links(void **state) {
   each_page(links_of);
 }
 
+/* ---- tables ---- */
+
+static unsigned cells_of(const char *row) {
+  unsigned n = 0;
+  for (const char *p = row; *p && *p != '\n'; p++)
+    n += *p == '|' && (p == row || p[-1] != '\\');
+  return n;
+}
+
+/* A table begins with its head and a rule, and each row has as many cells: an empty line, or a bar in the text, would end it. */
+static void tables_of(const char *file, char *text) {
+  unsigned line = 0, rows = 0, cells = 0;
+  bool fence = false;
+  for (const char *at = text; at; at = strchr(at, '\n'), at = at ? at + 1 : NULL) {
+    line++;
+    fence ^= strncmp(at, "```", 3) == 0;
+    if (fence || *at != '|') {
+      rows = 0;
+      continue;
+    }
+    char one[80];
+    snprintf(one, sizeof one, "%.*s", (int)strcspn(at, "\n"), at);
+    if (rows++ == 0)
+      cells = cells_of(at);
+    else if (cells_of(at) != cells)
+      complain(file, line, "not as many cells as the head has", one);
+    if (rows == 2 && strspn(one, "|-: ") != strlen(one))
+      complain(file, line, "no rule under the head of this table", one);
+  }
+}
+
+static void test_tables(void **state) {
+  (void)state;
+  each_page(tables_of);
+}
+
 /* Each page is in the index. */
 static void test_index(void **state) {
   (void)state;
@@ -417,7 +453,7 @@ static void test_every_key(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_commands), cmocka_unit_test(test_toml), cmocka_unit_test(test_links),
-                                     cmocka_unit_test(test_index), cmocka_unit_test(test_every_key)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_commands), cmocka_unit_test(test_toml),  cmocka_unit_test(test_links),
+                                     cmocka_unit_test(test_tables),   cmocka_unit_test(test_index), cmocka_unit_test(test_every_key)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -193,8 +193,8 @@ static const struct sample clusters[] = {
      "f:6:2: observability: not supported yet: observability\nf:7:2: ai: not supported yet: ai\nf:8:2: network: not supported yet: network"},
     {"[cluster]\ndomain = \"example.com\"\n[proxy]\nhttps_port = 443",
      "f:2:1: cluster.domain: not supported yet: domain\nf:4:1: proxy.https_port: not supported yet: https_port"},
-    {"[cluster]\nacme_email = \"x\"\napi_tokens = []\n",
-     "f:2:1: cluster.acme_email: not supported yet: acme_email\nf:3:1: cluster.api_tokens: not supported yet: api_tokens"},
+    {"[cluster]\nacme_email = \"x\"\napi_tokens = []\n", "f:2:1: cluster.acme_email: not supported yet: acme_email\nf:3:1: cluster.api_tokens: not "
+                                                         "supported yet: api_tokens: write a [[token]] for each"},
     {"[logs]\nforward = []", "f:2:1: logs.forward: not supported yet: forward"},
     {"[cluster]\nlog_level = \"warning\"\nnode_ttl = \"1\"",
      "f:2:13: cluster.log_level: must be one of \"trace\", \"debug\", \"info\", \"warn\", \"error\": did you mean \"warn\"?\n"
