@@ -28,6 +28,8 @@ int cmd_context_list(struct ctl *ctl) {
   json_t *out = json_pack("{s:o}", "contexts", list);
   if (ctl->output == CTL_JSON)
     rc = ctl_print_json(ctl, out);
+  else if (!json_array_size(list))
+    printf("No cluster is known here yet: `orcactl login HOST` goes to one, `orcactl init` makes this machine one\n");
   else
     view_print(ctl, &t);
   table_free(&t);

@@ -78,6 +78,18 @@ static json_t *report_json(const struct doctor_report *r) {
   return list;
 }
 
+/* Why there is nothing from the cluster, and what helps. */
+static void untold(const struct ctl *ctl, const struct err *err, struct doctor_report *r) {
+  if (!ctl->has_context) {
+    doctor_add(r, DOCTOR_WRONG, "context", "", "%.300s", err->msg);
+    return;
+  }
+  const char *advice = err->code == ERR_UNAUTHENTICATED ? "a new token: `orcactl login`"
+                       : err->code == ERR_DENIED        ? "ask with an admin's token for all projects"
+                                                        : "`systemctl status orca-apiserver` on the master, and the way to it";
+  doctor_add(r, DOCTOR_WRONG, "apiserver", advice, "the apiserver does not tell: %.200s", err->msg);
+}
+
 int cmd_doctor(struct ctl *ctl) {
   struct doctor_report own = {0};
   struct tally tally = {0};
@@ -87,8 +99,7 @@ int cmd_doctor(struct ctl *ctl) {
   bool told = api_call(ctl, "GET", "/api/v1/doctor", NULL, &reply, &err) == 0;
   local(ctl, reply, &own);
   if (!told)
-    doctor_add(&own, DOCTOR_WRONG, "apiserver", "`systemctl status orca-apiserver` on the master, and the way to it",
-               "the apiserver does not tell: %.200s", err.msg);
+    untold(ctl, &err, &own);
   here = report_json(&own);
   doctor_free(&own);
   if (ctl->output == CTL_JSON) {
