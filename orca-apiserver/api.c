@@ -158,7 +158,8 @@ bool api_admit(struct api *api, struct api_request *r, const char *authorization
   } else if (match == API_MATCH_NO_METHOD) {
     api_fail_with(r, ERR_METHOD, "%.16s is not for this path: %s is", r->method, r->allow);
   } else if (!api_auth_allows(&r->who, r->route->permission)) {
-    api_fail_with(r, ERR_DENIED, "the role of token %s does not allow this", r->who.name);
+    api_fail_with(r, ERR_DENIED, "token %s has the role %s: this takes %s", r->who.name, api_role_text(r->who.role),
+                  api_role_text(api_role_for(r->route->permission)));
   } else {
     r->allow[0] = 0;
     return true;

@@ -36,6 +36,18 @@ bool api_role_allows(enum api_role role, enum api_permission permission) {
   return false;
 }
 
+const char *api_role_text(enum api_role role) {
+  static const char *const texts[] = {"none", "viewer", "deployer", "admin"};
+  return texts[role];
+}
+
+enum api_role api_role_for(enum api_permission permission) {
+  enum api_role role = API_ROLE_NONE;
+  while (role < API_ROLE_ADMIN && !api_role_allows(role, permission))
+    role++;
+  return role;
+}
+
 bool api_auth_allows(const struct api_principal *who, enum api_permission permission) {
   return (permission == API_PERM_METRICS && who->local) || api_role_allows(who->role, permission);
 }

@@ -28,6 +28,8 @@ struct api_principal {
 };
 
 enum api_role api_role_from_text(const char *role);
+const char *api_role_text(enum api_role role);              /* "none" where it is none */
+enum api_role api_role_for(enum api_permission permission); /* the least that has it */
 bool api_role_allows(enum api_role role, enum api_permission permission);
 /* `authorization` is the header's value, NULL when there is none. False: nobody we know. */
 bool api_auth_check(const struct api_cache *cache, const char *authorization, int64_t now_ms, struct api_principal *ret);

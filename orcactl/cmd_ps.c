@@ -17,6 +17,24 @@ static int add(struct ctl *ctl, const char *name, bool named, json_t *all, struc
   return 0;
 }
 
+/* A service's or a job's, PROJECT/NAME or NAME; of the project that --project says. */
+static int add_named(struct ctl *ctl, const char *name, json_t *all, struct err *err) {
+  const char *project = ctl_value(ctl, "project");
+  char full[200], path[512];
+  json_t *reply;
+  bool short_one = project && !strchr(name, '/');
+  snprintf(full, sizeof full, "%.64s%s%.130s", short_one ? project : "", short_one ? "/" : "", name);
+  if (add(ctl, full, true, all, err) == 0)
+    return 0;
+  if (err->code != ERR_NOT_FOUND || api_job_path(full, "", "", path, err) < 0)
+    return -1;
+  if (api_call(ctl, "GET", path, NULL, &reply, err) < 0)
+    return err->code == ERR_NOT_FOUND ? err_set(err, ERR_NOT_FOUND, "service or job not found: %s", name) : -1;
+  json_array_extend(all, json_object_get(reply, "instances"));
+  json_decref(reply);
+  return 0;
+}
+
 /* Of jobs, those that run. */
 static int add_jobs(struct ctl *ctl, const char *project, json_t *all, struct err *err) {
   json_t *reply, *job, *one;
@@ -65,7 +83,7 @@ int cmd_ps(struct ctl *ctl) {
   size_t i;
   int rc = ctl->argc ? 0 : add_all(ctl, ctl_value(ctl, "project"), all, &err);
   for (int k = 0; rc == 0 && k < ctl->argc; k++)
-    rc = add(ctl, ctl->argv[k], true, all, &err);
+    rc = add_named(ctl, ctl->argv[k], all, &err);
   if (rc < 0) {
     json_decref(all);
     return ctl_fail(ctl, &err);

@@ -9,6 +9,7 @@
 #include "common/spec/spec.h"
 #include "orcactl/api.h"
 #include "orcactl/ctl.h"
+#include "orcactl/names.h"
 
 #define SECONDS 2
 #define NAME_LETTERS "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_."
@@ -95,26 +96,26 @@ static void offer_verbs(const struct line *line, const char *group) {
   }
 }
 
-/* Names from the cluster. Only what is a name is printed: nothing of it can surprise a shell. */
-static void offer_names(const struct line *line, const char *path, const char *list, const char *what) {
+/* Only what is a name is printed: nothing of it can surprise a shell. */
+static void offer_name(void *arg, const char *project, const char *name) {
+  const struct line *line = arg;
+  char full[160];
+  if (strspn(name, NAME_LETTERS) != strlen(name))
+    return;
+  snprintf(full, sizeof full, "%s/%s", project, name);
+  if (strchr(line->last, '/') && spec_name_valid(project))
+    offer(line, full, "");
+  else
+    offer(line, name, spec_name_valid(project) ? project : "");
+}
+
+static void offer_names(struct line *line, const struct names_source *source) {
   struct ctl ctl = {.command = line->command, .context_name = line->context};
   struct err err;
-  json_t *reply, *one;
-  size_t i;
+  json_t *reply;
   alarm(SECONDS); /* ends this process: whoever types is not kept waiting */
-  if (api_call(&ctl, "GET", path, NULL, &reply, &err) == 0) {
-    json_array_foreach(json_object_get(reply, list), i, one) {
-      const char *name = json_string_value(one) ? json_string_value(one) : api_str(one, "name");
-      const char *project = api_str(one, "project");
-      char full[160];
-      snprintf(full, sizeof full, "%s/%s", project, name);
-      if (!*name || strspn(name, NAME_LETTERS) != strlen(name))
-        continue;
-      if (strchr(line->last, '/') && spec_name_valid(project))
-        offer(line, full, what);
-      else
-        offer(line, name, spec_name_valid(project) ? project : what);
-    }
+  if (api_call(&ctl, "GET", source->path, NULL, &reply, &err) == 0) {
+    names_each(source, reply, offer_name, line);
     json_decref(reply);
   }
   alarm(0);
@@ -150,19 +151,13 @@ static size_t arg_at(const char *args, int at, const char **ret) {
   return strspn(p, "ABCDEFGHIJKLMNOPQRSTUVWXYZ");
 }
 
-static void offer_arguments(const struct line *line) {
+static void offer_arguments(struct line *line) {
   const struct ctl_command *c = line->command;
   const char *arg = "";
   size_t len = c->max_args >= 0 && line->args >= c->max_args ? 0 : arg_at(c->args, line->args, &arg);
   if (len == 4 && strncmp(arg, "NAME", len) == 0) {
-    if (!strchr(c->name, ' '))
-      offer_names(line, "/api/v1/status", "services", "service");
-    else if (is_below(c, "secrets"))
-      offer_names(line, "/api/v1/secrets", "secrets", "secret");
-    else if (is_below(c, "job"))
-      offer_names(line, "/api/v1/jobs", "jobs", "job");
-    else if (is_below(c, "token"))
-      offer_names(line, "/api/v1/tokens", "tokens", "token");
+    if (names_source(c))
+      offer_names(line, names_source(c));
     else if (is_below(c, "context"))
       offer_contexts(line);
   } else if (len == 4 && strncmp(arg, "VERB", len) == 0) {

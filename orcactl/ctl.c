@@ -14,6 +14,7 @@
 #include "orcactl/api.h"
 #include "orcactl/complete.h"
 #include "orcactl/manual.h"
+#include "orcactl/names.h"
 #include "orcactl/text.h"
 
 /* Good before and after the verb. */
@@ -244,6 +245,9 @@ int ctl_fail(struct ctl *ctl, const struct err *err) {
     return CTL_DENIED;
   case ERR_DENIED:
     return CTL_DENIED;
+  case ERR_NOT_FOUND:
+    names_suggest(ctl, err);
+    return CTL_FAILED;
   case ERR_UNAVAILABLE:
   case ERR_NO_LEADER:
     if (ctl->unreachable)

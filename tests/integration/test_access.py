@@ -41,7 +41,8 @@ def test_a_tokens_life(cluster):
     value = create(cluster, "ci", "deployer", "--project", "shop", "--project", "blog")
     assert value.startswith("orca_") and len(value) == 57
     assert cluster.api("GET", "/api/v1/status", token=value).status == 200
-    assert cluster.api("GET", "/api/v1/tokens", token=value).status == 403
+    refused = cluster.api("GET", "/api/v1/tokens", token=value)
+    assert refused.status == 403 and refused.json()["error"] == "token ci has the role deployer: this takes admin"
     listed = {t["name"]: t for t in json.loads(cluster.ctl("-o", "json", "token", "list").stdout)["tokens"]}
     assert listed["ci"]["projects"] == ["shop", "blog"] and listed["ci"]["created_by"] == "admin" and listed["admin"]["yours"]
     assert "shop,blog" in cluster.ctl("token", "list").stdout

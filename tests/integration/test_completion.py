@@ -61,6 +61,14 @@ def test_names_come_from_the_cluster(cluster):
     assert names("secrets", "rm", "") == ["password"] and "rotate-key" in names("secrets", "")
     assert names("token", "rm", "") == ["admin"]
     assert names("--context", "") == ["default"] == names("context", "use", "")
+
+    # What is not found: the nearest, and where to look. A job's name is good wherever one may be meant.
+    for words, said in ((("scale", "wbe", "1"), "Did you mean web? `orcactl status` lists what there is."), (("logs", "shop/workr"), "Did you mean shop/worker? `orcactl status`"),
+                        (("ps", "wbe"), "service or job not found: wbe\nDid you mean web?"), (("secrets", "rm", "pasword", "-y"), "Did you mean password? `orcactl secrets list`"),
+                        (("exec", "wbe", "ls", "-l"), "Did you mean web?"), (("token", "rm", "nobody", "-y"), "not found: nobody\n`orcactl token list` lists what there is.")):
+        done = cluster.ctl(*words, check=False)
+        assert done.returncode == 1 and said in done.stderr, (words, done)
+    assert cluster.ctl("ps", "web", "-p", "other", check=False).returncode == 1 and cluster.ctl("ps", "web", "-p", "shop").stdout == "No instances.\n"
     cluster.kill("apiserver")
     assert names("scale", "") == []
 
