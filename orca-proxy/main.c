@@ -10,8 +10,8 @@
 #include "orca-proxy/worker.h"
 
 static const char help[] = "orca-proxy also takes\n"
-                           "  --workers N             threads that carry bytes (default: one for each core, at most 4)\n"
-                           "  --access-log json|common  a line for each request, on stdout\n";
+                           "  --workers N                    threads that carry bytes (default: one for each core, at most 4)\n"
+                           "  --access-log json|common|off   a line for each request, on stdout (default: off)\n";
 
 static bool set_option(struct control_options *o, const char *name, const char *value) {
   if (strcmp(name, "--workers") == 0) {
@@ -25,11 +25,11 @@ static bool set_option(struct control_options *o, const char *name, const char *
 }
 
 /* Takes this daemon's own options out of argv; what is left is every daemon's. false: bad use. */
-static bool own_options(struct control_options *o, int *argc, char **argv) {
+static bool own_options(struct control_options *o, int *argc, char **argv, bool *ret_help) {
   int kept = 1;
   for (int i = 1; i < *argc; i++) {
     if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
-      fputs(help, stdout);
+      *ret_help = true;
     if (strcmp(argv[i], "--workers") == 0 || strcmp(argv[i], "--access-log") == 0) {
       if (i + 1 >= *argc || !set_option(o, argv[i], argv[i + 1]))
         return false;
@@ -50,13 +50,17 @@ static unsigned default_workers(void) {
 
 int main(int argc, char **argv) {
   struct control_options options = {.workers = default_workers()};
-  if (!own_options(&options, &argc, argv)) {
+  bool want_help = false;
+  if (!own_options(&options, &argc, argv, &want_help)) {
     fputs(help, stderr);
     return 2;
   }
   struct daemon d;
-  if (!daemon_start(&d, argc, argv, "proxy"))
+  if (!daemon_start(&d, argc, argv, "proxy")) {
+    if (want_help && d.exit_code == 0)
+      fputs(help, stdout);
     return d.exit_code;
+  }
   struct err err;
   struct control *control = control_start(&d, &options, &err);
   if (!control) {
