@@ -64,6 +64,7 @@ const struct api_route api_routes[] = {
   ROUTE("PUT", "/api/v1/secrets/{name}", API_PERM_ADMIN, api_put_secret, ONE, "SecretValue", "SecretChange", "Keep a value")
   ROUTE("DELETE", "/api/v1/secrets/{name}", API_PERM_ADMIN, api_delete_secret, ONE, NULL, "SecretChange", "Forget a value")
   ROUTE("GET", "/api/v1/nodes", API_PERM_VIEW, api_get_nodes, "", NULL, "Nodes", "Nodes with capacity, use, labels, versions")
+  ROUTE("GET", "/api/v1/cluster/nodes", API_PERM_VIEW, api_get_nodes, "", NULL, "Nodes", "The same as /api/v1/nodes")
 };
 /* clang-format on */
 const size_t api_route_count = sizeof api_routes / sizeof api_routes[0];

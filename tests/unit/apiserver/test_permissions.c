@@ -61,6 +61,7 @@ static const struct {
     {"GET /api/v1/doctor", 'a', CLUSTER, "/api/v1/doctor", NULL, NULL},
     {"GET /api/v1/cluster/info", 'v', LIST, "/api/v1/cluster/info", NULL, NULL},
     {"GET /api/v1/nodes", 'v', LIST, "/api/v1/nodes", NULL, NULL},
+    {"GET /api/v1/cluster/nodes", 'v', LIST, "/api/v1/cluster/nodes", NULL, NULL},
     {"GET /api/v1/secrets", 'a', LIST, "/api/v1/secrets", NULL, NULL},
     {"POST /api/v1/secrets", 'a', NAMED, "/api/v1/secrets", "project=shop", "{\"secrets\":{\"A\":\"b\"}}"},
     {"POST /api/v1/secrets/rotate-key", 'a', CLUSTER, "/api/v1/secrets/rotate-key", NULL, NULL},
