@@ -16,7 +16,11 @@ static void print(const struct ctl *ctl, const char *level, const char *text, co
   *(wrong ? &tally->wrong : warning ? &tally->warnings : &tally->well) += 1;
   enum table_color color = wrong ? TABLE_RED : warning ? TABLE_YELLOW : TABLE_GREEN;
   struct buf b = BUF_INIT((size_t)1 << 16);
-  buf_printf(&b, "  %s%s%s ", ctl->color ? table_color_code(color) : "", wrong ? "✗" : warning ? "!" : "✓", ctl->color ? "\033[0m" : "");
+  buf_printf(&b, "  %s%s%s ", ctl->color ? table_color_code(color) : "",
+             wrong     ? text_mark("✗", "x")
+             : warning ? "!"
+                       : text_mark("✓", "+"),
+             ctl->color ? "\033[0m" : "");
   text_clean(text, &b);
   puts(buf_str(&b));
   buf_free(&b);

@@ -10,8 +10,26 @@
 
 #include "common/bus/pb.h"
 
+static bool ascii_only;
+
+static const char *locale_named(void) {
+  static const char *const variables[] = {"LC_ALL", "LC_CTYPE", "LANG"};
+  for (size_t i = 0; i < sizeof variables / sizeof *variables; i++) {
+    const char *value = getenv(variables[i]);
+    if (value && *value)
+      return value;
+  }
+  return "";
+}
+
 void text_init(void) {
+  const char *locale = locale_named();
+  ascii_only = *locale && !strcasestr(locale, "utf-8") && !strcasestr(locale, "utf8");
   setlocale(LC_CTYPE, "C.UTF-8");
+}
+
+const char *text_mark(const char *mark, const char *ascii) {
+  return ascii_only ? ascii : mark;
 }
 
 /* One character; *p moves on. What is malformed counts as one byte, U+FFFD. */
@@ -121,7 +139,7 @@ void text_cut(const char *s, unsigned columns, struct buf *to) {
     buf_add(to, at, (size_t)(s - at));
   }
   if (columns)
-    buf_add_str(to, "…");
+    buf_add_str(to, text_mark("…", "~"));
 }
 
 void text_wrap(const char *s, unsigned used, unsigned indent, unsigned columns, struct buf *to) {

@@ -9,6 +9,9 @@
 #include "common/buf.h"
 
 void text_init(void); /* the character widths of UTF-8, whatever the user's locale */
+/* A mark of orcactl's own: as `ascii` where the user's locale is named and is none of UTF-8 ("C"), and a terminal would make all of them look alike.
+ */
+const char *text_mark(const char *mark, const char *ascii);
 /* Appends s without control characters, escape sequences and marks of direction; a line break becomes a space, what is not UTF-8 becomes U+FFFD. */
 void text_clean(const char *s, struct buf *to);
 char *text_cleaned(const char *s);                    /* the same as a new string; NULL: no memory */

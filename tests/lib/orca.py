@@ -77,7 +77,7 @@ class Cluster:
         self.address = address or f"127.{100 + number % 100}.{slot >> 8}.{slot & 255 or 1}"
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="orca-test-"))
         self.infra = self.dir / "infra"
-        self.env = {**os.environ, "ORCA_HOME": str(self.dir / "home"), "NO_COLOR": "1"}
+        self.env = {**os.environ, "ORCA_HOME": str(self.dir / "home"), "NO_COLOR": "1", "LC_ALL": "C.UTF-8"}
         self.env.pop("ORCA_CONTEXT", None)
         self.env.pop("ORCA_DIR", None)
         self.supervisor = None

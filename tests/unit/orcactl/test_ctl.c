@@ -293,6 +293,7 @@ static void test_status_page(void **state) {
 }
 
 int main(void) {
+  setenv("LC_ALL", "C.UTF-8", 1);
   text_init();
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_arguments),           cmocka_unit_test(test_exec_arguments), cmocka_unit_test(test_usage),

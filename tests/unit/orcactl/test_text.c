@@ -214,7 +214,23 @@ static void test_endless_line_is_refused(void **state) {
   free(block);
 }
 
+static void test_a_locale_without_utf8_gets_ascii(void **state) {
+  (void)state;
+  static const struct {
+    const char *all, *lang, *want;
+  } cases[] = {{"C", "de_DE.UTF-8", "abc~"}, {"", "C", "abc~"},       {"", "de_DE.ISO-8859-1", "abc~"},
+               {"en_US.utf8", "C", "abc…"},  {"", "C.UTF-8", "abc…"}, {"", "", "abc…"}};
+  unsetenv("LC_CTYPE");
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    setenv("LC_ALL", cases[i].all, 1);
+    setenv("LANG", cases[i].lang, 1);
+    text_init();
+    expect_cut("abcdefgh", 4, cases[i].want);
+  }
+}
+
 int main(void) {
+  setenv("LC_ALL", "C.UTF-8", 1);
   text_init();
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_lines_are_broken_between_words),
@@ -224,6 +240,7 @@ int main(void) {
       cmocka_unit_test(test_tables),
       cmocka_unit_test(test_events_in_pieces),
       cmocka_unit_test(test_endless_line_is_refused),
+      cmocka_unit_test(test_a_locale_without_utf8_gets_ascii),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
