@@ -1,5 +1,7 @@
 #include "orcactl/ctl.h"
 
+#include <errno.h>
+#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -569,6 +571,13 @@ int cmd_help(struct ctl *ctl) {
 
 /* ---- what commands share ---- */
 
+/* A folder that is there, without that in it. */
+static bool is_empty_of(const char *dir, const char *name) {
+  char path[PATH_MAX];
+  int len = snprintf(path, sizeof path, "%s/%s", dir, name);
+  return access(dir, X_OK) == 0 && len > 0 && (size_t)len < sizeof path && access(path, F_OK) < 0 && errno == ENOENT;
+}
+
 char *ctl_infra_dir(struct ctl *ctl, struct err *err) {
   const char *env = getenv("ORCA_DIR");
   char *dir = ctl->dir ? strdup(ctl->dir) : env && *env ? strdup(env) : NULL, *cwd = NULL;
@@ -580,6 +589,10 @@ char *ctl_infra_dir(struct ctl *ctl, struct err *err) {
       err_set(err, ERR_NOT_FOUND, "no cluster.toml in this folder or above it: name the infra directory with -C DIR or $ORCA_DIR");
   } else if (!dir) {
     err_set(err, ERR_MEMORY, "no memory");
+  } else if (is_empty_of(dir, "cluster.toml") && is_empty_of(dir, "services")) {
+    err_set(err, ERR_NOT_FOUND, "%s is no infra directory: it has neither cluster.toml nor services/", dir);
+    free(dir);
+    return NULL;
   }
   return dir;
 }

@@ -128,6 +128,14 @@ static void print_faults(const struct spec_faults *faults) {
   }
 }
 
+/* Each with its place, as editors read them; then how many. */
+static int refuse(struct ctl *ctl, const char *dir, const struct spec_faults *faults, struct err *err) {
+  print_faults(faults);
+  if (faults->count)
+    err_set(err, ERR_INVALID, "%zu fault%s in %s: nothing was changed", faults->count, faults->count == 1 ? "" : "s", dir);
+  return ctl_fail(ctl, err);
+}
+
 static const char *from_environment(const char *name) {
   return getenv(name);
 }
@@ -145,12 +153,9 @@ int infra_load(struct ctl *ctl, struct spec_set *ret, json_t **body) {
   }
   if (spec_read_infra(dir, &set, &faults, &err) < 0 || (ctl->argc && infra_keep(&set, (const char *const *)ctl->argv, ctl->argc, &err) < 0)) {
     places_refine(dir, &set, &faults);
-    print_faults(&faults);
-    rc = ctl_fail(ctl, &err);
+    rc = refuse(ctl, dir, &faults, &err);
   } else if (spec_resolve_env(&set, from_environment, &faults) < 0 || faults.count) {
-    print_faults(&faults);
-    spec_faults_err(&faults, &err);
-    rc = ctl_fail(ctl, &err);
+    rc = refuse(ctl, dir, &faults, &err);
   } else if (!(*body = spec_set_to_json(&set))) {
     err_set(&err, ERR_MEMORY, "no memory for a deploy");
     rc = ctl_fail(ctl, &err);

@@ -262,7 +262,7 @@ static void read_project(struct infra *in, const char *name, struct spec_faults 
   if (!spec_name_valid(name)) {
     spec_fault_add(faults, path, 0, 0, "", "the folder names a project: it %s", spec_check_name(name));
   } else if (spec_read_file(in->dir_fd, path, &text, &err) < 0) {
-    spec_fault_add(faults, path, 0, 0, "", "%s", err.msg);
+    spec_fault_add(faults, "", 0, 0, "", "%s", err.msg); /* which names the file */
   } else {
     struct spec_reader r = {.faults = faults, .file = path, .project = name, .collect = collect, .collect_arg = in};
     spec_parse_file(&r, buf_str(&text), text.len, &spec_service_file, in->set);
@@ -277,7 +277,7 @@ static void read_cluster(struct infra *in, struct spec_faults *faults) {
   if (fstatat(in->dir_fd, "cluster.toml", &st, 0) < 0 && errno == ENOENT)
     return;
   if (spec_read_file(in->dir_fd, "cluster.toml", &text, &err) < 0)
-    spec_fault_add(faults, "cluster.toml", 0, 0, "", "%s", err.msg);
+    spec_fault_add(faults, "", 0, 0, "", "%s", err.msg);
   else
     spec_parse_cluster("cluster.toml", buf_str(&text), text.len, &in->set->cluster, faults);
   buf_free(&text);

@@ -229,7 +229,10 @@ const char *spec_read_string(struct spec_reader *r, const struct spec_key *key, 
 }
 
 static const char *choice_name(const void *list, size_t i) {
-  return ((const struct spec_choice *)list)[i].text;
+  for (const struct spec_choice *c = list; c->text; c++)
+    if (!c->later && i-- == 0)
+      return c->text;
+  return NULL;
 }
 
 static void read_choice(struct spec_reader *r, const struct spec_key *key, const struct toml_value *value, const struct spec_table *table,
@@ -252,14 +255,17 @@ static void read_choice(struct spec_reader *r, const struct spec_key *key, const
     return;
   }
   struct buf list = BUF_INIT(400);
+  const char *one = "";
   for (const struct spec_choice *c = key->choices; c->text; c++)
-    if (!c->alias)
+    if (!c->alias && !c->later) {
+      one = list.len ? "one of " : "";
       buf_printf(&list, "%s\"%s\"", list.len ? ", " : "", c->text);
+    }
   const char *near = spec_nearest(text, choice_name, key->choices);
   if (near)
-    spec_fault(r, value, "must be one of %s: did you mean \"%s\"?", buf_str(&list), near);
+    spec_fault(r, value, "must be %s%s: did you mean \"%s\"?", one, buf_str(&list), near);
   else
-    spec_fault(r, value, "must be one of %s", buf_str(&list));
+    spec_fault(r, value, "must be %s%s", one, buf_str(&list));
   buf_free(&list);
 }
 
