@@ -8,7 +8,8 @@
 #include "orcactl/text.h"
 
 #define GAP 2
-#define NARROWEST 6 /* a column is not cut below this */
+#define NARROW 6    /* a column is not cut below this, */
+#define NARROWEST 4 /* or below this, where the table fits then */
 
 void table_free(struct table *t) {
   for (size_t i = 0; i < t->count; i++)
@@ -69,7 +70,8 @@ const char *table_color_code(enum table_color color) {
   return "";
 }
 
-static void fit(const struct table *t, unsigned widths[TABLE_COLUMNS_MAX], unsigned width) {
+/* No column is cut below `narrowest`. Whether that was enough. */
+static bool fit(const struct table *t, unsigned widths[TABLE_COLUMNS_MAX], unsigned width, unsigned narrowest) {
   for (;;) {
     unsigned total = 0;
     size_t widest = 0;
@@ -78,15 +80,15 @@ static void fit(const struct table *t, unsigned widths[TABLE_COLUMNS_MAX], unsig
       if (widths[c] > widths[widest])
         widest = c;
     }
-    if (total <= width || widths[widest] <= NARROWEST)
-      return;
+    if (total <= width || widths[widest] <= narrowest)
+      return total <= width;
     /* down to the next widest, or as far as is needed */
-    unsigned second = NARROWEST;
+    unsigned second = narrowest;
     for (size_t c = 0; c < t->columns; c++)
       if (c != widest && widths[c] < widths[widest] && widths[c] > second)
         second = widths[c];
     unsigned less = widths[widest] - second, over = total - width;
-    widths[widest] -= less && less < over ? less : over < widths[widest] - NARROWEST ? over : widths[widest] - NARROWEST;
+    widths[widest] -= less && less < over ? less : over < widths[widest] - narrowest ? over : widths[widest] - narrowest;
   }
 }
 
@@ -115,8 +117,12 @@ void table_print(const struct table *t, unsigned width, bool color, struct buf *
         widths[c] = w;
     }
   }
-  if (width)
-    fit(t, widths, width);
+  unsigned narrow[TABLE_COLUMNS_MAX];
+  if (width && !fit(t, widths, width, NARROW)) {
+    memcpy(narrow, widths, sizeof narrow);
+    if (fit(t, narrow, width, NARROWEST))
+      memcpy(widths, narrow, sizeof widths);
+  }
   for (size_t c = 0; c < t->columns; c++)
     put(t->heads[c], widths[c], t->right[c], c + 1 == t->columns, color ? "\033[1m" : "", to);
   buf_add_byte(to, '\n');

@@ -155,6 +155,11 @@ static void test_tables(void **state) {
                "NAME     N  REASON\n"
                "shop/…   3  a rat…\n"
                "ä       10  \n");
+  /* but many columns give a little more, where they fit then */
+  expect_table(17, false,
+               "NAME    N  REASON\n"
+               "shop…   3  a rat…\n"
+               "ä      10  \n");
   expect_table(30, true,
                "\033[1mNAME\033[0m       \033[1mN\033[0m  \033[1mREASON\033[0m\n"
                "shop/api   \033[32m3\033[0m  a rather long r…\n"
