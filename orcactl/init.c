@@ -119,20 +119,22 @@ static int plan_identity(struct plan *plan, const struct init_options *o, struct
   return crypto_random_id(plan->cluster_id, sizeof plan->cluster_id - 1, err);
 }
 
-static bool port_free(const char *address, uint16_t port) {
+/* 0: it can be listened on; else why not. */
+static int port_taken(const char *address, uint16_t port) {
   struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_port = htons(port)};
   struct sockaddr_in6 v6 = {.sin6_family = AF_INET6, .sin6_port = htons(port)};
   bool is_v4 = inet_pton(AF_INET, address, &v4.sin_addr) == 1;
   if (!is_v4 && inet_pton(AF_INET6, address, &v6.sin6_addr) != 1)
-    return false;
+    return EINVAL;
   int fd = socket(is_v4 ? AF_INET : AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
   if (fd < 0)
-    return false;
+    return errno;
   int one = 1;
   setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
   bool ok = bind(fd, is_v4 ? (const struct sockaddr *)&v4 : (const struct sockaddr *)&v6, is_v4 ? sizeof v4 : sizeof v6) == 0 && listen(fd, 1) == 0;
+  int why = ok ? 0 : errno;
   close(fd);
-  return ok;
+  return why;
 }
 
 static bool port_planned(const struct plan *plan, unsigned before, uint16_t port) {
@@ -142,15 +144,25 @@ static bool port_planned(const struct plan *plan, unsigned before, uint16_t port
   return false;
 }
 
+static int refuse_port(const struct plan *plan, unsigned i, uint32_t port, int why, struct err *err) {
+  if (why == EADDRNOTAVAIL)
+    return err_set(err, ERR_INVALID, "--address %s: that is no address of this machine (`ip address` shows them)", plan->address);
+  return err_set(err, why == EACCES ? ERR_DENIED : ERR_CONFLICT, "port %" PRIu32 " (%s) %s%s: %sor take what is free: --free-ports", port,
+                 port_names[i], why == EACCES ? "is root's to open on " : "is taken on ", plan->address,
+                 i == PORT_HTTP    ? "name another, --http-port PORT, "
+                 : i == PORT_HTTPS ? "name another, --https-port PORT, "
+                                   : "stop what listens there, ");
+}
+
 static int plan_ports(struct plan *plan, const struct init_options *o, struct err *err) {
   static const uint16_t defaults[PORT_COUNT] = {6880, 6881, 6882, 6883, 6884, 80, 443};
   for (unsigned i = 0; i < PORT_COUNT; i++) {
     uint32_t first = i == PORT_HTTP && o->http_port ? o->http_port : i == PORT_HTTPS && o->https_port ? o->https_port : defaults[i];
     uint32_t port = first;
-    while (port <= UINT16_MAX && (port_planned(plan, i, (uint16_t)port) || !port_free(plan->address, (uint16_t)port))) {
-      if (!o->free_ports)
-        return err_set(err, ERR_CONFLICT, "port %" PRIu32 " (%s) is taken on %s: stop what listens there, or name another under [ports]", port,
-                       port_names[i], plan->address);
+    int why = 0;
+    while (port <= UINT16_MAX && (port_planned(plan, i, (uint16_t)port) || (why = port_taken(plan->address, (uint16_t)port)) != 0)) {
+      if (!o->free_ports || why == EADDRNOTAVAIL)
+        return refuse_port(plan, i, port, why, err);
       port = port < 1024 ? port + 8000 : port + 10;
     }
     if (port > UINT16_MAX)
@@ -378,6 +390,8 @@ static int read_ca_hash(const struct plan *plan, char ret[65], struct err *err) 
 
 int init_run(const struct init_options *options, char *node_toml, char ca_hash[65], struct err *err) {
   struct plan plan = {0};
+  if (!options->root && geteuid() != 0)
+    return err_set(err, ERR_DENIED, "a node's files in /etc/orca are root's to make: run it with sudo, or in a folder of your own: --root DIR");
   if (plan_paths(&plan, options->root, err) < 0)
     return -1;
   if (access(plan.node_toml, F_OK) == 0)
