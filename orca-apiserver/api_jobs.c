@@ -62,10 +62,12 @@ const Model__Job *api_find_job(struct api_request *r, uint64_t *mod) {
 int api_find_subject(struct api_request *r, struct api_subject *ret, struct err *err) {
   struct err not_job;
   uint64_t mod;
+  const char *project = api_request_query(r, "project");
   *ret = (struct api_subject){.service = api_find_service_err(r, &mod, err)};
   if (!ret->service && err->code == ERR_NOT_FOUND && !(ret->job = api_find_job_err(r, &mod, &not_job)))
-    return not_job.code == ERR_NOT_FOUND ? err_set(err, ERR_NOT_FOUND, "service or job not found: %.160s", strchr(err->msg, ':') + 2)
-                                         : err_set(err, not_job.code, "%s", not_job.msg);
+    return not_job.code == ERR_NOT_FOUND
+               ? err_set(err, ERR_NOT_FOUND, "service or job not found: %.64s%s%s", project ? project : "", project ? "/" : "", r->param)
+               : err_set(err, not_job.code, "%s", not_job.msg);
   if (!ret->service && !ret->job)
     return -1;
   ret->project = ret->service ? ret->service->project : ret->job->project;

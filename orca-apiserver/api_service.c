@@ -62,7 +62,7 @@ void api_get_status(struct api_request *r) {
   size_t count;
   const struct api_smap_entry *all = api_cache_all(cache, API_SERVICES, &count);
   bool limited = api_auth_is_limited(cache, &r->who);
-  struct headline h = {0};
+  struct headline h = {.project = project};
   struct api_json json = api_reply_json(r, 200);
   api_json_array(&json, "services");
   for (size_t i = 0; i < count; i++) {

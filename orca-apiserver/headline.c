@@ -115,8 +115,12 @@ void headline_text(const struct headline *h, char *out, size_t size) {
   if (h->services)
     snprintf(counts, sizeof counts, "%s%s%s%zu of %" PRIu64 " instance%s ready", services, jobs, h->jobs ? ", " : "", h->instances, h->wanted,
              h->wanted == 1 ? "" : "s");
-  else
+  else if (h->jobs)
     snprintf(counts, sizeof counts, "%s", jobs);
+  else if (h->project)
+    snprintf(counts, sizeof counts, "nothing of project %.63s is deployed", h->project);
+  else
+    snprintf(counts, sizeof counts, "nothing is deployed yet");
   if (h->wrong) {
     reasons(h, h->wrong, list, sizeof list);
     snprintf(whole, sizeof whole, "Not well: %s", list);
@@ -124,7 +128,7 @@ void headline_text(const struct headline *h, char *out, size_t size) {
     reasons(h, h->notes, list, sizeof list);
     snprintf(whole, sizeof whole, "All is well: %s; %s", counts, list);
   } else {
-    snprintf(whole, sizeof whole, "All is well: %s", *counts ? counts : "nothing is deployed yet");
+    snprintf(whole, sizeof whole, "All is well: %s", counts);
   }
   api_text_copy(out, size, whole);
 }

@@ -20,6 +20,7 @@ struct headline {
   size_t count, wrong, notes;                       /* count: of those that are kept; wrong and notes: of all */
   size_t services, jobs, instances;                 /* what there is: services, jobs, ready instances */
   uint64_t wanted;
+  const char *project; /* only this one was asked for; NULL: all */
 };
 
 void headline_add(struct headline *h, int weight, const char *fmt, ...) __attribute__((format(printf, 3, 4)));

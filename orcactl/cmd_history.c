@@ -29,7 +29,7 @@ int cmd_history(struct ctl *ctl) {
       table_cellf(&t, TABLE_PLAIN, "%lld", api_int(r, "number"));
       bool gave_up = strcmp(state, "failed") == 0 || strcmp(state, "rolled back") == 0;
       table_cell(&t, strcmp(state, "running") == 0 ? TABLE_GREEN : gave_up ? TABLE_RED : TABLE_PLAIN, state);
-      table_cellf(&t, TABLE_PLAIN, "%.19s", api_str(r, "created"));
+      table_cellf(&t, TABLE_PLAIN, "%.19sZ", api_str(r, "created"));
       table_cell(&t, TABLE_PLAIN, api_str(r, "created_by"));
       table_cell(&t, TABLE_PLAIN, api_str(r, "image"));
       table_cell(&t, TABLE_DIM, api_str(r, "changes"));

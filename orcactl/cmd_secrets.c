@@ -197,7 +197,10 @@ int cmd_secrets_list(struct ctl *ctl) {
     table_cell(&t, TABLE_PLAIN, users.len ? buf_str(&users) : "-");
     buf_free(&users);
   }
-  view_print(ctl, &t);
+  if (json_array_size(json_object_get(reply, "secrets")))
+    view_print(ctl, &t);
+  else
+    printf("No secrets.\n");
   table_free(&t);
   json_decref(reply);
   return CTL_OK;

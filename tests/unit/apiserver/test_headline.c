@@ -23,6 +23,10 @@ static void well(void **state) {
   (void)state;
   struct headline h = {0};
   assert_string_equal(line(&h), "All is well: nothing is deployed yet");
+  struct headline noted = {0}, other = {.project = "shp"};
+  headline_add(&noted, 10, "a certificate ends soon");
+  assert_string_equal(line(&noted), "All is well: nothing is deployed yet; a certificate ends soon");
+  assert_string_equal(line(&other), "All is well: nothing of project shp is deployed");
   add(&h, "web", "running", "", 2, 2, false);
   assert_string_equal(line(&h), "All is well: 1 service, 2 of 2 instances ready");
   add(&h, "db", "stopped", "", 0, 0, false);
