@@ -19,7 +19,9 @@
 #define CONNECTIONS_MAX 1024u
 #define HEAD_MAX ((size_t)32 << 10)
 #define IDLE_SECS 30u
-#define BODY_LIMIT (300 * NS_PER_SEC) /* for all of a body, however it trickles */
+#define BODY_LIMIT (300 * NS_PER_SEC)  /* for all of a body, however it trickles */
+#define BODIES_MAX ((size_t)256 << 20) /* of all that are being read */
+#define BODIES_PER_TOKEN ((size_t)64 << 20)
 #define DRAIN_MAX (8 * (unsigned long long)API_BODY_MAX)
 #define STREAMS_MAX 256
 #define STREAMS_PER_TOKEN 64 /* or one token's clients leave none to the others */
@@ -30,7 +32,7 @@ struct exchange { /* one request on one connection */
   struct api_http *http;
   struct MHD_Connection *connection;
   struct api_request *request;
-  bool dispatched, suspended, too_large, queued, upgraded;
+  bool dispatched, suspended, too_large, too_many, queued, upgraded;
   int64_t began;
   struct exchange *next, *prev;
 };
@@ -367,8 +369,29 @@ static enum MHD_Result head_complete(struct exchange *x) {
     api_fail_with(r, ERR_TOO_LARGE, "body: larger than %zu MiB", API_BODY_MAX >> 20);
     return queue_answer(x);
   }
-  x->too_large = announced > API_BODY_MAX; /* read and dropped: most clients read no answer before they have sent all */
+  x->too_large = announced > API_BODY_MAX;
   return MHD_YES;
+}
+
+/* No more bodies at once than there is memory for: a token could send them over all its connections, and never end one. */
+static bool has_room(const struct exchange *x, size_t more) {
+  size_t all = more, same = more;
+  for (const struct exchange *y = x->http->exchanges; y; y = y->next) {
+    all += y->request->body.len;
+    same += strcmp(y->request->who.token_id, x->request->who.token_id) == 0 ? y->request->body.len : 0;
+  }
+  return all <= BODIES_MAX && same <= BODIES_PER_TOKEN;
+}
+
+/* What is not kept is read and dropped: most clients read no answer before they have sent all. */
+static void take_body(struct exchange *x, const char *data, size_t len) {
+  struct api_request *r = x->request;
+  if (x->too_large || x->too_many || !r->route->takes)
+    return;
+  x->too_many = !has_room(x, len);
+  x->too_large = !x->too_many && (r->body.len + len > API_BODY_MAX || buf_add(&r->body, data, len) < 0);
+  if (x->too_large || x->too_many)
+    buf_free(&r->body);
 }
 
 static enum MHD_Result on_request(void *cls, struct MHD_Connection *c, const char *url, const char *method, const char *version, const char *upload,
@@ -389,15 +412,14 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *c, const cha
   if (*upload_len) {
     if (loop_now(h->api->loop) - x->began > BODY_LIMIT)
       return MHD_NO;
-    if (!x->too_large && (r->body.len + *upload_len > API_BODY_MAX || buf_add(&r->body, upload, *upload_len) < 0)) {
-      x->too_large = true;
-      buf_free(&r->body);
-    }
+    take_body(x, upload, *upload_len);
     *upload_len = 0;
     return MHD_YES;
   }
   if (x->too_large)
     api_fail_with(r, ERR_TOO_LARGE, "body: larger than %zu MiB", API_BODY_MAX >> 20);
+  else if (x->too_many)
+    api_fail_with(r, ERR_BUSY, "too many bodies come at once: try again in a moment");
   else if (!r->answered && !x->dispatched) {
     x->dispatched = true;
     api_dispatch(h->api, r);

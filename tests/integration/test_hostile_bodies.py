@@ -309,6 +309,28 @@ def test_a_body_that_never_comes_or_stops_is_ended(cluster):
         assert time.monotonic() - began < 45
 
 
+def test_bodies_without_end_have_a_bounded_share_of_memory(cluster):
+    """220 MiB in twenty requests of one token that are never ended: 64 of them are kept; the next is told to wait, another token's is not."""
+    large, held, path = 11 << 20, [], "/api/v1/deploy"
+    other = cluster.api("POST", "/api/v1/tokens", {"name": "bodies", "role": "deployer"}).json()["value"]
+    try:
+        pid = cluster.pid("apiserver")
+        before = size(pid)
+        for _ in range(20):
+            s = open_socket(cluster, 30)
+            s.sendall(head(cluster, "POST", path, f"Content-Length: {large + 1}") + b" " * large)
+            held.append(s)
+        assert size(pid) - before < 160 << 20, f"it grew by {(size(pid) - before) >> 20} MiB"
+        assert talk(cluster, head(cluster, "POST", path, f"Content-Length: {large}") + b" " * large) == [429]
+        theirs = head(cluster, "POST", path, f"Content-Length: {large}").replace(cluster.token().encode(), other.encode())
+        assert talk(cluster, theirs + b" " * large) == [400]
+    finally:
+        for s in held:
+            s.close()
+        cluster.api("DELETE", "/api/v1/tokens/bodies")
+    wait_for(lambda: talk(cluster, head(cluster, "POST", path, f"Content-Length: {large}") + b" " * large) == [400], 20, message="there is room again")
+
+
 def test_one_that_sends_a_byte_now_and_then_is_ended_as_well(cluster):
     """A head is to be there within a minute, however busy its sender is; an answered connection may wait for its next request as before."""
     slow, began = open_socket(cluster), time.monotonic()
