@@ -59,8 +59,15 @@ static struct job_instance *instance_of(const struct step *s, const struct job_r
   return NULL;
 }
 
-static bool may_run(const struct job_instance *i) {
-  return !i->ended && !i->lost && !i->drop && (i->placed || !i->stopped) && !(i->stopped && !i->reported);
+/* Its agent may have started it, or be about to, and what it says of it not be here yet; when it can't be reached, not before it is back. */
+static bool may_be_on_its_way(const struct step *s, const struct job_instance *i) {
+  return i->unseen && (i->unreachable_ms || is_to_come(s, after(i->since_ms, JOB_UNSEEN_MS), JOB_UNSEEN_MS));
+}
+
+static bool may_run(const struct step *s, const struct job_instance *i) {
+  if (i->ended || i->lost || i->drop)
+    return false;
+  return i->stopped ? i->placed && (i->reported || may_be_on_its_way(s, i)) : true;
 }
 
 static bool one_at_a_time(const struct step *s) {
@@ -262,7 +269,7 @@ static bool clock_was_wrong(const struct step *s) {
 static void begin_schedule(struct step *s) {
   struct job_state *state = s->state;
   int64_t changed = s->in->changed_ms < s->wall ? s->in->changed_ms : s->wall;
-  int64_t last = clock_was_wrong(s) ? s->wall : state->last_tick_ms;
+  int64_t last = is_far_ahead(s, state->last_tick_ms) ? s->wall : state->last_tick_ms;
   set_tick(s, last, tick_after(s, last > changed ? last : changed));
 }
 
@@ -336,7 +343,7 @@ static void requests(struct step *s, size_t *room) {
 static void give_instances(struct step *s) {
   bool busy = false;
   for (size_t i = 0; i < s->instance_count; i++)
-    busy |= may_run(&s->instances[i]);
+    busy |= may_run(s, &s->instances[i]);
   for (size_t k = 0; k < s->count; k++) {
     struct job_run *run = &s->runs[k];
     if (job_run_is_over(run->state))
@@ -372,7 +379,9 @@ static void let_go(struct step *s) {
       continue;
     int64_t kept_until = of ? after(of->ended_ms, JOB_LAST_LINES_MS) : 0;
     if (i->stopped || !i->placed) {
-      i->drop = !i->placed || !i->reported || !i->node_exists;
+      i->drop = !i->placed || !i->node_exists || (!i->reported && !may_be_on_its_way(s, i));
+      if (!i->drop && !i->reported)
+        wake(s, after(i->since_ms, JOB_UNSEEN_MS));
     } else if (i->ended && !i->told && is_to_come(s, kept_until, JOB_LAST_LINES_MS)) {
       wake(s, kept_until);
     } else {
@@ -385,7 +394,23 @@ static void let_go(struct step *s) {
   }
 }
 
-/* A run that is forgotten has no instance any more. */
+/* One that was made while another was out of reach, or while several were allowed, may still have to wait for its node. */
+static void hold_back(struct step *s) {
+  bool busy = false;
+  if (!one_at_a_time(s))
+    return;
+  for (size_t k = 0; k < s->instance_count; k++)
+    busy |= s->instances[k].placed && may_run(s, &s->instances[k]);
+  for (size_t k = 0; k < s->instance_count; k++) {
+    struct job_instance *i = &s->instances[k];
+    if (i->placed || i->stopped || i->drop)
+      continue;
+    i->hold = busy;
+    busy = true;
+  }
+}
+
+/* A run that is forgotten has no instance any more, and its end was written before: somebody may wait for it. */
 static void forget(struct step *s) {
   uint64_t keep = s->in->exists ? s->in->rules.history : 0, ended = 0, skipped = 0;
   size_t forgotten = 0;
@@ -398,7 +423,7 @@ static void forget(struct step *s) {
     if (run->number >= s->state->first_number && (run->state == MODEL__RUN_STATE__RUN_SKIPPED ? ++skipped : ++ended) <= keep)
       continue;
     const struct job_instance *i = instance_of(s, run);
-    if (i && !i->drop)
+    if ((i && !i->drop) || (run->changed && s->in->exists))
       continue;
     if (forgotten++ == JOB_FORGET_MAX) {
       s->out->more = true;
@@ -417,7 +442,7 @@ void job_step(const struct job_input *in, struct job_state *state, struct job_ru
     runs[k].changed = runs[k].forget = runs[k].create = false;
   for (size_t k = 0; k < instance_count; k++) {
     struct job_instance *i = &instances[k];
-    i->stop = i->drop = false;
+    i->stop = i->drop = i->hold = false;
     i->why = "";
     if (i->unreachable_ms && after(i->unreachable_ms, JOB_NODE_LOST_MS) <= now_ms)
       i->lost = true;
@@ -440,8 +465,10 @@ void job_step(const struct job_input *in, struct job_state *state, struct job_ru
     }
   }
   let_go(&s);
-  if (in->exists && in->revision_known)
+  if (in->exists && in->revision_known) {
+    hold_back(&s);
     give_instances(&s);
+  }
   forget(&s);
   *run_count = s.count;
   bool left = instance_count > 0;

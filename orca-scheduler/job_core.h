@@ -17,12 +17,11 @@
  * was taken, unless the clock was put back by more than JOB_CLOCK_BACK: then it had been wrong, and they begin again from what it says now. A new
  * revision, a new job of that name and one that was stopped begin with the first tick after they came.
  *
- * One at a time (forbid, replace): no instance is made while another of the job may still run; on a node that cannot be reached it may, and is not
- * waited for. Runs that were asked for wait; ticks are skipped.
- * At most JOB_LIVE_MAX go on at once in any case. Of ticks that are skipped in a row only the first is told as an event; they are kept beside the
- * other ended runs, as many, so that they push none of those out.
- * Times that lie further ahead than they can are of a clock that was wrong, and have come.
- * Times: Unix ms. wall: the wall clock as it is; now: the scheduler's, which does not jump; runs go by it. Threads: none. */
+ * One at a time (forbid, replace): no instance is made, nor sent to a node, while another of the job may still run; on a node that cannot be reached
+ * it may, and is not waited for until the node is back. Runs that were asked for wait; ticks are skipped. At most JOB_LIVE_MAX go on at once in any
+ * case. Of ticks that are skipped in a row only the first is told as an event; they are kept beside the other ended runs, as many, so that they push
+ * none of those out. Times that lie further ahead than they can are of a clock that was wrong, and have come. Times: Unix ms. wall: the wall clock as
+ * it is; now: the scheduler's, which does not jump; runs go by it. Threads: none. */
 #ifndef ORCA_SCHEDULER_JOB_CORE_H
 #define ORCA_SCHEDULER_JOB_CORE_H
 
@@ -41,6 +40,7 @@
 #define JOB_RETRY_MS 1000   /* doubled with each attempt */
 #define JOB_RETRY_MAX_MS 300000
 #define JOB_LAST_LINES_MS 3000 /* so long an ended instance is kept for its last lines to come */
+#define JOB_UNSEEN_MS 5000     /* one that was sent to a node and stopped before its agent said anything: so long it may be on its way */
 #define JOB_NODE_LOST_MS 30000 /* an agent may be away for so long (its own upgrade, a short cut) without costing an attempt */
 #define JOB_LIVE_MAX 100u      /* runs at once, with overlap = allow; beyond it ticks are skipped */
 #define JOB_FORGET_MAX 100u    /* of one step: a transaction holds only so much */
@@ -81,6 +81,7 @@ struct job_instance {
   bool lost;              /* its node is none any more, or (set here) has been out of reach for JOB_NODE_LOST_MS */
   int64_t unreachable_ms; /* since when it cannot be reached; 0: it can */
   bool node_exists, reported;
+  bool unseen; /* nothing was ever heard of it */
   bool running, ended, cannot_start;
   bool told; /* how it ended, with its last lines */
   int32_t exit_code;
@@ -90,6 +91,7 @@ struct job_instance {
   const char *detail; /* borrowed; may be NULL */
   /* Answers. */
   bool stop, drop; /* drop: the record goes */
+  bool hold;       /* it is not to get a node yet */
   const char *why; /* borrowed literal */
 };
 

@@ -408,7 +408,7 @@ static int give_node(struct run *run, struct sched_instance *instance, const str
 }
 
 static bool is_pending(const struct sched_instance *instance) {
-  return instance->record && !*PB_STR(instance->record->node) &&
+  return instance->record && !instance->leaves && !*PB_STR(instance->record->node) &&
          PB_GET(instance->record, desired, MODEL__DESIRED__DESIRED_RUN) == MODEL__DESIRED__DESIRED_RUN;
 }
 
@@ -438,8 +438,17 @@ static int open_placing(struct run *run, struct placing *p, const struct sched_s
   return 0;
 }
 
+static int keep_on_hold(struct run *run, struct sched_instance *instance, bool fresh) {
+  struct place_answer answer;
+  answer.verdict_count = 0;
+  snprintf(answer.reason, sizeof answer.reason, "waits for what still runs of the job");
+  return keep_pending(run, instance, &answer, fresh);
+}
+
 static int place_one(struct run *run, struct placing *p, struct sched_instance *instance, bool fresh) {
   struct sched_state *state = &run->core->state;
+  if (instance->on_hold)
+    return keep_on_hold(run, instance, fresh);
   const struct sched_service *service = instance->service;
   const struct sched_revision *revision = sched_service_revision(service, PB_GET(instance->record, revision, 0));
   if (!revision)
@@ -467,13 +476,13 @@ static bool full(const struct run *run) {
   return run->actions->count >= SCHED_MAX_ACTIONS;
 }
 
-static int place_pending(struct run *run, struct sched_service *service, uint64_t fresh_from) {
+/* jobs: those of its job, else its own: whoever decides about one places it too. */
+static int place_pending(struct run *run, struct sched_service *service, bool jobs, uint64_t fresh_from) {
   struct placing p = {0};
   int rc = 0;
-  service->pending = 0;
   for (size_t i = 0; i < service->instance_count && rc == 0; i++) {
     struct sched_instance *instance = service->instances[i];
-    if (!is_pending(instance))
+    if (!is_pending(instance) || !!PB_GET(instance->record, job, 0) != jobs)
       continue;
     bool fresh = instance->number >= fresh_from;
     if (!fresh && full(run))
@@ -596,7 +605,7 @@ static int advance(struct run *run, struct sched_service *service, struct rollou
   for (size_t i = 0; i < want; i++)
     if (create(run, service, next++, out->create_revision, out->create_generation) < 0)
       return -1;
-  if (place_pending(run, service, first) < 0)
+  if (place_pending(run, service, false, first) < 0)
     return -1;
   if ((out->changed || next != first) && write_rollout(run, service, rollout, next) < 0)
     return -1;
@@ -646,7 +655,7 @@ struct sched_instance *run_create_instance(struct run *run, struct sched_service
 }
 
 int run_place_pending(struct run *run, struct sched_service *service, uint64_t fresh_from) {
-  return place_pending(run, service, fresh_from);
+  return place_pending(run, service, true, fresh_from);
 }
 
 struct sched_state *run_state(struct run *run) {
@@ -655,6 +664,7 @@ struct sched_state *run_state(struct run *run) {
 
 static int step_service(struct run *run, struct sched_service *service) {
   struct sched_core *core = run->core;
+  service->pending = 0;
   if (make_room(core, service->instance_count + 1) < 0)
     return -1;
   struct rollout rollout;
@@ -677,7 +687,6 @@ static int step_service(struct run *run, struct sched_service *service) {
   }
   if (input.exists && input.revision_known)
     return advance(run, service, &rollout, &out);
-  service->pending = 0;
   if (!input.exists && service->rollout && records(service) == 0)
     return forget_rollout(run, service);
   return 0;

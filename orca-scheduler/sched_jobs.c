@@ -248,6 +248,7 @@ static void fill_instance(struct run *run, const struct sched_instance *from, st
       .unreachable_ms = placed && away ? node->away_since_ms : 0,
       .node_exists = node && node->record,
       .reported = status != NULL,
+      .unseen = placed && !from->was_reported,
       .running = phase == MODEL__PHASE__PHASE_RUNNING,
       .ended = phase == MODEL__PHASE__PHASE_EXITED,
       .cannot_start = phase == MODEL__PHASE__PHASE_FAILED,
@@ -443,6 +444,10 @@ static int apply(struct run *run, struct sched_service *service, const struct pa
       return -1;
     PB_SET(instance->record, job, 1);
     fresh = r->instance < fresh ? r->instance : fresh;
+  }
+  for (size_t i = 0; i < p->instance_count; i++) {
+    p->of[i]->on_hold = p->instances[i].hold;
+    p->of[i]->leaves = p->instances[i].drop;
   }
   if (run_place_pending(run, service, fresh) < 0)
     return -1;

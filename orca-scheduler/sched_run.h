@@ -21,7 +21,7 @@ int run_tell(struct run *run, const struct sched_service *service, uint64_t numb
     __attribute__((format(printf, 6, 7)));
 /* In the state only: place_pending writes it, wherever it goes. */
 struct sched_instance *run_create_instance(struct run *run, struct sched_service *service, uint64_t number, uint64_t revision, uint64_t generation);
-/* A place for each instance that has none; those from fresh_from on are written in any case. */
+/* A place for each instance of the job that has none; those from fresh_from on are written in any case. */
 int run_place_pending(struct run *run, struct sched_service *service, uint64_t fresh_from);
 struct sched_state *run_state(struct run *run);
 

@@ -384,6 +384,7 @@ static int put_status(struct sched_state *state, struct sched_service *service, 
     return -1;
   }
   const Model__InstanceStatus *old = instance->status;
+  instance->was_reported = true;
   bool ready = PB_GET(status, ready, 0), was_ready = instance->ready_since_ms != 0;
   int64_t told = PB_GET(status, ready_since_ms, 0);
   bool anew =

@@ -36,6 +36,9 @@ struct sched_instance {
   Model__Instance *record;                /* NULL: only a status is known */
   Model__InstanceStatus *status;          /* NULL: its agent has said nothing, or nothing is left of it */
   int64_t ready_since_ms, first_ready_ms; /* by the scheduler's own clock where it saw the change; 0: not ready, never was */
+  bool was_reported;                      /* its agent has said something of it, as far as this scheduler has seen */
+  bool on_hold;                           /* of a job: another of it may still run */
+  bool leaves;                            /* of a job: its record goes with this step */
   bool was_available;                     /* ready for min_ready, at some time that this scheduler has seen */
   bool orphan;                            /* its service was deleted while it ran: it is not of the service that came after under that name */
   struct place_node *counted;             /* where its need is taken; NULL */

@@ -94,7 +94,15 @@ static void del(struct world *w, const char *key) {
   assert_int_equal(sched_core_step(w->core, &event, w->now, &w->actions, NULL), 0);
 }
 
+/* The store takes no transaction that changes a key twice. */
+static void check_once(const struct sched_actions *actions) {
+  for (size_t i = 0; i < actions->count; i++)
+    for (size_t k = 0; k < i; k++)
+      assert_string_not_equal(actions->list[i].key, actions->list[k].key);
+}
+
 static void apply(struct world *w) {
+  check_once(&w->actions);
   for (size_t i = 0; i < w->actions.count; i++) {
     const struct sched_action *a = &w->actions.list[i];
     if (a->kind == SCHED_ACTION_PUT)
@@ -483,6 +491,100 @@ static void what_lies_in_the_future(void **state) {
   free_world(w);
 }
 
+static void put_node_state(struct world *w, Model__NodeState state) {
+  Model__NodeStatus status = MODEL__NODE_STATUS__INIT;
+  PB_SET(&status, state, state);
+  PB_SET(&status, since_ms, w->now);
+  PB_SET(&status, docker_ok, 1);
+  PB_SET(&status, memory, 1 << 30);
+  PB_SET(&status, cpu_milli, 64000);
+  put(w, "/node-status/n1", &status.base);
+}
+
+static void suspend(struct world *w, uint64_t requested) {
+  Model__Job job = MODEL__JOB__INIT;
+  PB_SET(&job, revision, 1);
+  PB_SET(&job, requested, requested);
+  PB_SET(&job, created_ms, T0);
+  PB_SET(&job, suspended, 1);
+  put(w, "/jobs/shop/j", &job.base);
+}
+
+/* There is room for it now, and it is not wanted any more: both came while no scheduler was there. */
+static void what_goes_is_sent_nowhere_first(void **state) {
+  (void)state;
+  for (int with_service = 0; with_service < 2; with_service++) {
+    struct world *w = new_world(3);
+    put_node_state(w, MODEL__NODE_STATE__NODE_UNREACHABLE);
+    put_job(w, NULL, 1);
+    decide_somehow(w, false);
+    assert_true(find(w, "/instances/shop/j/0000000001") < w->count);
+    put_node_state(w, MODEL__NODE_STATE__NODE_READY);
+    if (with_service) { /* of the same name, after it */
+      Model__Service service = MODEL__SERVICE__INIT;
+      PB_SET(&service, revision, 1);
+      del(w, "/jobs/shop/j");
+      put(w, "/services/shop/j", &service.base);
+    } else {
+      suspend(w, 1);
+    }
+    begin(w);
+    decide_somehow(w, false);
+    assert_true(find(w, "/instances/shop/j/0000000001") == w->count);
+    free_world(w);
+  }
+}
+
+/* One at a time: the first goes on where its agent was away, and the second, that made up for it, waits until it has ended there. */
+static void one_that_was_lost_comes_back(void **state) {
+  (void)state;
+  struct world *w = new_world(3);
+  put_job(w, NULL, 2);
+  decide_somehow(w, false);
+  while (!w->starts)
+    agent(w);
+  decide_somehow(w, false);
+  put_node_state(w, MODEL__NODE_STATE__NODE_UNREACHABLE);
+  w->now += 30000;
+  decide_somehow(w, false);
+  const Model__JobRun *run = job_run(w, 2);
+  assert_int_equal(run->instance, 2);
+  assert_string_equal(PB_STR(run->node), "");
+  free_message(&run->base);
+  put_node_state(w, MODEL__NODE_STATE__NODE_READY);
+  decide_somehow(w, false);
+  run = job_run(w, 2);
+  assert_string_equal(PB_STR(run->node), "");
+  free_message(&run->base);
+  const struct sched_service *job = sched_state_service(sched_core_state(w->core), "shop/j");
+  assert_string_equal(sched_service_instance(job, 2)->record->reason, "waits for what still runs of the job");
+  del(w, "/instance-status/shop/j/0000000001");
+  decide_somehow(w, false);
+  run = job_run(w, 2);
+  assert_string_equal(run->node, "n1");
+  free_message(&run->base);
+  free_world(w);
+}
+
+/* Stopped before its agent has said anything: it may be starting all the same. */
+static void one_that_nobody_has_heard_of(void **state) {
+  (void)state;
+  struct world *w = new_world(3);
+  put_job(w, NULL, 1);
+  decide_somehow(w, false);
+  suspend(w, 1);
+  decide_somehow(w, false);
+  put_job(w, NULL, 2);
+  decide_somehow(w, false);
+  assert_true(find(w, "/instances/shop/j/0000000002") == w->count);
+  assert_int_equal(w->actions.next_ms, w->now + 5000);
+  w->now += 5000;
+  decide_somehow(w, false);
+  assert_true(find(w, "/instances/shop/j/0000000001") == w->count);
+  assert_true(find(w, "/instances/shop/j/0000000002") < w->count);
+  free_world(w);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(every_tick_once_whatever_crashes),
@@ -493,6 +595,9 @@ int main(void) {
       cmocka_unit_test(a_run_whose_revision_is_gone),
       cmocka_unit_test(a_node_is_away_by_the_schedulers_own_clock),
       cmocka_unit_test(what_lies_in_the_future),
+      cmocka_unit_test(what_goes_is_sent_nowhere_first),
+      cmocka_unit_test(one_that_was_lost_comes_back),
+      cmocka_unit_test(one_that_nobody_has_heard_of),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

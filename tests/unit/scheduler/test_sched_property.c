@@ -561,6 +561,8 @@ static void apply(struct sim *s) {
     before[i] = count_instances(s, i).unstopped;
   for (size_t i = 0; i < s->actions.count; i++) {
     struct sched_action *a = &s->actions.list[i];
+    for (size_t k = 0; k < i; k++) /* the store takes no transaction that changes a key twice */
+      CHECK(s, strcmp(a->key, s->actions.list[k].key) != 0, "%s is changed twice", a->key);
     int service = service_of_key(a->key);
     if (a->kind == SCHED_ACTION_DELETE) {
       say(s, "  delete %s", a->key);
