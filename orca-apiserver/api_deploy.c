@@ -196,6 +196,26 @@ static void put_item(struct api_write *w, const struct api_plan_item *item, stru
   }
 }
 
+static bool is_sent(const struct spec_set *set, const char *sha256) {
+  for (size_t i = 0; i < set->file_count; i++)
+    if (strcmp(set->files[i].sha256, sha256) == 0)
+      return true;
+  return false;
+}
+
+/* Those that are named and were not sent are there, and still are when this commits. */
+static void expect_files(const struct api_cache *cache, const Model__ServiceSpec *spec, const struct spec_set *set, struct storec_txn *txn) {
+  for (size_t m = 0; m < spec->n_mounts; m++)
+    for (size_t f = 0; f < spec->mounts[m]->n_files; f++) {
+      const char *sha256 = PB_STR(spec->mounts[m]->files[f]->sha256);
+      char key[KEY_MAX];
+      key_named(key, KEY_FILES, sha256);
+      const struct api_object *there = api_cache_object(cache, API_FILES, key);
+      if (there && !is_sent(set, sha256))
+        storec_if_mod_revision(txn, key, there->mod);
+    }
+}
+
 /* New contents; and that those which are there already still are when this commits. */
 static size_t put_files(struct api_write *w, const struct spec_set *set, struct storec_txn *txn) {
   size_t written = 0;
@@ -295,6 +315,8 @@ static int build(struct api_write *w, struct storec_txn *txn, struct err *err) {
       return -1;
     }
     put_files(w, &d->set, txn);
+    for (size_t i = 0; i < d->set.service_count; i++)
+      expect_files(&w->api->cache, d->set.services[i], &d->set, txn);
     if (removals)
       api_upkeep_files(&w->api->cache, is_removed, &plan, &d->set, txn);
   }

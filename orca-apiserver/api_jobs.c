@@ -304,6 +304,14 @@ static const Model__JobRun *run_of(struct wait *w) {
   return run;
 }
 
+/* There is no such run and there will be none: it is forgotten, or the job was stopped or removed before the scheduler came to it. */
+static bool is_gone(const struct wait *w) {
+  const struct api_cache *cache = &w->api->cache;
+  const Model__Job *job = api_cache_job(cache, w->project, w->name, NULL);
+  const Model__JobState *state = api_cache_job_state(cache, w->project, w->name);
+  return w->number || !job || (state && state->created_ms == job->created_ms && state->handled >= w->asked);
+}
+
 static void wait_json(const struct wait *w, const Model__JobRun *run, struct api_json *json) {
   char id[130];
   snprintf(id, sizeof id, "%s/%s", w->project, w->name);
@@ -313,7 +321,9 @@ static void wait_json(const struct wait *w, const Model__JobRun *run, struct api
     return;
   }
   api_json_null(json, "run");
-  api_json_str(json, "state", w->number ? "forgotten" : "pending");
+  api_json_str(json, "state", is_gone(w) ? "forgotten" : "pending");
+  if (is_gone(w))
+    api_json_str(json, "reason", w->number ? "there is no record of it any more" : "the job was stopped or removed before it could begin");
 }
 
 /* The last lines come a moment after the end: its instance is there until they have, or were not to be had. */
@@ -329,7 +339,7 @@ static bool is_complete(const struct wait *w, const Model__JobRun *run) {
 static enum api_piece fill(void *arg, struct buf *out) {
   struct wait *w = arg;
   const Model__JobRun *run = run_of(w);
-  bool gone = !run && (w->number || !api_cache_job(&w->api->cache, w->project, w->name, NULL));
+  bool gone = !run && is_gone(w);
   bool last = gone || (run && is_complete(w, run));
   if (!run && !gone)
     return API_PIECE_NONE;
@@ -360,7 +370,7 @@ static void answer_when_known(void *arg) {
   struct wait *w = arg;
   const Model__JobRun *run = run_of(w);
   int64_t left = w->until - loop_now(w->api->loop);
-  if (!run && left > 0 && w->api->in_touch && w->request->transport) {
+  if (!run && !is_gone(w) && left > 0 && w->api->in_touch && w->request->transport) {
     api_when(w->api, w->api->cache.revision + 1, left, answer_when_known, w);
     return;
   }

@@ -61,6 +61,8 @@ void api_upkeep_files(const struct api_cache *cache, bool (*purged)(void *arg, c
   int rc = 0;
   for (size_t i = 0; keep && i < keep->file_count && rc == 0; i++)
     rc = api_smap_slot(&used, keep->files[i].sha256) ? 0 : -1;
+  for (size_t i = 0; keep && i < keep->service_count && rc == 0; i++)
+    rc = mark_files(keep->services[i], &used); /* what is there already need not be sent again */
   for (size_t i = 0; i < count && rc == 0; i++) {
     const Model__Revision *r = API_MSG(&list[i], Model__Revision);
     rc = mark_files(r->spec, purged(arg, PB_STR(r->project), PB_STR(r->name)) ? &mine : &used);

@@ -13,7 +13,8 @@
 void api_upkeep_revisions(const struct api_cache *cache, const Model__Service *service, struct storec_txn *txn);
 /* Deletes all that is of a service, but what the scheduler writes. */
 void api_upkeep_purge(const struct api_cache *cache, const char *project, const char *name, struct storec_txn *txn);
-/* Deletes the files that only services of which purged() is true name, and that are not in keep (may be NULL): what the same deploy brings. */
+/* Deletes the files that only services of which purged() is true name, and that are not in keep (may be NULL): what the same deploy brings, and
+ * what its services name. */
 void api_upkeep_files(const struct api_cache *cache, bool (*purged)(void *arg, const char *project, const char *name), void *arg,
                       const struct spec_set *keep, struct storec_txn *txn);
 /* The node with labels and hardware as cluster.toml declares them; NULL when it is so already (or memory ends). */

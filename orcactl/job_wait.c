@@ -45,6 +45,8 @@ static void say(struct follow *f, const json_t *run) {
     fprintf(stderr, "%s run %lld: attempt %lld failed: %s; it is tried again\n", job, api_int(run, "run"), api_int(run, "attempts"), reason);
   else if (shown)
     fprintf(stderr, "%s run %lld: %s%s%s%s%s\n", job, api_int(run, "run"), told, *node ? " on " : "", node, *reason ? ": " : "", reason);
+  else if (f->over && job && reason && f->ctl->output != CTL_JSON && !json_is_integer(json_object_get(run, "run")))
+    fprintf(stderr, "%s: no run: %s\n", job, reason);
   free(job);
   free(reason);
   free(node);

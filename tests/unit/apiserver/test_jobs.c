@@ -288,6 +288,25 @@ static void a_run_of_an_earlier_job(void **state) {
   assert_int_equal(api_run_of_request(&w->api.cache, "shop", "j", 1)->number, 2);
 }
 
+/* Whoever waits for a run that will not come is told so. */
+static void a_run_that_will_not_come(void **state) {
+  struct world *w = *state;
+  say(w, "POST", "/api/v1/deploy", JOB(",\"schedule\":\"@daily\""), 200);
+  struct api_request *r = ask(w, "POST", "/api/v1/jobs/j/run", "a", NULL, "wait", "true");
+  struct buf out = BUF_INIT(65536);
+  assert_non_null(r->stream);
+  assert_int_equal(r->stream->fill(r->stream_arg, &out), API_PIECE_NONE);
+  Model__JobState handled = MODEL__JOB_STATE__INIT;
+  PB_SET(&handled, created_ms, job(w, "j")->created_ms);
+  PB_SET(&handled, handled, 1);
+  put(w, "/job-state/shop/j", &handled.base); /* it was stopped, and started again */
+  assert_int_equal(r->stream->fill(r->stream_arg, &out), API_PIECE_LAST);
+  assert_non_null(
+      strstr(buf_str(&out), "event: done\ndata: {\"job\":\"shop/j\",\"run\":null,\"state\":\"forgotten\",\"reason\":\"the job was stopped"));
+  buf_free(&out);
+  api_request_unref(r);
+}
+
 /* A job that becomes a service, and back, in one deploy. */
 static void a_name_changes_its_kind(void **state) {
   struct world *w = *state;
@@ -321,6 +340,7 @@ int main(void) {
       TEST(revisions_that_runs_wait_with_are_kept),
       TEST(a_name_changes_its_kind),
       TEST(a_run_of_an_earlier_job),
+      TEST(a_run_that_will_not_come),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -49,6 +49,21 @@ static void files_go_with_the_last_that_names_them(void **state) {
   api_upkeep_files(&w->api.cache, is_shop_old, NULL, &keep, txn);
   deletes(txn, "/files/aa /files/cc ");
   storec_txn_free(txn);
+  /* Another service of the same deploy names one that is there already. */
+  Model__ServiceSpec spec = MODEL__SERVICE_SPEC__INIT, *services = &spec;
+  Model__Mount mount = MODEL__MOUNT__INIT, *mounts = &mount;
+  Model__MountFile file = MODEL__MOUNT_FILE__INIT, *files = &file;
+  file.sha256 = TEXT("cc");
+  mount.files = &files;
+  mount.n_files = 1;
+  spec.mounts = &mounts;
+  spec.n_mounts = 1;
+  keep.services = &services;
+  keep.service_count = 1;
+  txn = storec_txn_new();
+  api_upkeep_files(&w->api.cache, is_shop_old, NULL, &keep, txn);
+  deletes(txn, "/files/aa ");
+  storec_txn_free(txn);
   txn = storec_txn_new();
   api_upkeep_purge(&w->api.cache, "shop", "api", txn);
   deletes(txn, "/services/shop/api /revisions/shop/api/0000000001 ");
