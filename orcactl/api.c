@@ -11,6 +11,7 @@
 #include "common/http/http.h"
 #include "common/spec/spec.h"
 #include "orcactl/api_curl.h"
+#include "orcactl/loopback.h"
 #include "orcactl/sse.h"
 
 #define ANSWER_MAX ((size_t)64 << 20)
@@ -83,6 +84,16 @@ static struct curl_slist *add(struct curl_slist *list, const char *line, bool *f
   return longer ? longer : list;
 }
 
+static bool is_plain(const struct ctl *ctl) {
+  return strncmp(ctl->context.url, "http://", 7) == 0;
+}
+
+/* libcurl's, when it is connected and has sent nothing yet. */
+static int on_connected(void *arg, char *server, char *own, int server_port, int own_port) {
+  struct ctl *ctl = arg;
+  return loopback_check(server, server_port, own, own_port, &ctl->stranger) < 0 ? CURL_PREREQFUNC_ABORT : CURL_PREREQFUNC_OK;
+}
+
 int api_prepare(struct ctl *ctl, char why[CURL_ERROR_SIZE], struct err *err) {
   if (load_context(ctl, err) < 0)
     return -1;
@@ -105,6 +116,11 @@ int api_prepare(struct ctl *ctl, char why[CURL_ERROR_SIZE], struct err *err) {
   curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);
   curl_easy_setopt(curl, CURLOPT_CONNECTTIMEOUT_MS, 5000L);
   curl_easy_setopt(curl, CURLOPT_TCP_KEEPALIVE, 1L);
+  ctl->stranger = (struct err){0};
+  if (is_plain(ctl)) {
+    curl_easy_setopt(curl, CURLOPT_PREREQFUNCTION, on_connected);
+    curl_easy_setopt(curl, CURLOPT_PREREQDATA, ctl);
+  }
   return 0;
 }
 
@@ -169,6 +185,10 @@ static int transfer(struct transfer *t, const char *method, const char *path, co
   free(text);
   if (t->stopped)
     return buf_failed(&t->sse.line) || buf_failed(&t->sse.data) ? err_set(err, ERR_TOO_LARGE, "an event is too large") : 0;
+  if (ctl->stranger.code != ERR_NONE) {
+    *err = ctl->stranger;
+    return -1;
+  }
   if (rc == CURLE_OUT_OF_MEMORY)
     return err_set(err, ERR_MEMORY, "no memory for a request");
   if (buf_failed(&t->body))

@@ -62,6 +62,7 @@ struct ctl {
   bool has_context, unreachable;
   json_t *details; /* of the last refused request: [{"path", "message"}] */
   void *curl;
+  struct err stranger; /* why the one who answered was told nothing; ERR_NONE */
 };
 
 /* The whole program; main() only calls it. */

@@ -92,6 +92,10 @@ static int connect_api(struct client *c, struct err *err) {
     rc = curl_easy_getinfo(c->curl, CURLINFO_ACTIVESOCKET, &c->fd);
   if (rc == CURLE_OK && c->fd != CURL_SOCKET_BAD)
     return 0;
+  if (ctl->stranger.code != ERR_NONE) {
+    *err = ctl->stranger;
+    return -1;
+  }
   ctl->unreachable = true;
   return err_set(err, ERR_UNAVAILABLE, "%s: %s", ctl->context.url, *why ? why : curl_easy_strerror(rc));
 }
