@@ -352,9 +352,11 @@ static struct source *find(struct relay *r, uint64_t number) {
 }
 
 static struct source *add(struct relay *r, const Model__Instance *one) {
+  if (r->count == SOURCES_MAX)
+    return NULL;
   if (r->count == r->size) {
     size_t size = r->size ? r->size * 2 : 8;
-    struct source **list = r->count < SOURCES_MAX ? reallocarray(r->sources, size, sizeof *list) : NULL;
+    struct source **list = reallocarray(r->sources, size, sizeof *list);
     if (!list)
       return NULL;
     r->sources = list;

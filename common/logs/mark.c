@@ -34,7 +34,7 @@ static const char *number(const char *at, const char *end, uint64_t max, uint64_
 
 int log_mark_parse(const char *text, size_t len, struct log_mark *ret) {
   uint64_t ns, count;
-  const char *end = text + len, *at = number(text, end, INT64_MAX, &ns);
+  const char *end = text + len, *at = number(text, end, INT64_MAX - 1, &ns); /* there is a time after it */
   if (!at || end - at < 4 || at[0] != '-' || (at[1] != 'o' && at[1] != 'e') || at[2] != '-')
     return -1;
   bool err = at[1] == 'e';

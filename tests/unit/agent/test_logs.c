@@ -159,7 +159,8 @@ static void test_marks(void **state) {
   log_seek_init(&seek, &mark);
   assert_int_equal(log_seek_line(&seek, true, 30), LOG_SEEK_OLD);
   assert_int_equal(log_seek_line(&seek, false, 21), LOG_SEEK_GONE);
-  static const char *const wrong[] = {"", "1", "1-o", "1-o-", "1-x-1", "0-o-1", "1-o-0", "-1-o-1", "1-o-1x", "9223372036854775808-o-1", "1-o-4294967296"};
+  static const char *const wrong[] = {
+      "", "1", "1-o", "1-o-", "1-x-1", "0-o-1", "1-o-0", "-1-o-1", "1-o-1x", "9223372036854775807-o-1", "1-o-4294967296"};
   for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
     assert_int_equal(log_mark_parse(wrong[i], strlen(wrong[i]), &mark), -1);
 }

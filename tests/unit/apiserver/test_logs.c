@@ -11,11 +11,13 @@
 
 #include "orca-apiserver/log_merge.h"
 #include "orca-apiserver/log_relay.h"
+#include "tests/unit/apiserver/world.h"
 
 static void test_merge(void **state) {
   (void)state;
   int64_t until, at;
-  struct log_merge_head h[3] = {{.state = LOG_MERGE_HISTORY, .any = true, .ns = 30}, {.state = LOG_MERGE_HISTORY, .any = true, .ns = 10}, {.state = LOG_MERGE_HISTORY}};
+  struct log_merge_head h[3] = {
+      {.state = LOG_MERGE_HISTORY, .any = true, .ns = 30}, {.state = LOG_MERGE_HISTORY, .any = true, .ns = 10}, {.state = LOG_MERGE_HISTORY}};
   assert_int_equal(log_merge_pick(h, 3, 0, &until, &at), -1); /* the third may still have an older one */
   assert_true(at == INT64_MAX);
   h[2] = (struct log_merge_head){.state = LOG_MERGE_HISTORY, .any = true, .ns = 20};
@@ -84,7 +86,32 @@ static void test_json(void **state) {
   buf_free(&out);
 }
 
+/* A service may have ten thousand instances: the logs of the first thousand are read at once. */
+static void test_more_instances_than_are_read(void **state) {
+  (void)state;
+  struct world *w = world_new();
+  put_token(w, "a", "a", "admin", NULL, 0);
+  put_service(w, "shop", "web", 1, 1100);
+  for (uint64_t n = 1; n <= 1100; n++)
+    put_instance(w, "shop", "web", n, 1, "n1", MODEL__DESIRED__DESIRED_RUN);
+  struct api_request *r = api_request_new(&w->api, "GET", "/api/v1/services/web/logs");
+  assert_int_equal(api_request_add_query(r, "follow", "true"), 0);
+  if (api_admit(&w->api, r, "Bearer a"))
+    api_dispatch(&w->api, r);
+  assert_non_null(r->stream);
+  struct buf b = BUF_INIT(8 << 20);
+  assert_int_equal(r->stream->fill(r->stream_arg, &b), API_PIECE_SOME);
+  unsigned told = 0;
+  for (const char *at = buf_str(&b); (at = strstr(at, "event: note")); at++)
+    told++;
+  assert_int_equal(told, 1000);
+  buf_free(&b);
+  api_request_unref(r);
+  world_free(w);
+}
+
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_merge), cmocka_unit_test(test_resume), cmocka_unit_test(test_json)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_merge), cmocka_unit_test(test_resume), cmocka_unit_test(test_json),
+                                     cmocka_unit_test(test_more_instances_than_are_read)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
