@@ -250,6 +250,12 @@ static void lost(struct docker *d, const char *why) {
   }
 }
 
+/* Once the clock was put back, all events would be older than the last one until it has come to where it was. */
+static void check_clock(struct docker *d) {
+  if (d->last_event_ns > loop_wall(d->loop) + NS_PER_SEC)
+    d->last_event_ns = 0;
+}
+
 static bool on_event_line(void *arg, const char *text, size_t len) {
   struct docker *d = arg;
   json_t *json = json_loadb(text, len, 0, NULL);
@@ -258,6 +264,7 @@ static bool on_event_line(void *arg, const char *text, size_t len) {
     return false;
   }
   json_int_t at = json_integer_value(json_object_get(json, "timeNano"));
+  check_clock(d);
   /* What was replayed because of `since`. */
   bool fresh = at == 0 || at > d->last_event_ns;
   if (at > d->last_event_ns)
@@ -310,6 +317,7 @@ static void on_version(void *arg, const struct docker_reply *reply) {
   }
   snprintf(d->version, sizeof d->version, "%s", version);
   /* Events first, the list after: what happens between the two comes twice rather than never. */
+  check_clock(d);
   if (!d->last_event_ns)
     d->last_event_ns = loop_wall(d->loop);
   char path[1024], escaped[768];

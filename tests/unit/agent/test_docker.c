@@ -6,8 +6,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <stdio.h>
-#include <unistd.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -349,6 +355,86 @@ static void test_the_end_of_the_client(void **state) {
   loop_free(loop);
 }
 
+/* A Docker that says its version, and of two containers that they have died: one an hour from now, one now. */
+static void serve(int listener) {
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  static const char version[] = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 19\r\nConnection: close\r\n\r\n"
+                                "{\"Version\":\"20.10\"}";
+  for (;;) {
+    int fd = accept(listener, NULL, NULL);
+    char asked[2048] = "", line[256], answer[1024];
+    if (fd < 0 || recv(fd, asked, sizeof asked - 1, 0) <= 0)
+      _exit(1);
+    if (strstr(asked, "/version")) {
+      send(fd, version, sizeof version - 1, 0);
+      close(fd);
+      continue;
+    }
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    int len =
+        snprintf(line, sizeof line, "{\"timeNano\":%lld}\n{\"timeNano\":%lld}\n", (now.tv_sec + 3600) * 1000000000LL, now.tv_sec * 1000000000LL);
+    snprintf(answer, sizeof answer, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n",
+             (unsigned)len, line);
+    send(fd, answer, strlen(answer), 0);
+  }
+}
+
+struct heard {
+  struct loop *loop;
+  unsigned events;
+};
+
+static void link_up(void *arg, const char *version) {
+  (void)arg;
+  assert_string_equal(version, "20.10");
+}
+
+static void one_event(void *arg, const json_t *event) {
+  struct heard *h = arg;
+  (void)event;
+  if (++h->events == 2)
+    loop_stop(h->loop);
+}
+
+static void too_late(void *arg) {
+  loop_stop(arg);
+}
+
+static void test_events_of_a_clock_that_was_put_back(void **state) {
+  (void)state;
+  static const struct docker_link_ops ops = {link_up, nothing_up, one_event};
+  struct err err;
+  struct sockaddr_un at = {.sun_family = AF_UNIX};
+  snprintf(at.sun_path, sizeof at.sun_path, "/tmp/orca-test-docker.%d", (int)getpid());
+  int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  assert_int_equal(bind(listener, (struct sockaddr *)&at, sizeof at), 0);
+  assert_int_equal(listen(listener, 8), 0);
+  pid_t child = fork();
+  if (child == 0)
+    serve(listener);
+  struct loop *loop = loop_new(NULL, &err);
+  assert_non_null(loop);
+  struct heard heard = {.loop = loop};
+  struct loop_timer limit = {.cb = too_late, .arg = loop};
+  struct http_client *http = http_client_new(loop, &err);
+  assert_non_null(http);
+  struct docker *d = docker_new(loop, http, at.sun_path, &err);
+  assert_non_null(d);
+  assert_int_equal(docker_link_start(d, "{}", &ops, &heard, &err), 0);
+  assert_int_equal(loop_timer_in(loop, &limit, 2 * NS_PER_SEC, &err), 0);
+  assert_int_equal(loop_run(loop, &err), 0);
+  assert_int_equal(heard.events, 2);
+  loop_timer_cancel(loop, &limit);
+  docker_free(d);
+  http_client_free(http);
+  loop_free(loop);
+  kill(child, SIGKILL);
+  waitpid(child, NULL, 0);
+  close(listener);
+  unlink(at.sun_path);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_time),
@@ -362,6 +448,7 @@ int main(void) {
       cmocka_unit_test(test_streams),
       cmocka_unit_test(test_registry_login),
       cmocka_unit_test(test_the_end_of_the_client),
+      cmocka_unit_test(test_events_of_a_clock_that_was_put_back),
       cmocka_unit_test(test_registry_login_file),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
