@@ -495,7 +495,7 @@ static void keep_running(struct agent_step *s, struct agent_instance *i) {
     replace(s, i);
     return;
   }
-  if (is_job(i) && (i->c.state == AGENT_C_RUNNING || i->c.state == AGENT_C_EXITED))
+  if (is_job(i) && (i->c.state == AGENT_C_RUNNING || i->c.state == AGENT_C_EXITED || (i->c.state == AGENT_C_BROKEN && i->c.started_ns)))
     i->ran = true;
   switch (i->c.state) {
   case AGENT_C_UNKNOWN:
@@ -631,6 +631,7 @@ void agent_instance_assign(struct agent_step *s, struct agent_instance *i, const
       i->restarts = 0;
       i->crash.failures = 0;
       i->next_try = 0;
+      set_phase(s, i, MODEL__PHASE__PHASE_WAITING, "%s", ""); /* what was before it says nothing of it, and Docker may be away */
     }
   }
   take_over_past(s, i, assigned->status);

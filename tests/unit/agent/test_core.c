@@ -582,7 +582,9 @@ static void replace_agent(void) {
   f.pending_count = 0;
   for (unsigned n = 0; n < count; n++) {
     struct pending *p = old[n];
-    if (f.up && p->act.kind == AGENT_ACT_INSTANCE && p->act.op_kind != AGENT_OP_PREPARE && !p->effect_done && chance(30)) {
+    /* A run's container that goes once more has happened to it takes the run along: nobody was told of it yet. */
+    bool of_run = p->act.op_kind == AGENT_OP_REMOVE && strncmp(p->act.instance, "shop/job.", 9) == 0;
+    if (f.up && p->act.kind == AGENT_ACT_INSTANCE && p->act.op_kind != AGENT_OP_PREPARE && !of_run && !p->effect_done && chance(30)) {
       p->late = true;
       p->due = f.now + (int64_t)(rnd() % 2000) * NS_PER_MS;
       f.pending[f.pending_count++] = p;
@@ -1240,6 +1242,30 @@ static void test_a_run_that_is_told_of_is_not_begun_anew(void **state) {
   finish();
 }
 
+/* It has ended, and somebody's removal of it came half the way. */
+static void test_a_run_whose_container_is_broken(void **state) {
+  (void)state;
+  begin(5);
+  f.faults = false;
+  come_up();
+  f.want[JOB][0].assigned = true;
+  f.want[JOB][0].epoch = f.want[JOB][0].revision = 1;
+  tell_full();
+  settle(5);
+  end_container(&f.containers[0], 3);
+  f.containers[0].state = AGENT_C_BROKEN;
+  agent_core_fini(&f.core);
+  new_core();
+  f.event_count = 0;
+  come_up();
+  tell_full();
+  settle(40);
+  assert_int_equal(agent_core_find(&f.core, "shop/job.1")->phase, MODEL__PHASE__PHASE_EXITED);
+  assert_int_equal(f.container_count, 0);
+  assert_int_equal(f.starts, 1);
+  finish();
+}
+
 /* What the store had of it when the agent was replaced. */
 static void test_a_crash_loop_survives_the_agent(void **state) {
   (void)state;
@@ -1301,6 +1327,7 @@ int main(void) {
       cmocka_unit_test(test_a_stop_that_is_refused),
       cmocka_unit_test(test_a_clock_that_is_put_back),
       cmocka_unit_test(test_a_run_that_is_told_of_is_not_begun_anew),
+      cmocka_unit_test(test_a_run_whose_container_is_broken),
       cmocka_unit_test(test_histories),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
