@@ -1,5 +1,6 @@
 #include "orca-apiserver/certificate.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -25,12 +26,20 @@ static void add(char room[API_CERTIFICATE_NAMES_MAX][NAME_SIZE], size_t *count, 
   snprintf(room[(*count)++], NAME_SIZE, "%s", name);
 }
 
+/* However each is written: "fd00::1", "FD00:0::1". */
+static bool same_address(const char *a, const char *b) {
+  struct in6_addr x, y;
+  if (inet_pton(AF_INET6, a, &x) == 1 && inet_pton(AF_INET6, b, &y) == 1)
+    return IN6_ARE_ADDR_EQUAL(&x, &y);
+  return strcmp(a, b) == 0;
+}
+
 static bool is_anothers(const struct api_cache *cache, const char *node, const char *address) {
   size_t count;
   const struct api_smap_entry *all = api_cache_all(cache, API_NODES, &count);
   for (size_t i = 0; i < count; i++) {
     const Model__Node *other = API_MSG(&all[i], Model__Node);
-    if (strcmp(PB_STR(other->name), node) != 0 && strcmp(PB_STR(other->address), address) == 0)
+    if (strcmp(PB_STR(other->name), node) != 0 && same_address(PB_STR(other->address), address))
       return true;
   }
   return false;

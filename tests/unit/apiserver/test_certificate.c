@@ -38,6 +38,9 @@ static void names_are_the_nodes_own(void **state) {
   put_listen(w, "example.com", (const char *const[]){"10.0.0.1:6880", "10.0.0.2:6880", "203.0.113.9:443", "[fd00::1]:6880"}, 4);
   expect(w, "n1", "n1 10.0.0.1 localhost 127.0.0.1 orca.example.com 203.0.113.9 fd00::1");
   expect(w, "n2", "n2 10.0.0.2 localhost 127.0.0.1 orca.example.com 203.0.113.9 fd00::1");
+  put_node(w, "n3", "fd00::3");
+  put_listen(w, NULL, (const char *const[]){"[FD00:0::3]:6880"}, 1);
+  expect(w, "n2", "n2 10.0.0.2 localhost 127.0.0.1");
   put_listen(w, NULL, (const char *const[]){"rubbish", ":80", ""}, 3);
   expect(w, "n2", "n2 10.0.0.2 localhost 127.0.0.1");
   expect(w, "gone", "gone localhost 127.0.0.1");
