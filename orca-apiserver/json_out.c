@@ -3,6 +3,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "common/bus/pb.h"
+
 /* What a JSON text can't hold as it is; NUL, which ends it, is among them. */
 static const bool is_special[256] = {[0 ... 0x1f] = true, ['"'] = true, ['\\'] = true, [0x7f] = true};
 
@@ -160,6 +162,7 @@ void api_text_copy(char *to, size_t size, const char *from) {
       len--;
   memcpy(to, from, len);
   to[len] = 0;
+  pb_make_utf8(to);
 }
 
 /* Years beyond what gmtime_r() and RFC 3339 can say come only from nonsense: they are held at its ends. */

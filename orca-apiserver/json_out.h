@@ -32,7 +32,7 @@ void api_json_raw(struct api_json *j, const char *key, const char *json); /* tex
 void api_time_text(int64_t unix_ms, char out[32]);     /* "2026-01-02T03:04:05.678Z" */
 int api_time_parse(const char *text, int64_t *ret_ms); /* RFC 3339 with Z or an offset; -1 when it is not */
 
-/* A bounded copy that ends on a whole character, so that it stays UTF-8. */
+/* A bounded copy that is UTF-8, whatever came: what is not would make the record or the answer that it stands in unreadable. */
 void api_text_copy(char *to, size_t size, const char *from);
 
 #endif

@@ -405,6 +405,47 @@ static void refusals_have_lines_too(void **state) {
   }
 }
 
+static void committed(void *arg, bool succeeded, uint64_t revision, const struct err *err) {
+  (void)arg;
+  (void)revision;
+  assert_true(succeeded);
+  assert_null(err);
+}
+
+/* A line that is no UTF-8 would be stored, and never shown. */
+static void nothing_that_is_asked_for_hides_its_line(void **state) {
+  struct world *w = *state;
+  char word[128];
+  put_token(w, "admin", "secret-admin", "admin", NULL, 0);
+  put_token(w, "other", "secret-other", "viewer", "other", 0);
+  put_service(w, "shop", "api", 1, 1);
+  api_request_unref(ask(w, "GET", "/api/v1/services/api", "secret-other", NULL, "project", "sh\xff\xfeop"));
+  api_request_unref(ask(w, "GET", "/api/v1/services/\xc3\x28", "secret-other", NULL, "project", "shop"));
+  api_request_unref(ask(w, "DELETE", "/api/v1/tokens/\xed\xa0\x80", "secret-admin", NULL, NULL, NULL));
+  /* As exec does it, of a command whose name is cut within a character. */
+  struct api_request *r = ask(w, "GET", "/api/v1/services/api", "secret-admin", NULL, "project", "shop");
+  memset(word, 'c', sizeof word);
+  memcpy(word + 59, "\xc3\xa9 and more", 12);
+  word[71] = 0;
+  api_audit_target(r, "shop", "%s: %.60s", "shop/api.1", word);
+  api_audit_note(r, 101, "ok");
+  struct storec_txn *txn = storec_txn_new();
+  api_service_event(&w->api, txn, r, "exec.started", "shop", "api", "%s: %.60s: and on", "shop/api.1", word);
+  w->api.commit(w, txn, committed, NULL);
+  api_request_unref(r);
+  run_for(w, 200);
+  r = ask(w, "GET", "/api/v1/audit", "secret-admin", NULL, NULL, NULL);
+  json_t *json = answer_of(r);
+  assert_int_equal(json_array_size(json_object_get(json, "entries")), 3); /* the first two are alike */
+  json_decref(json);
+  api_request_unref(r);
+  r = ask(w, "GET", "/api/v1/events", "secret-admin", NULL, NULL, NULL);
+  json = answer_of(r);
+  assert_int_equal(json_array_size(json_object_get(json, "events")), 1);
+  json_decref(json);
+  api_request_unref(r);
+}
+
 static void the_log_is_bounded_and_keeps_what_was_done(void **state) {
   struct world *w = *state;
   char key[KEY_MAX];
@@ -727,13 +768,6 @@ static void a_domain_is_free_once_the_rollout_is_over(void **state) {
   }
 }
 
-static void committed(void *arg, bool succeeded, uint64_t revision, const struct err *err) {
-  (void)arg;
-  (void)revision;
-  assert_true(succeeded);
-  assert_null(err);
-}
-
 static int declare_all(struct world *w, Model__TokenDecl **list, size_t count, struct err *err) {
   Model__ClusterSpec cluster = MODEL__CLUSTER_SPEC__INIT;
   cluster.tokens = list;
@@ -916,6 +950,7 @@ int main(void) {
       cmocka_unit_test(a_flood_has_few_lines_and_loses_no_count),
       cmocka_unit_test_setup_teardown(a_change_has_its_line_in_its_transaction, world_setup, world_teardown),
       cmocka_unit_test_setup_teardown(refusals_have_lines_too, world_setup, world_teardown),
+      cmocka_unit_test_setup_teardown(nothing_that_is_asked_for_hides_its_line, world_setup, world_teardown),
       cmocka_unit_test_setup_teardown(the_log_is_bounded_and_keeps_what_was_done, world_setup, world_teardown),
       cmocka_unit_test_setup_teardown(a_token_is_made_shown_once_and_works, world_setup, world_teardown),
       cmocka_unit_test_setup_teardown(what_is_no_token_is_not_made, world_setup, world_teardown),
