@@ -37,7 +37,7 @@ void headline_service(struct headline *h, const struct api_view *v) {
   };
   const char *project = PB_STR(v->service->project), *name = PB_STR(v->service->name);
   h->services++;
-  h->instances += v->ready;
+  h->instances += v->ready < v->replicas ? v->ready : v->replicas; /* while a rollout has more than are wanted */
   h->wanted += v->replicas;
   for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
     if (strcmp(v->status, words[i].status) == 0) {

@@ -66,6 +66,7 @@ static bool on_event(void *arg, const char *event, const char *data) {
   if ((strcmp(event, "plan") == 0 || strcmp(event, "message") == 0) && !d->plan) {
     d->plan = json_incref(json);
     say_plan(d);
+    ctl_tell_on_interrupt("the deploy goes on: `orcactl status --watch` follows it");
   }
   if (last) {
     json_decref(d->done);

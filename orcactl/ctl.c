@@ -623,6 +623,30 @@ bool ctl_unread(void) {
   return ferror(stdout) || poll(&out, 1, 0) > 0;
 }
 
+static char told_on_interrupt[400];
+
+static void on_interrupt(int signo) {
+  if (write(STDERR_FILENO, told_on_interrupt, strlen(told_on_interrupt)) < 0)
+    _exit(CTL_FAILED);
+  raise(signo); /* SA_RESETHAND: it ends this time */
+}
+
+void ctl_tell_on_interrupt(const char *fmt, ...) {
+  struct sigaction act = {.sa_handler = on_interrupt, .sa_flags = (int)(SA_RESETHAND | SA_NODEFER)};
+  va_list ap;
+  if (told_on_interrupt[0])
+    return;
+  char raw[300];
+  va_start(ap, fmt);
+  vsnprintf(raw, sizeof raw, fmt, ap);
+  va_end(ap);
+  struct buf text = BUF_INIT(sizeof told_on_interrupt);
+  text_clean(raw, &text);
+  snprintf(told_on_interrupt, sizeof told_on_interrupt, "\norcactl: %s\n", buf_str(&text));
+  buf_free(&text);
+  sigaction(SIGINT, &act, NULL);
+}
+
 int ctl_main(int argc, char **argv) {
   struct ctl ctl = {0};
   const char *no_color = getenv("NO_COLOR"), *term = getenv("TERM");

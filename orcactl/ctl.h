@@ -86,6 +86,8 @@ char *ctl_infra_dir(struct ctl *ctl, struct err *err);
 /* Prints JSON to stdout, indented. */
 int ctl_print_json(struct ctl *ctl, const json_t *json);
 int ctl_print_json_line(const struct ctl *ctl, const json_t *json);
+/* What is told when the user interrupts by Ctrl-C, and orcactl ends by that signal: of what goes on in the cluster. The first text stays. */
+void ctl_tell_on_interrupt(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /* Nobody reads stdout any more: it was a pipe's or a connection's, and the other side has closed it. */
 bool ctl_unread(void);
 /* The name that is nearest, near enough to be meant; NULL when none is. */

@@ -61,6 +61,9 @@ static bool on_event(void *arg, const char *event, const char *data) {
   json_decref(f->last);
   f->last = run;
   f->over = strcmp(event, "done") == 0;
+  if (*api_str(run, "job"))
+    ctl_tell_on_interrupt("the run goes on: `orcactl job stop %s` ends it, `orcactl logs -f %s` follows it", api_str(run, "job"),
+                          api_str(run, "job"));
   say(f, run);
   return !f->over;
 }

@@ -1,9 +1,11 @@
 """A job is found by the verbs that people know from services: logs, exec, explain, inspect, history, events, status, metrics."""
 import json
+import signal
+import subprocess
 import time
 
 import pytest
-from orca import Cluster, wait_for
+from orca import BIN, Cluster, wait_for
 from test_jobs import detail, ended, image, job, runs  # noqa: F401
 
 
@@ -42,6 +44,17 @@ def test_the_log_of_a_run_that_has_ended(cluster):
     assert cluster.ctl("logs", "hello", "--instance", "99", check=False).returncode != 0
     answer = cluster.ctl("exec", "hello", "--", "/bin/busybox", "true", check=False)
     assert answer.returncode != 0 and "no run of job shop/hello is running now" in answer.stderr
+
+
+def test_who_interrupts_is_told_that_it_goes_on(cluster):
+    cluster.deploy("busy", job("slow", "sleep 1000"))
+    waiting = subprocess.Popen([str(BIN / "orcactl"), "job", "run", "slow"], env=cluster.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert "busy/slow run" in waiting.stderr.readline()
+    waiting.send_signal(signal.SIGINT)
+    _, said = waiting.communicate(timeout=10)
+    assert waiting.returncode == -signal.SIGINT and "the run goes on: `orcactl job stop busy/slow` ends it" in said
+    forget(cluster, "busy", "slow")
+    wait_for(lambda: not cluster.containers("busy/slow"), message="it is gone")
 
 
 def test_a_run_that_goes_on(cluster):

@@ -29,6 +29,9 @@ static void well(void **state) {
   assert_string_equal(line(&other), "All is well: nothing of project shp is deployed");
   add(&h, "web", "running", "", 2, 2, false);
   assert_string_equal(line(&h), "All is well: 1 service, 2 of 2 instances ready");
+  struct headline surge = {0};
+  add(&surge, "web", "deploying", "", 4, 3, false);
+  assert_string_equal(line(&surge), "All is well: 1 service, 3 of 3 instances ready; shop/web is being deployed");
   add(&h, "db", "stopped", "", 0, 0, false);
   assert_string_equal(line(&h), "All is well: 2 services, 2 of 2 instances ready");
   add(&h, "api", "deploying", "", 0, 1, false);
