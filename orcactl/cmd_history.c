@@ -24,6 +24,7 @@ int cmd_history(struct ctl *ctl) {
     table_column(&t, "CHANGED", false);
     if (wide)
       table_column(&t, "RESOLVED", false);
+    t.minor = "RESOLVED,IMAGE,BY";
     json_array_foreach(json_object_get(reply, "revisions"), i, r) {
       const char *state = api_str(r, "state");
       table_cellf(&t, TABLE_PLAIN, "%lld", api_int(r, "number"));

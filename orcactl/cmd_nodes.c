@@ -69,6 +69,7 @@ int cmd_nodes(struct ctl *ctl) {
     table_column(&t, "ARCH", false);
   }
   table_column(&t, "REASON", false);
+  t.minor = "ADDRESS,ARCH,KERNEL,DOCKER,LABELS,ROLE";
   json_array_foreach(json_object_get(reply, "nodes"), i, one) row(&t, one, wide);
   view_print(ctl, &t);
   table_free(&t);

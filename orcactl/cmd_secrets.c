@@ -184,6 +184,7 @@ int cmd_secrets_list(struct ctl *ctl) {
   table_column(&t, "AGE", true);
   table_column(&t, "BY", false);
   table_column(&t, "USED BY", false);
+  t.minor = "VERSION,BY";
   json_array_foreach(json_object_get(reply, "secrets"), i, one) {
     char age[16];
     struct buf users = BUF_INIT((size_t)1 << 16);

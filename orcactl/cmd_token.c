@@ -94,6 +94,7 @@ int cmd_token_list(struct ctl *ctl) {
   table_column(&t, "LAST USED", true);
   table_column(&t, "EXPIRES", false);
   table_column(&t, "BY", false);
+  t.minor = "BY,AGE";
   json_array_foreach(json_object_get(reply, "tokens"), i, one) {
     char age[16], used[16], until[32];
     struct buf of = BUF_INIT((size_t)1 << 16);

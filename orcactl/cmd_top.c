@@ -128,6 +128,7 @@ static void page_of(const struct ctl *ctl, const json_t *reply, enum sort sort, 
   static const char *const heads[] = {"SERVICE", "N", "CPU", "MEMORY", "NET IN", "NET OUT", "REQ/S", "ERR/S", "P50 MS", "P99 MS"};
   for (i = 0; i < sizeof heads / sizeof *heads; i++)
     table_column(&t, heads[i], i > 0);
+  t.minor = "NET IN,NET OUT,ERR/S,P50 MS";
   for (i = 0; i < count; i++)
     row(&t, list[i], ctl->output == CTL_WIDE);
   buf_add_byte(page, '\n');

@@ -42,6 +42,7 @@ void job_columns(struct table *t) {
   static const char *const heads[] = {"JOB", "STATUS", "SCHEDULE", "NEXT", "LAST", "IMAGE"};
   for (size_t k = 0; k < sizeof heads / sizeof *heads; k++)
     table_column(t, heads[k], false);
+  t->minor = "IMAGE";
 }
 
 void job_row(struct table *t, const json_t *job) {

@@ -8,8 +8,10 @@
 #include "orcactl/text.h"
 
 #define GAP 2
-#define NARROW 6    /* a column is not cut below this, */
-#define NARROWEST 4 /* or below this, where the table fits then */
+/* What a column is not cut below, one after the other until the table fits. */
+#define READABLE 12 /* then minor columns go */
+#define NARROW 6
+#define NARROWEST 4
 
 void table_free(struct table *t) {
   for (size_t i = 0; i < t->count; i++)
@@ -70,26 +72,54 @@ const char *table_color_code(enum table_color color) {
   return "";
 }
 
-/* No column is cut below `narrowest`. Whether that was enough. */
-static bool fit(const struct table *t, unsigned widths[TABLE_COLUMNS_MAX], unsigned width, unsigned narrowest) {
-  for (;;) {
-    unsigned total = 0;
-    size_t widest = 0;
-    for (size_t c = 0; c < t->columns; c++) {
-      total += widths[c] + (c ? GAP : 0);
-      if (widths[c] > widths[widest])
-        widest = c;
-    }
-    if (total <= width || widths[widest] <= narrowest)
-      return total <= width;
-    /* down to the next widest, or as far as is needed */
-    unsigned second = narrowest;
+struct layout {
+  unsigned widths[TABLE_COLUMNS_MAX];
+  bool hidden[TABLE_COLUMNS_MAX];
+};
+
+static unsigned total_of(const struct table *t, const struct layout *l) {
+  unsigned total = 0;
+  for (size_t c = 0; c < t->columns; c++)
+    total += l->hidden[c] ? 0 : l->widths[c] + (c ? GAP : 0);
+  return total;
+}
+
+/* Cuts the widest ones, none below `narrowest`, the first not below `first`. Whether that was enough. */
+static bool fit(const struct table *t, struct layout *l, unsigned width, unsigned narrowest, unsigned first) {
+  for (unsigned total = total_of(t, l); total > width; total--) {
+    size_t widest = t->columns;
     for (size_t c = 0; c < t->columns; c++)
-      if (c != widest && widths[c] < widths[widest] && widths[c] > second)
-        second = widths[c];
-    unsigned less = widths[widest] - second, over = total - width;
-    widths[widest] -= less && less < over ? less : over < widths[widest] - narrowest ? over : widths[widest] - narrowest;
+      if (!l->hidden[c] && l->widths[c] > (c ? narrowest : first) && (widest == t->columns || l->widths[c] > l->widths[widest]))
+        widest = c;
+    if (widest == t->columns)
+      return false;
+    l->widths[widest]--;
   }
+  return true;
+}
+
+/* The first of t->minor that is still shown is not from now on. */
+static bool hide_one(const struct table *t, struct layout *l) {
+  for (const char *head = t->minor; head && *head; head += head[strcspn(head, ",")] ? strcspn(head, ",") + 1 : strlen(head))
+    for (size_t c = 1; c < t->columns; c++)
+      if (!l->hidden[c] && strlen(t->heads[c]) == strcspn(head, ",") && strncmp(t->heads[c], head, strlen(t->heads[c])) == 0)
+        return l->hidden[c] = true;
+  return false;
+}
+
+static void fit_all(const struct table *t, struct layout *l, unsigned width) {
+  const struct layout whole = *l;
+  unsigned half = width / 2 > NARROW ? width / 2 : NARROW, first = l->widths[0] < half ? l->widths[0] : half;
+  do {
+    memcpy(l->widths, whole.widths, sizeof l->widths);
+    if (fit(t, l, width, READABLE, first))
+      return;
+  } while (hide_one(t, l));
+  if (fit(t, l, width, NARROW, first) || fit(t, l, width, NARROW, NARROW))
+    return;
+  struct layout narrow = *l;
+  if (fit(t, &narrow, width, NARROWEST, NARROWEST))
+    *l = narrow;
 }
 
 static void put(const char *text, unsigned width, bool right, bool last, const char *color, struct buf *to) {
@@ -108,27 +138,28 @@ static void put(const char *text, unsigned width, bool right, bool last, const c
 }
 
 void table_print(const struct table *t, unsigned width, bool color, struct buf *to) {
-  unsigned widths[TABLE_COLUMNS_MAX];
+  struct layout l = {0};
+  size_t last = 0;
   for (size_t c = 0; c < t->columns; c++) {
-    widths[c] = text_width(t->heads[c]);
+    l.widths[c] = text_width(t->heads[c]);
     for (size_t i = c; i < t->count; i += t->columns) {
       unsigned w = text_width(t->cells[i].text);
-      if (w > widths[c])
-        widths[c] = w;
+      if (w > l.widths[c])
+        l.widths[c] = w;
     }
   }
-  unsigned narrow[TABLE_COLUMNS_MAX];
-  if (width && !fit(t, widths, width, NARROW)) {
-    memcpy(narrow, widths, sizeof narrow);
-    if (fit(t, narrow, width, NARROWEST))
-      memcpy(widths, narrow, sizeof widths);
-  }
+  if (width && t->columns)
+    fit_all(t, &l, width);
   for (size_t c = 0; c < t->columns; c++)
-    put(t->heads[c], widths[c], t->right[c], c + 1 == t->columns, color ? "\033[1m" : "", to);
+    last = l.hidden[c] ? last : c;
+  for (size_t c = 0; c < t->columns; c++)
+    if (!l.hidden[c])
+      put(t->heads[c], l.widths[c], t->right[c], c == last, color ? "\033[1m" : "", to);
   buf_add_byte(to, '\n');
   for (size_t i = 0; i + t->columns <= t->count; i += t->columns) {
     for (size_t c = 0; c < t->columns; c++)
-      put(t->cells[i + c].text, widths[c], t->right[c], c + 1 == t->columns, color ? table_color_code(t->cells[i + c].color) : "", to);
+      if (!l.hidden[c])
+        put(t->cells[i + c].text, l.widths[c], t->right[c], c == last, color ? table_color_code(t->cells[i + c].color) : "", to);
     buf_add_byte(to, '\n');
   }
 }

@@ -1,4 +1,5 @@
-/* Tables that align and fit the terminal: the widest columns give way first, cut with "…".
+/* Tables that align and fit the terminal: the widest columns give way first, cut with "…"; then the minor ones are left out, then the rest is cut.
+ * The first column, which says what a row is of, is cut last.
  * Ownership: cells are copied, cleaned of what does not belong on a terminal. Threads: none. */
 #ifndef ORCA_ORCACTL_TABLE_H
 #define ORCA_ORCACTL_TABLE_H
@@ -20,6 +21,7 @@ struct table {
   const char *heads[TABLE_COLUMNS_MAX];
   bool right[TABLE_COLUMNS_MAX];
   size_t columns;
+  const char *minor;        /* heads of columns that a narrow terminal can do without, the first to go first: "IMAGE,REV"; NULL: none */
   struct table_cell *cells; /* row by row */
   size_t count, size;
   bool failed; /* memory ended */

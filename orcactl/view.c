@@ -128,6 +128,7 @@ void view_instance_columns(struct table *t, bool wide) {
     table_column(t, "EXIT", true);
   }
   table_column(t, "REASON", false);
+  t->minor = "CONTAINER,ADDRESS,EXIT,REV,CPU,MEMORY,AGE,NODE";
 }
 
 static const char *dash(const char *s) {
@@ -188,6 +189,7 @@ static void columns(struct table *t, bool wide) {
     table_column(t, "NODES", false);
   table_column(t, "CPU", true);
   table_column(t, "MEMORY", true);
+  t->minor = "CPU,REV,IMAGE,MEMORY,NODES";
 }
 
 static void row(struct table *t, const json_t *s, bool wide) {

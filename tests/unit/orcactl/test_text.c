@@ -140,6 +140,36 @@ static void expect_table(unsigned width, bool color, const char *want) {
   table_free(&t);
 }
 
+static void expect_services(unsigned width, const char *want) {
+  static const char *const cells[] = {"shop/a-service-of-a-long-name", "running", "shop/image:1", "1.0Mi", "shop/web", "pending", "shop/web:1", "0"};
+  struct table t = {.minor = "IMAGE,MEMORY"};
+  struct buf b = BUF_INIT(10000);
+  table_column(&t, "SERVICE", false);
+  table_column(&t, "STATUS", false);
+  table_column(&t, "IMAGE", false);
+  table_column(&t, "MEMORY", true);
+  for (size_t i = 0; i < sizeof cells / sizeof *cells; i++)
+    table_cell(&t, TABLE_PLAIN, cells[i]);
+  table_print(&t, width, false, &b);
+  assert_string_equal(buf_str(&b), want);
+  buf_free(&b);
+  table_free(&t);
+}
+
+/* The first column says what a row is of: others go before it is cut to less than half of the terminal. */
+static void test_a_narrow_table_keeps_its_names(void **state) {
+  (void)state;
+  expect_services(60, "SERVICE                        STATUS   IMAGE         MEMORY\n"
+                      "shop/a-service-of-a-long-name  running  shop/image:1   1.0Mi\n"
+                      "shop/web                       pending  shop/web:1         0\n");
+  expect_services(59, "SERVICE                        STATUS   MEMORY\n"
+                      "shop/a-service-of-a-long-name  running   1.0Mi\n"
+                      "shop/web                       pending       0\n");
+  expect_services(26, "SERVICE            STATUS\n"
+                      "shop/a-service-o…  running\n"
+                      "shop/web           pending\n");
+}
+
 static void test_tables(void **state) {
   (void)state;
   expect_table(0, false,
@@ -244,6 +274,7 @@ int main(void) {
       cmocka_unit_test(test_numbers),
       cmocka_unit_test(test_tables),
       cmocka_unit_test(test_events_in_pieces),
+      cmocka_unit_test(test_a_narrow_table_keeps_its_names),
       cmocka_unit_test(test_endless_line_is_refused),
       cmocka_unit_test(test_a_locale_without_utf8_gets_ascii),
   };
