@@ -22,7 +22,10 @@ static void verdicts(struct ctl *ctl, const json_t *list) {
     table_cell(&t, chosen ? TABLE_GREEN : fits ? TABLE_PLAIN : TABLE_YELLOW, chosen ? "chosen" : fits ? "fits" : "does not fit");
     table_cell(&t, TABLE_PLAIN, api_str(v, "reason"));
   }
-  view_print(ctl, &t);
+  struct buf out = BUF_INIT((size_t)64 << 20);
+  table_print(&t, 0, ctl->color, &out); /* a reason is not cut: it is what was asked for */
+  fputs(buf_str(&out), stdout);
+  buf_free(&out);
   table_free(&t);
 }
 
