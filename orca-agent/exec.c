@@ -1,5 +1,5 @@
 /* A command in a container, for the keeper's exec probes: made, started, its output's tail kept, its exit code asked for. When its time is
- * over its process is killed: Docker has no call for that. */
+ * over its processes are killed: Docker has no call for that. */
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
@@ -9,6 +9,7 @@
 #include "common/bus/pb.h"
 #include "common/log.h"
 #include "orca-agent/docker_frames.h"
+#include "orca-agent/exec_process.h"
 #include "orca-agent/keeper_rpc.h"
 #include "proto/keeper.pb-c.h"
 
@@ -22,7 +23,7 @@ struct exec {
   struct bus_call *call; /* NULL: the keeper went away */
   struct docker_call *docker;
   struct loop_timer timer;
-  char id[AGENT_CONTAINER_ID];
+  char container[AGENT_CONTAINER_ID], id[AGENT_CONTAINER_ID];
   struct docker_frames frames;
   char tail[TAIL];
   size_t tail_len, total;
@@ -95,9 +96,9 @@ static void on_inspected(void *arg, const struct docker_reply *reply) {
     return;
   }
   bool running = json_is_true(json_object_get(reply->json, "Running"));
-  json_int_t pid = json_integer_value(json_object_get(reply->json, "Pid")), code = json_integer_value(json_object_get(reply->json, "ExitCode"));
-  if (e->timed_out && running && pid > 1 && pid < INT32_MAX && kill((pid_t)pid, SIGKILL) < 0)
-    log_warn("a probe's process could not be killed", "pid", log_i64(pid));
+  json_int_t code = json_integer_value(json_object_get(reply->json, "ExitCode"));
+  if (e->timed_out && running)
+    exec_process_signal(e->container, exec_process_pid(reply->json), SIGKILL);
   if (!e->timed_out && running) {
     give_up(e, ERR_IO, "the command's output ended before it did");
     return;
@@ -180,6 +181,7 @@ void exec_run(struct agent *a, struct bus_call *call, const char *container, cha
   }
   e->a = a;
   e->call = call;
+  snprintf(e->container, sizeof e->container, "%s", container);
   e->timer = (struct loop_timer){.cb = on_timeout, .arg = e};
   bus_answer_on(call, &ops, e);
   if (timeout_ms == 0 || timeout_ms > MAX_TIMEOUT_MS)

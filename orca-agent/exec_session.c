@@ -22,9 +22,9 @@
 #include "common/http/upgrade.h"
 #include "common/log.h"
 #include "orca-agent/agent.h"
-#include "orca-agent/cgroup.h"
 #include "orca-agent/docker_frames.h"
 #include "orca-agent/exec_fault.h"
+#include "orca-agent/exec_process.h"
 #include "orca-agent/exec_request.h"
 
 #define QUICK (10 * NS_PER_SEC)
@@ -51,7 +51,7 @@ struct session {
   bool tty, stdin_open, eof, half_closed, bad_frames, have_exit;
   int32_t exit_code;
   struct exec_fault fault; /* whether Docker's own words were that there is no such command */
-  pid_t pid; /* 0: not known yet */
+  pid_t pid;               /* 0: not known yet */
   uint32_t rows, cols;
   bool resized; /* rows and cols are not told yet */
   int fd;
@@ -137,40 +137,6 @@ static void give_up(struct session *s, enum err_code code, const char *why) {
 
 /* ---- ending what nobody listens to ---- */
 
-/* Docker's pid may be another process's by now: only one inside of the container's cgroup is meant. */
-static bool is_of_container(const struct session *s, pid_t pid) {
-  struct cgroup_paths *paths = malloc(sizeof *paths);
-  bool is = paths && cgroup_find("/proc", "/sys/fs/cgroup", pid, paths) == 0 &&
-            (strstr(paths->cpu, s->container) || strstr(paths->memory, s->container) || strstr(paths->pids, s->container));
-  free(paths);
-  return is;
-}
-
-/* An exec's process leads a session, and so a group, of its own. On a terminal its end hangs up those in the foreground. */
-static bool signal_process(const struct session *s, int signo) {
-  pid_t group = s->pid > 1 ? getpgid(s->pid) : -1;
-  if (group < 0)
-    return false;
-  if (!is_of_container(s, s->pid)) {
-    log_warn("a command that nobody listens to was left alone", "instance", s->instance, "pid", log_i64(s->pid), "error",
-             "its process is not known to be of the container");
-    return false;
-  }
-  pid_t to = group == s->pid ? -s->pid : s->pid;
-  if (kill(to, signo) == 0) {
-    kill(to, SIGCONT); /* a stopped one hears it too */
-    return true;
-  }
-  if (errno != ESRCH)
-    log_warn("a command that nobody listens to could not be ended", "instance", s->instance, "pid", log_i64(s->pid), "error", strerror(errno));
-  return false;
-}
-
-static pid_t pid_of(const json_t *json) {
-  json_int_t pid = json_integer_value(json_object_get(json, "Pid"));
-  return pid > 1 && pid < INT32_MAX ? (pid_t)pid : 0;
-}
-
 static void on_hangup_inspected(void *arg, const struct docker_reply *reply) {
   struct session *s = arg;
   s->docker = NULL;
@@ -182,14 +148,14 @@ static void on_hangup_inspected(void *arg, const struct docker_reply *reply) {
   }
   bool running = json_is_true(json_object_get(reply->json, "Running"));
   bool never_ran = !running && json_is_null(json_object_get(reply->json, "ExitCode"));
-  s->pid = pid_of(reply->json);
+  s->pid = exec_process_pid(reply->json);
   unsigned try = s->tries++;
   if ((!running && !(never_ran && try < HANGUP_NOT_STARTED)) || try >= HANGUP_MAX) {
     session_free(s);
     return;
   }
   if (s->pid && (s->wait == 0 || try >= HANGUP_KILL)) {
-    if (!signal_process(s, s->wait == 0 ? SIGHUP : SIGKILL)) {
+    if (!exec_process_signal(s->container, s->pid, s->wait == 0 ? SIGHUP : SIGKILL)) {
       session_free(s);
       return;
     }
@@ -330,7 +296,7 @@ static void on_exit_inspected(void *arg, const struct docker_reply *reply) {
   }
   json_int_t code = json_integer_value(json_object_get(reply->json, "ExitCode"));
   if (json_is_true(json_object_get(reply->json, "Running"))) { /* it has closed its output, and goes on */
-    s->pid = pid_of(reply->json);
+    s->pid = exec_process_pid(reply->json);
     set_timer(s, s->wait);
     s->wait = s->wait * 2 < EXIT_MAX ? s->wait * 2 : EXIT_MAX;
     return;
@@ -552,7 +518,7 @@ static void on_pid_known(void *arg, const struct docker_reply *reply) {
   struct session *s = arg;
   s->docker = NULL;
   if (reply->code == ERR_NONE)
-    s->pid = pid_of(reply->json);
+    s->pid = exec_process_pid(reply->json);
 }
 
 static void on_timer(void *arg) {
@@ -703,7 +669,7 @@ void exec_sessions_close(struct exec_sessions *execs) {
     err_set(&err, ERR_UNAVAILABLE, "the agent of node %s was stopped", execs->a->core.node);
     if (s->call)
       bus_fail(s->call, &err);
-    signal_process(s, s->state == HANGUP ? SIGKILL : SIGHUP);
+    exec_process_signal(s->container, s->pid, s->state == HANGUP ? SIGKILL : SIGHUP);
     session_free(s);
   }
   free(execs);

@@ -224,15 +224,15 @@ def test_probes_verdicts_and_liveness():
         assert not a.all("status")[-1]["ready"]
 
         # What a probe says is run, and nothing else.
-        a.spec(service("cmd", extra='[service.readiness]\nexec = ["/bin/busybox", "echo", "hello"]\n[service.liveness]\nexec = ["/bin/busybox", "sleep", "77"]'))
+        a.spec(service("cmd", extra='[service.readiness]\nexec = ["/bin/busybox", "echo", "hello"]\n[service.liveness]\nexec = ["/bin/busybox", "time", "/bin/busybox", "sleep", "77"]'))
         a.assign("cmd")
         cmd = a.wait(lambda kind, v: kind == "target" and v["instance"] == "shop/cmd.1" and v)["container"]
         a.send("exec", "shop/cmd.1", cmd, 5000, "/bin/busybox", "echo", "hello")
         assert a.wait(lambda kind, v: kind == "exec" and v) == {"exit_code": 0, "timed_out": False, "output": "hello "}
         mark = a.mark()
-        a.send("exec", "shop/cmd.1", cmd, 300, "/bin/busybox", "sleep", "77")
+        a.send("exec", "shop/cmd.1", cmd, 300, "/bin/busybox", "time", "/bin/busybox", "sleep", "77")
         assert a.wait(lambda kind, v: kind == "exec" and v, since=mark)["timed_out"]
-        wait_for(lambda: "sleep 77" not in docker("top", cmd))
+        wait_for(lambda: "sleep 77" not in docker("top", cmd))  # nor what it has started
         for instance, container, *command in (("shop/cmd.1", "f" * 64, "/bin/busybox", "echo", "hello"), ("shop/cmd.1", cmd, "/bin/busybox", "id"),
                                               ("shop/cmd.1", cmd, "/bin/busybox", "echo", "hello", "you"), ("shop/web.1", again["container"], "/bin/busybox", "echo", "hello")):
             mark = a.mark()
