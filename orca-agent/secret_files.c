@@ -15,6 +15,11 @@
 #include "common/spec/ids.h"
 #include "orca-agent/secret_values.h"
 
+/* Modes of a container's folder. */
+#define BEGUN 0700 /* an agent that was killed in the middle leaves some of the files, or a part of one */
+#define WHOLE 0750
+#define OWNED 0755
+
 static bool in_memory(const char *path) {
   struct statfs fs;
   return statfs(path, &fs) == 0 && ((unsigned long)fs.f_type == TMPFS_MAGIC || (unsigned long)fs.f_type == RAMFS_MAGIC);
@@ -128,7 +133,7 @@ int secret_files_lay(struct secret_files *f, const char *container, const Model_
   secret_files_drop(f, container);
   if (make_base(f, err) < 0)
     return -1;
-  if (mkdirat(f->fd, container, 0700) < 0)
+  if (mkdirat(f->fd, container, BEGUN) < 0)
     return err_errno(err, errno, "mkdir %s/%s", f->base, container);
   int folder = open_folder(f, container), rc = folder < 0 ? err_errno(err, errno, "%s/%s", f->base, container) : 0;
   for (size_t n = 0; n < spec->n_secret_files && rc == 0; n++) {
@@ -138,6 +143,8 @@ int secret_files_lay(struct secret_files *f, const char *container, const Model_
          : value ? write_one(folder, spec->secret_files[n], value->value.data, value->value.len, err)
                  : err_set(err, ERR_UNPROCESSABLE, "secret %s is missing", spec->secret_files[n]);
   }
+  if (rc == 0 && fchmod(folder, WHOLE) < 0)
+    rc = err_errno(err, errno, "chmod %s/%s", f->base, container);
   if (folder >= 0)
     close(folder);
   if (rc < 0)
@@ -155,12 +162,12 @@ static bool mode_of(const struct secret_files *f, const char *container, mode_t 
 
 bool secret_files_there(const struct secret_files *f, const char *container) {
   mode_t mode;
-  return mode_of(f, container, &mode);
+  return mode_of(f, container, &mode) && mode != BEGUN;
 }
 
 bool secret_files_owned(const struct secret_files *f, const char *container) {
   mode_t mode;
-  return mode_of(f, container, &mode) && mode == 0755;
+  return mode_of(f, container, &mode) && mode == OWNED;
 }
 
 int secret_files_own(struct secret_files *f, const char *container, uid_t uid, struct err *err) {
@@ -175,7 +182,7 @@ int secret_files_own(struct secret_files *f, const char *container, uid_t uid, s
   for (struct dirent *e; rc == 0 && (e = readdir(dir));)
     if (!is_dots(e->d_name) && fchownat(dirfd(dir), e->d_name, uid, (gid_t)-1, AT_SYMLINK_NOFOLLOW) < 0)
       rc = err_errno(err, errno, "chown of a secret file to user %u", (unsigned)uid);
-  if (rc == 0 && fchmod(dirfd(dir), 0755) < 0)
+  if (rc == 0 && fchmod(dirfd(dir), OWNED) < 0)
     rc = err_errno(err, errno, "chmod %s/%s", f->base, container);
   closedir(dir);
   return rc;

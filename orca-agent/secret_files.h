@@ -1,8 +1,8 @@
 /* secret_files of containers, on tmpfs: they never touch a disk, and are gone with the machine's power.
  *
  *   BASE/CONTAINER/NAME    0400, of the container's user; the folder is bound read-only at /run/secrets
- * BASE is RUN_DIR/agent-secrets where RUN_DIR is on tmpfs, else /dev/shm/orca-CLUSTER8-NODE; 0700. A container's folder is 0700 while nobody has
- * found out whose its files are, 0755 from then on: BASE keeps others away, the bind mount leads past it.
+ * BASE is RUN_DIR/agent-secrets where RUN_DIR is on tmpfs, else /dev/shm/orca-CLUSTER8-NODE; 0700. A container's folder is 0700 until all
+ * of its files are there, 0750 while nobody has found out whose they are, 0755 from then on: BASE keeps others away, the bind mount leads past it.
  * Threads: one owner. Blocking I/O on small files in memory. */
 #ifndef ORCA_AGENT_SECRET_FILES_H
 #define ORCA_AGENT_SECRET_FILES_H
@@ -26,6 +26,7 @@ void secret_files_close(struct secret_files *f);
 
 /* Makes a container's folder anew. */
 int secret_files_lay(struct secret_files *f, const char *container, const Model__ServiceSpec *spec, const Node__Secrets *values, struct err *err);
+/* All of them. */
 bool secret_files_there(const struct secret_files *f, const char *container);
 bool secret_files_owned(const struct secret_files *f, const char *container);
 int secret_files_own(struct secret_files *f, const char *container, uid_t uid, struct err *err);

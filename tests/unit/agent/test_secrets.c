@@ -141,6 +141,11 @@ static void test_files(void **state) {
   spec.secret_files = files;
   two.name = TEXT("TWO");
   assert_true(secret_files_there(&f, "c1") && !secret_files_owned(&f, "c1") && !secret_files_there(&f, "c2"));
+  assert_int_equal(mkdirat(f.fd, "c3", 0700), 0); /* an agent was killed while it laid them */
+  assert_false(secret_files_there(&f, "c3"));
+  assert_int_equal(secret_files_lay(&f, "c3", &spec, &values, &err), 0);
+  assert_true(secret_files_there(&f, "c3"));
+  secret_files_drop(&f, "c3");
   assert_int_equal(secret_files_own(&f, "c1", geteuid(), &err), 0);
   assert_true(secret_files_owned(&f, "c1"));
   assert_int_equal(secret_files_path(&f, "c1", path, &err), 0);
