@@ -472,7 +472,7 @@ static void start_again(struct agent_step *s, struct agent_instance *i) {
   const char *oom = i->c.oom_killed ? ", out of memory" : "";
   bool will_not = policy == MODEL__RESTART_POLICY__RESTART_NEVER ||
                   (policy == MODEL__RESTART_POLICY__RESTART_ON_FAILURE && i->c.exit_code == 0 && !i->forced_restart);
-  if (will_not && i->words_ns) { /* its end is told with its last words */
+  if (will_not && i->words_ns && i->phase != MODEL__PHASE__PHASE_EXITED) { /* its end is told with its last words, unless it was told before */
     set_phase(s, i, MODEL__PHASE__PHASE_STOPPING, "exit code %" PRId32 "%s", i->c.exit_code, oom);
   } else if (will_not) {
     i->next_try = 0;
@@ -569,7 +569,8 @@ static void take_over_past(struct agent_step *s, struct agent_instance *i, const
   i->restarts += past->restarts;
   if (is_job(i) && (past->phase == MODEL__PHASE__PHASE_RUNNING || past->phase == MODEL__PHASE__PHASE_EXITED)) {
     i->ran = true;
-    if (i->phase == MODEL__PHASE__PHASE_WAITING) /* until Docker says more: the next agent is to know it too */
+    /* Until Docker says more, or its last words are there: the next agent is to know it too. */
+    if (i->phase == MODEL__PHASE__PHASE_WAITING || past->phase == MODEL__PHASE__PHASE_EXITED)
       i->phase = past->phase;
   }
   if (!ran_well) {

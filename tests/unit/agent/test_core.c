@@ -1242,6 +1242,37 @@ static void test_a_run_that_is_told_of_is_not_begun_anew(void **state) {
   finish();
 }
 
+/* What was told once is not taken back while its last words are read anew. */
+static void test_a_told_end_stays_told(void **state) {
+  (void)state;
+  begin(5);
+  f.faults = false;
+  come_up();
+  f.want[JOB][0].assigned = true;
+  f.want[JOB][0].epoch = f.want[JOB][0].revision = 1;
+  tell_full();
+  settle(5);
+  end_container(&f.containers[0], 3);
+  settle(5);
+  report_all();
+  agent_core_fini(&f.core);
+  new_core();
+  f.event_count = 0;
+  come_up();
+  const struct agent_instance *i = NULL;
+  while (!i || !i->words_ns) { /* as the container's label says */
+    assert_true(advance(f.now + NS_PER_SEC));
+    i = agent_core_find(&f.core, "shop/job.1");
+  }
+  assert_int_equal(i->phase, MODEL__PHASE__PHASE_STOPPING);
+  tell_full();
+  assert_int_equal(i->phase, MODEL__PHASE__PHASE_EXITED);
+  assert_true(i->words_ns);
+  settle(5);
+  assert_int_equal(i->phase, MODEL__PHASE__PHASE_EXITED);
+  finish();
+}
+
 /* It has ended, and somebody's removal of it came half the way. */
 static void test_a_run_whose_container_is_broken(void **state) {
   (void)state;
@@ -1327,6 +1358,7 @@ int main(void) {
       cmocka_unit_test(test_a_stop_that_is_refused),
       cmocka_unit_test(test_a_clock_that_is_put_back),
       cmocka_unit_test(test_a_run_that_is_told_of_is_not_begun_anew),
+      cmocka_unit_test(test_a_told_end_stays_told),
       cmocka_unit_test(test_a_run_whose_container_is_broken),
       cmocka_unit_test(test_histories),
   };
