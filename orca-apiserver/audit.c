@@ -208,13 +208,41 @@ static void due(void *arg) {
   api->commit(api->commit_arg, txn, written, batch);
 }
 
+static void alone_written(void *arg, bool succeeded, uint64_t revision, const struct err *err) {
+  struct audit_line *line = arg;
+  (void)revision;
+  if (err || !succeeded)
+    log_error("a line of the audit log is not stored", "actor", line->actor, "from", line->from, "target", line->target, "error",
+              err ? err->msg : "a conflict");
+  free(line);
+}
+
+/* What was done is told one by one when the table is full: nobody hides it behind a flood of refusals. */
+static int write_alone(struct api *api, const struct audit_line *line) {
+  struct audit_line *copy = api->in_touch ? malloc(sizeof *copy) : NULL;
+  struct storec_txn *txn = copy ? storec_txn_new() : NULL;
+  if (!txn) {
+    free(copy);
+    return -1;
+  }
+  *copy = *line;
+  put(txn, line);
+  trim(&api->cache, txn);
+  api->commit(api->commit_arg, txn, alone_written, copy);
+  return 0;
+}
+
 void api_audit_note(struct api_request *r, int status, const char *result) {
   struct api_audit *a = &r->api->audit;
   struct audit_line line;
   fill(r, status, result, &line);
   r->audit.done = true;
-  if (audit_fold_note(&a->fold, &line) < 0)
-    log_error("no memory for a line of the audit log", "actor", line.actor, "from", line.from, "path", line.path, "result", line.result);
+  int rc = audit_fold_note(&a->fold, &line);
+  if (rc > 0)
+    rc = write_alone(r->api, &line);
+  if (rc < 0)
+    log_error("no room for a line of the audit log", "actor", line.actor, "from", line.from, "path", line.path, "target", line.target, "result",
+              line.result);
   set_timer(a, 0);
 }
 

@@ -53,6 +53,8 @@ int audit_fold_note(struct audit_fold *f, const struct audit_line *line) {
   struct audit_line *there = find(f, line);
   struct audit_line many;
   if (!there && !has_place(f, line)) {
+    if (line->status < 400)
+      return 1;
     many = *line;
     snprintf(many.from, sizeof many.from, "many");
     snprintf(many.path, sizeof many.path, "many");

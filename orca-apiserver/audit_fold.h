@@ -29,7 +29,7 @@ struct audit_fold {
 };
 
 void audit_fold_free(struct audit_fold *fold);
-/* line: ms and seq as of now, count 1; copied. -1: no memory. */
+/* line: ms and seq as of now, count 1; copied. 1: of what was done, and there is no room: it must be told alone. -1: no memory. */
 int audit_fold_note(struct audit_fold *fold, const struct audit_line *line);
 /* When something has to be written next: INT64_MAX for never. soon_ms: how long a first line may wait for others to come. */
 int64_t audit_fold_due(const struct audit_fold *fold, int64_t soon_ms);

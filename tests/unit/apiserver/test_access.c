@@ -446,6 +446,33 @@ static void nothing_that_is_asked_for_hides_its_line(void **state) {
   api_request_unref(r);
 }
 
+static void what_was_done_is_told_behind_a_flood_of_refusals(void **state) {
+  struct world *w = *state;
+  char path[64];
+  put_token(w, "deployer", "secret-deployer", "deployer", NULL, 0);
+  put_service(w, "shop", "api", 1, 1);
+  put_revision(w, "shop", "api", 1, "x:1", NULL);
+  for (unsigned i = 0; i < 2 * AUDIT_LINES; i++) {
+    snprintf(path, sizeof path, "/nothing/%u", i);
+    api_request_unref(ask(w, "POST", path, "secret-deployer", NULL, NULL, NULL));
+  }
+  for (unsigned i = 0; i < 3; i++) { /* as exec does */
+    struct api_request *r = ask(w, "GET", "/api/v1/services/api", "secret-deployer", NULL, "project", "shop");
+    api_audit_target(r, "shop", "shop/api.%u: steal", i);
+    api_audit_note(r, 101, "ok");
+    api_request_unref(r);
+  }
+  run_for(w, 1500);
+  size_t told = 0;
+  for (size_t i = 0; i < audit_count(w); i++) {
+    Model__AuditEntry *e = audit_at(w, i);
+    told += strstr(PB_STR(e->target), ": steal") != NULL;
+    model__audit_entry__free_unpacked(e, NULL);
+  }
+  assert_int_equal(told, 3);
+  assert_true(audit_count(w) <= AUDIT_LINES + 3);
+}
+
 static void the_log_is_bounded_and_keeps_what_was_done(void **state) {
   struct world *w = *state;
   char key[KEY_MAX];
@@ -951,6 +978,7 @@ int main(void) {
       cmocka_unit_test_setup_teardown(a_change_has_its_line_in_its_transaction, world_setup, world_teardown),
       cmocka_unit_test_setup_teardown(refusals_have_lines_too, world_setup, world_teardown),
       cmocka_unit_test_setup_teardown(nothing_that_is_asked_for_hides_its_line, world_setup, world_teardown),
+      cmocka_unit_test_setup_teardown(what_was_done_is_told_behind_a_flood_of_refusals, world_setup, world_teardown),
       cmocka_unit_test_setup_teardown(the_log_is_bounded_and_keeps_what_was_done, world_setup, world_teardown),
       cmocka_unit_test_setup_teardown(a_token_is_made_shown_once_and_works, world_setup, world_teardown),
       cmocka_unit_test_setup_teardown(what_is_no_token_is_not_made, world_setup, world_teardown),
