@@ -14,7 +14,9 @@
 #define AGAIN_MS 2000
 #define AT_ONCE 100
 #define TRIM_AT_ONCE 64
-#define STRANGER 's' /* at the end of a key: of somebody without a token that we know */
+/* At the end of a key: of somebody without a token that we know; what was refused to one with a token. What was done has neither. */
+#define STRANGER 's'
+#define REFUSED 'r'
 
 struct audit_batch {
   struct api_audit *audit;
@@ -85,23 +87,25 @@ static void fill(const struct api_request *r, int status, const char *result, st
 
 /* ---- the store ---- */
 
-static bool of_stranger(const char *key) {
-  return key[strlen(key) - 1] == STRANGER;
+static char kind_of(const char *key) {
+  return key[strlen(key) - 1];
 }
 
-/* The oldest of strangers when there are too many of those, the oldest of all otherwise. Some at once: not with each line. */
+/* The oldest of strangers, or of refusals, when there are too many of those, the oldest of all otherwise. Some at once: not with each line. */
 static void trim(const struct api_cache *cache, struct storec_txn *txn) {
-  size_t count, strangers = 0, wanted = TRIM_AT_ONCE;
+  size_t count, strangers = 0, refused = 0, wanted = TRIM_AT_ONCE;
   const struct api_smap_entry *all = api_cache_all(cache, API_AUDIT, &count);
-  if (count < API_AUDIT_STRANGERS)
+  if (count + AT_ONCE < API_AUDIT_STRANGERS)
     return;
-  for (size_t i = 0; i < count; i++)
-    strangers += of_stranger(all[i].key);
-  bool theirs = strangers + AT_ONCE >= API_AUDIT_STRANGERS;
-  if (!theirs && count + AT_ONCE < API_AUDIT_MAX)
+  for (size_t i = 0; i < count; i++) {
+    strangers += kind_of(all[i].key) == STRANGER;
+    refused += kind_of(all[i].key) == REFUSED;
+  }
+  char of = strangers + AT_ONCE >= API_AUDIT_STRANGERS ? STRANGER : refused + AT_ONCE >= API_AUDIT_REFUSED ? REFUSED : 0;
+  if (!of && count + AT_ONCE < API_AUDIT_MAX)
     return;
   for (size_t i = 0; i < count && wanted; i++)
-    if (!theirs || of_stranger(all[i].key)) {
+    if (!of || kind_of(all[i].key) == of) {
       storec_delete(txn, all[i].key);
       wanted--;
     }
@@ -109,7 +113,7 @@ static void trim(const struct api_cache *cache, struct storec_txn *txn) {
 
 static void put(struct storec_txn *txn, const struct audit_line *line) {
   struct audit_line l = *line;
-  char key[KEY_MAX], stranger[] = {STRANGER, 0};
+  char key[KEY_MAX], kind[] = {l.token_id[0] ? REFUSED : STRANGER, 0};
   Model__AuditEntry entry = MODEL__AUDIT_ENTRY__INIT;
   PB_SET(&entry, ms, l.ms);
   entry.actor = l.actor;
@@ -127,8 +131,8 @@ static void put(struct storec_txn *txn, const struct audit_line *line) {
   if (l.count > 1)
     PB_SET(&entry, count, l.count < UINT32_MAX ? (uint32_t)l.count : UINT32_MAX);
   key_event(key, KEY_AUDIT, l.ms, l.seq);
-  if (!l.token_id[0])
-    strncat(key, stranger, sizeof key - strlen(key) - 1);
+  if (!l.token_id[0] || l.status >= 400 || !l.status)
+    strncat(key, kind, sizeof key - strlen(key) - 1);
   storec_put_message(txn, key, &entry.base, 0);
 }
 

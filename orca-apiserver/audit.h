@@ -3,7 +3,8 @@
  * A change is written in its own transaction: what was changed is in the log, also when this process is killed right after. What was refused (401,
  * 403, 404 where a token sees only some projects, 429, and each change that could not be made) is written a moment later, folded (audit_fold.h); what
  * was counted further than it was written is lost when this process dies. Bodies are never in it: no value of a secret passes through here. Entries
- * of those whom nobody knows are at most API_AUDIT_STRANGERS: a flood of wrong tokens pushes no change out of the log. Threads: the loop's. */
+ * of those whom nobody knows are at most API_AUDIT_STRANGERS, those of what was refused to others at most API_AUDIT_REFUSED: no flood of wrong
+ * tokens, and none of a viewer's, pushes a change out of the log. Threads: the loop's. */
 #ifndef ORCA_APISERVER_AUDIT_H
 #define ORCA_APISERVER_AUDIT_H
 
@@ -13,6 +14,7 @@
 
 #define API_AUDIT_MAX 10000
 #define API_AUDIT_STRANGERS 2500
+#define API_AUDIT_REFUSED 2500
 
 struct api;
 struct api_request;

@@ -38,9 +38,11 @@ static struct audit_line *find(const struct audit_fold *f, const struct audit_li
 static bool has_place(const struct audit_fold *f, const struct audit_line *line) {
   if (f->count >= AUDIT_LINES - 2) /* two are left for "many": of those we know, and of strangers */
     return false;
-  if (line->token_id[0])
-    return true;
   size_t strangers = 0, same = 0;
+  for (size_t i = 0; i < f->count && line->token_id[0]; i++)
+    same += strcmp(f->lines[i]->token_id, line->token_id) == 0;
+  if (line->token_id[0])
+    return same < AUDIT_LINES_PER_TOKEN;
   for (size_t i = 0; i < f->count; i++)
     if (!f->lines[i]->token_id[0]) {
       strangers++;

@@ -13,6 +13,7 @@
 #define AUDIT_LINES 256
 #define AUDIT_LINES_STRANGERS 96  /* at most, of those without an actor */
 #define AUDIT_LINES_PER_ADDRESS 8 /* at most, of those without an actor */
+#define AUDIT_LINES_PER_TOKEN 64  /* at most, of one that we know */
 #define AUDIT_MINUTE_MS 60000
 
 struct audit_line {

@@ -473,6 +473,33 @@ static void what_was_done_is_told_behind_a_flood_of_refusals(void **state) {
   assert_true(audit_count(w) <= AUDIT_LINES + 3);
 }
 
+/* A viewer's, over hours: what was done stays. */
+static void refusals_push_no_change_out(void **state) {
+  struct world *w = *state;
+  char path[64];
+  put_token(w, "admin", "secret-admin", "admin", NULL, 0);
+  put_token(w, "viewer", "secret-viewer", "viewer", NULL, 0);
+  put_token(w, "helpdesk", "secret-helpdesk", "viewer", NULL, 0);
+  put_service(w, "shop", "api", 1, 1);
+  put_revision(w, "shop", "api", 1, "x:1", NULL);
+  api_request_unref(ask(w, "POST", "/api/v1/services/api/scale", "secret-admin", "{\"replicas\":7}", NULL, NULL));
+  assert_int_equal(audit_count(w), 1);
+  for (unsigned minute = 0; minute < 200; minute++) {
+    for (unsigned i = 0; i < 2 * AUDIT_LINES_PER_TOKEN; i++) {
+      snprintf(path, sizeof path, "/nothing/%u", i);
+      api_request_unref(ask(w, "POST", path, "secret-viewer", NULL, NULL, NULL));
+    }
+    if (!minute) /* others still have lines of their own */
+      api_request_unref(ask(w, "POST", "/api/v1/services/api/scale", "secret-helpdesk", "{\"replicas\":9}", NULL, NULL));
+    run_for(w, 1000);
+    clocks.wall += AUDIT_MINUTE_MS * NS_PER_MS;
+  }
+  assert_true(audit_count(w) <= API_AUDIT_REFUSED);
+  Model__AuditEntry *e = audit_at(w, 0);
+  assert_string_equal(e->actor, "admin");
+  model__audit_entry__free_unpacked(e, NULL);
+}
+
 static void the_log_is_bounded_and_keeps_what_was_done(void **state) {
   struct world *w = *state;
   char key[KEY_MAX];
@@ -481,7 +508,7 @@ static void the_log_is_bounded_and_keeps_what_was_done(void **state) {
     PB_SET(&e, ms, T0 + i);
     key_event(key, KEY_AUDIT, T0 + i, i);
     if (i % 3)
-      strcat(key, "s");
+      strcat(key, i % 3 == 1 ? "s" : "r");
     put(w, key, &e.base);
   }
   put_token(w, "admin", "secret-admin", "admin", NULL, 0);
@@ -496,7 +523,7 @@ static void the_log_is_bounded_and_keeps_what_was_done(void **state) {
   assert_true(audit_count(w) <= API_AUDIT_MAX);
   for (size_t i = 0; i < audit_count(w); i++) {
     const char *k = w->api.cache.tables[API_AUDIT].list[i].key;
-    done += k[strlen(k) - 1] != 's';
+    done += k[strlen(k) - 1] != 's' && k[strlen(k) - 1] != 'r';
   }
   assert_int_equal(done, 200 + (API_AUDIT_MAX + 500) / 3 + 1 - ((API_AUDIT_MAX + 500) % 3 == 0)); /* of those with an actor, none has gone */
 }
@@ -979,6 +1006,7 @@ int main(void) {
       cmocka_unit_test_setup_teardown(refusals_have_lines_too, world_setup, world_teardown),
       cmocka_unit_test_setup_teardown(nothing_that_is_asked_for_hides_its_line, world_setup, world_teardown),
       cmocka_unit_test_setup_teardown(what_was_done_is_told_behind_a_flood_of_refusals, world_setup, world_teardown),
+      cmocka_unit_test_setup_teardown(refusals_push_no_change_out, clock_setup, world_teardown),
       cmocka_unit_test_setup_teardown(the_log_is_bounded_and_keeps_what_was_done, world_setup, world_teardown),
       cmocka_unit_test_setup_teardown(a_token_is_made_shown_once_and_works, world_setup, world_teardown),
       cmocka_unit_test_setup_teardown(what_is_no_token_is_not_made, world_setup, world_teardown),
