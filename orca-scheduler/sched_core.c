@@ -14,6 +14,10 @@
 #include "orca-scheduler/sched_run.h"
 #include "orca-scheduler/sched_where.h"
 
+/* Of an instance whose revision was removed before this scheduler came: as by default. */
+#define GONE_MIN_READY_MS 5000
+#define GONE_DRAIN_MS 65000
+
 struct sched_core {
   struct sched_state state;
   struct rollout_instance *scratch;
@@ -263,8 +267,8 @@ static void describe(const struct sched_core *core, int64_t now, struct sched_in
       .restarts = status ? PB_GET(status, restarts, 0) : 0,
       .ready_since_ms = instance->ready_since_ms,
       .first_ready_ms = instance->first_ready_ms,
-      .min_ready_ms = revision ? revision->min_ready_ms : 0,
-      .drain_limit_ms = revision ? revision->drain_limit_ms : 0,
+      .min_ready_ms = revision ? revision->min_ready_ms : GONE_MIN_READY_MS,
+      .drain_limit_ms = revision ? revision->drain_limit_ms : GONE_DRAIN_MS,
       .detail = status && *PB_STR(status->reason) ? status->reason : PB_STR(record->reason),
   };
   instance->was_available |= rollout_available(ret, now);

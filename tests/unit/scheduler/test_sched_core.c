@@ -324,6 +324,27 @@ static void test_unknown_fields_survive(void **state) {
   assert_true(found);
 }
 
+/* Removed while it drained, and the scheduler was started again: its requests have their time all the same. */
+static void test_drain_of_a_revision_that_is_gone(void **state) {
+  struct fixture *f = *state;
+  Model__Instance instance = MODEL__INSTANCE__INIT;
+  char project[] = "shop", api[] = "api", n1[] = "n1";
+  put_node(f, "n1", 1 << 30);
+  instance.project = project;
+  instance.service = api;
+  instance.node = n1;
+  PB_SET(&instance, number, 1);
+  PB_SET(&instance, revision, 1);
+  PB_SET(&instance, epoch, 1);
+  PB_SET(&instance, desired, MODEL__DESIRED__DESIRED_DRAIN);
+  PB_SET(&instance, desired_since_ms, NOW);
+  put(f, "/instances/shop/api/0000000001", &instance.base);
+  put_status(f, "api", 1, "n1", true);
+  assert_int_equal(run(f, NOW + 1), 0);
+  assert_int_equal(f->actions.next_ms, NOW + 65000);
+  assert_int_equal(run(f, NOW + 65000), 1);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test_setup_teardown(test_many, setup, teardown),
@@ -334,6 +355,7 @@ int main(void) {
       cmocka_unit_test_setup_teardown(test_pending_is_asked_again, setup, teardown),
       cmocka_unit_test_setup_teardown(test_history_is_trimmed, setup, teardown),
       cmocka_unit_test_setup_teardown(test_unknown_fields_survive, setup, teardown),
+      cmocka_unit_test_setup_teardown(test_drain_of_a_revision_that_is_gone, setup, teardown),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -20,6 +20,7 @@
 #define SERVICES 3
 #define NODES 4
 #define PROJECT "shop"
+#define MISLED_MS 5000
 #define FIRST_MS INT64_C(1700000000000)
 
 enum behaviour { GOOD, NEVER_READY, CRASHING, CANNOT_START };
@@ -52,6 +53,8 @@ struct container {
 struct sim {
   uint64_t rng;
   int64_t now;
+  int64_t wall, base;   /* what the clock on the wall and the scheduler's are ahead of it: the scheduler's is read from the wall when it begins */
+  int64_t misled_until; /* it can't tell since when something is ready, after the clock was set */
   struct entry keys[MAX_KEYS];
   size_t key_count;
   struct event *queue;
@@ -81,6 +84,10 @@ static uint64_t rnd(struct sim *s, uint64_t below) {
 
 static bool chance(struct sim *s, unsigned percent) {
   return rnd(s, 100) < percent;
+}
+
+static int64_t sched_now(const struct sim *s) {
+  return s->now + s->base;
 }
 
 static void say(struct sim *s, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
@@ -236,6 +243,19 @@ static void set_wanted(struct sim *s, int i, uint32_t n) {
   s->wanted[i] = n;
 }
 
+/* The service and its revisions; what runs of it is the scheduler's to clear away. */
+static void purge(struct sim *s, int i) {
+  char key[KEY_MAX];
+  say(s, "purge %s", service_name(i));
+  key_service(key, KEY_SERVICES, PROJECT, service_name(i));
+  delete (s, key);
+  for (uint64_t n = 1; n <= s->last_revision[i]; n++) {
+    key_numbered(key, KEY_REVISIONS, PROJECT, service_name(i), n);
+    delete (s, key);
+  }
+  set_wanted(s, i, 0);
+}
+
 static void deploy(struct sim *s, int i, enum behaviour behaviour, uint32_t replicas) {
   if (s->last_revision[i] + 1 >= MAX_REVISIONS)
     return;
@@ -254,6 +274,16 @@ static void deploy(struct sim *s, int i, enum behaviour behaviour, uint32_t repl
     FREE(old);
 }
 
+static void delete_node(struct sim *s, int i) {
+  char name[16], key[KEY_MAX];
+  snprintf(name, sizeof name, "n%d", i);
+  say(s, "%s is no node any more", name);
+  key_named(key, KEY_NODES, name);
+  delete (s, key);
+  key_named(key, KEY_NODE_STATUS, name);
+  delete (s, key);
+}
+
 static void put_node(struct sim *s, int i, bool ready) {
   char name[16], key[KEY_MAX];
   snprintf(name, sizeof name, "n%d", i);
@@ -263,7 +293,7 @@ static void put_node(struct sim *s, int i, bool ready) {
   status.name = name;
   PB_SET(&status, state, ready ? MODEL__NODE_STATE__NODE_READY : MODEL__NODE_STATE__NODE_UNREACHABLE);
   PB_SET(&status, docker_ok, 1);
-  PB_SET(&status, memory, UINT64_C(1) << 30);
+  PB_SET(&status, memory, UINT64_C(4) << 30); /* room for all on one: a node that was away gets nothing back */
   PB_SET(&status, cpu_milli, 4000);
   key_named(key, KEY_NODES, name);
   put_message(s, key, &node.base);
@@ -289,7 +319,7 @@ static void report(struct sim *s, struct container *c) {
                                             : MODEL__PHASE__PHASE_STARTING);
   PB_SET(&m, ready, c->ready);
   if (c->ready)
-    PB_SET(&m, ready_since_ms, c->ready_since);
+    PB_SET(&m, ready_since_ms, c->ready_since + s->wall);
   PB_SET(&m, restarts, c->restarts);
   PB_SET(&m, drained, c->drained);
   put_message(s, key, &m.base);
@@ -413,6 +443,9 @@ static void start_over(struct sim *s) {
   sched_core_free(s->core);
   s->core = sched_core_new();
   assert_non_null(s->core);
+  if (s->base != s->wall)
+    s->misled_until = s->now + MISLED_MS;
+  s->base = s->wall;
   for (size_t i = 0; i < s->queue_len; i++)
     free(s->queue[i].value);
   s->queue_len = 0;
@@ -422,11 +455,11 @@ static void start_over(struct sim *s) {
   for (size_t i = 0; i < s->key_count; i++) {
     struct entry *e = &s->keys[(from + i) % s->key_count];
     struct sched_event event = {.kind = SCHED_EVENT_PUT, .key = e->key, .value = e->value, .len = e->len};
-    assert_int_equal(sched_core_step(s->core, &event, s->now, &s->actions, NULL), 0);
+    assert_int_equal(sched_core_step(s->core, &event, sched_now(s), &s->actions, NULL), 0);
   }
   struct sched_event synced = {.kind = SCHED_EVENT_SYNCED};
-  assert_int_equal(sched_core_step(s->core, &synced, s->now, &s->actions, NULL), 0);
-  s->actions.next_ms = s->now; /* a new one decides at once */
+  assert_int_equal(sched_core_step(s->core, &synced, sched_now(s), &s->actions, NULL), 0);
+  s->actions.next_ms = sched_now(s); /* a new one decides at once */
 }
 
 static void deliver(struct sim *s) {
@@ -436,7 +469,7 @@ static void deliver(struct sim *s) {
     struct sched_event event = {.kind = e->value ? SCHED_EVENT_PUT : SCHED_EVENT_DELETE, .key = e->key, .value = e->value, .len = e->len};
     struct err err = {0};
     int64_t next = s->actions.next_ms;
-    CHECK(s, sched_core_step(s->core, &event, s->now, &s->actions, &err) == 0, "refused: %s", err.msg);
+    CHECK(s, sched_core_step(s->core, &event, sched_now(s), &s->actions, &err) == 0, "refused: %s", err.msg);
     s->actions.next_ms = next;
     free(e->value);
   }
@@ -462,7 +495,7 @@ static bool seen_available(struct sim *s, int service, uint64_t number) {
   snprintf(id, sizeof id, "%s/%s", PROJECT, service_name(service));
   const struct sched_service *known = sched_state_service(sched_core_state(s->core), id);
   const struct sched_instance *instance = known ? sched_service_instance(known, number) : NULL;
-  return instance && instance->ready_since_ms && instance->ready_since_ms + (int64_t)s->min_ready <= s->now;
+  return instance && instance->ready_since_ms && instance->ready_since_ms + (int64_t)s->min_ready <= sched_now(s);
 }
 
 static struct counts count_instances(struct sim *s, int service) {
@@ -511,7 +544,7 @@ static bool is_deceived(struct sim *s, int service) {
 
 static void check_budgets(struct sim *s) {
   for (int i = 0; i < SERVICES; i++) {
-    if (!knows_what_is_wanted(s, i) || is_deceived(s, i)) {
+    if (!knows_what_is_wanted(s, i) || is_deceived(s, i) || s->now < s->misled_until) {
       s->reached[i] = false;
       continue;
     }
@@ -612,7 +645,7 @@ static bool run(struct sim *s) {
   struct err err = {0};
   for (int i = 0; i < SERVICES; i++)
     s->reached[i] = s->reached[i] && knows_what_is_wanted(s, i) && !is_deceived(s, i);
-  CHECK(s, sched_core_step(s->core, &event, s->now, &s->actions, &err) == 0, "%s", err.msg);
+  CHECK(s, sched_core_step(s->core, &event, sched_now(s), &s->actions, &err) == 0, "%s", err.msg);
   if (s->actions.count == 0) {
     CHECK(s, !s->actions.more, "nothing to do, and more");
     return false;
@@ -641,7 +674,14 @@ static bool run(struct sim *s) {
 static void user_acts(struct sim *s) {
   int i = (int)rnd(s, SERVICES);
   Model__Service *m = get_service(s, i);
-  switch (rnd(s, 6)) {
+  switch (rnd(s, 7)) {
+  case 6:
+    if (m && chance(s, 30)) {
+      purge(s, i);
+      if (chance(s, 50))
+        deploy(s, i, GOOD, m->replicas);
+    }
+    break;
   case 0:
   case 1:
     if (!m || chance(s, 60))
@@ -674,7 +714,10 @@ static void user_acts(struct sim *s) {
     break;
   case 5:
     if (m && m->revision > 1) {
-      PB_SET(m, revision, 1 + rnd(s, s->last_revision[i]));
+      uint64_t to = 1 + rnd(s, s->last_revision[i]);
+      char key[KEY_MAX];
+      key_numbered(key, KEY_REVISIONS, PROJECT, service_name(i), to);
+      PB_SET(m, revision, find(s, key) ? to : m->revision);
       say(s, "roll back %s to %" PRIu64, service_name(i), m->revision);
       put_service(s, i, m);
     }
@@ -685,7 +728,16 @@ static void user_acts(struct sim *s) {
 }
 
 static void misfortune(struct sim *s) {
-  switch (rnd(s, 4)) {
+  static const int64_t jumps[] = {-INT64_C(31536000000), -3600000, -5000, 5000, 3600000, INT64_C(31536000000)};
+  switch (rnd(s, 5)) {
+  case 4:
+    if (chance(s, 50)) {
+      s->wall += jumps[rnd(s, sizeof jumps / sizeof *jumps)];
+      say(s, "the clock is set: %" PRId64 " ms ahead", s->wall);
+    } else {
+      delete_node(s, (int)rnd(s, NODES));
+    }
+    break;
   case 0:
   case 1: {
     struct container *c = &s->containers[rnd(s, 12)];
@@ -709,8 +761,8 @@ static void tick(struct sim *s, int64_t until) {
   int64_t next = agents_next(s);
   if (s->queue_len && s->queue[0].at < next)
     next = s->queue[0].at;
-  if (s->actions.next_ms < next)
-    next = s->actions.next_ms;
+  if (s->actions.next_ms != INT64_MAX && s->actions.next_ms - s->base < next)
+    next = s->actions.next_ms - s->base;
   if (next > until)
     next = until;
   if (next > s->now)
@@ -734,8 +786,11 @@ static void advance(struct sim *s, int64_t ms) {
 static void check_settled(struct sim *s) {
   for (int i = 0; i < SERVICES; i++) {
     Model__Service *m = get_service(s, i);
-    if (!m)
+    if (!m) {
+      struct counts left = count_instances(s, i);
+      CHECK(s, left.existing == 0, "%s: %u are left of it", service_name(i), left.existing);
       continue;
+    }
     char key[KEY_MAX];
     key_service(key, KEY_ROLLOUTS, PROJECT, service_name(i));
     Model__Rollout *r = get(s, &model__rollout__descriptor, key);
@@ -808,17 +863,19 @@ static void one_history(unsigned long seed) {
       s->containers[i].drained_at = s->now + 100;
   /* db must be there for api: what the user left stopped or broken is a reason to wait for ever. */
   Model__Service *db = get_service(s, 1);
-  if (db->stopped || db->replicas == 0 || s->behaviour[1][db->revision] != GOOD)
+  if (!db || db->stopped || db->replicas == 0 || s->behaviour[1][db->revision] != GOOD)
     deploy(s, 1, GOOD, 2);
-  FREE(db);
+  if (db)
+    FREE(db);
   advance(s, 900000);
   if (s->last_revision[1] + 1 < MAX_REVISIONS)
     check_settled(s);
   /* A settled state: no actions, also not for a scheduler that has just come. */
   for (int i = 0; i < SERVICES; i++) {
     Model__Service *m = get_service(s, i);
-    bool good = s->behaviour[i][m->revision] == GOOD;
-    FREE(m);
+    bool good = !m || s->behaviour[i][m->revision] == GOOD;
+    if (m)
+      FREE(m);
     if (!good) {
       sim_fini(s);
       free(s);
