@@ -75,6 +75,13 @@ static void ask(struct agent *a, const struct agent_action *act, const char *met
 
 /* ---- one container ---- */
 
+/* Between the core's word and Docker's turn lie an answer of a master, or the end of a log. When Docker was away meanwhile, the core has looked anew
+ * and perhaps decided otherwise; it hears no answer to this any more. */
+static bool is_in_flight(const struct agent *a, const struct agent_action *act) {
+  const struct agent_instance *i = agent_core_find(&a->core, act->instance);
+  return i && i->op == act->op_kind && i->op_id == act->op;
+}
+
 static void on_simple(void *arg, const struct docker_reply *reply) {
   struct doing *d = arg;
   answer(d->a, &d->act, AGENT_EV_DONE, reply->code, reply->message);
@@ -195,6 +202,8 @@ static void on_looked(void *arg, const struct docker_reply *reply) {
   snprintf(path, sizeof path, "/containers/%s/start", d->act.container);
   if (reply->code != ERR_NONE)
     answer(d->a, &d->act, AGENT_EV_DONE, reply->code, reply->message);
+  else if (!is_in_flight(d->a, &d->act))
+    log_debug("a start was overtaken", "instance", d->act.instance);
   else if (check_sources(reply->json, &err) < 0)
     answer(d->a, &d->act, AGENT_EV_DONE, err.code, err.msg);
   else
@@ -214,6 +223,8 @@ static bool may_mount_host_paths(const struct agent *a, const struct agent_actio
 void agent_docker_start_container(struct agent *a, const struct agent_action *act) {
   char path[AGENT_NAME_MAX + 64];
   bool look = may_mount_host_paths(a, act);
+  if (!is_in_flight(a, act))
+    return;
   snprintf(path, sizeof path, "/containers/%s/%s", act->container, look ? "json" : "start");
   if (look)
     ask(a, act, "GET", path, NULL, QUICK, on_looked);
@@ -223,6 +234,8 @@ void agent_docker_start_container(struct agent *a, const struct agent_action *ac
 
 static void do_instance(struct agent *a, const struct agent_action *act) {
   char path[AGENT_NAME_MAX + 64];
+  if (!is_in_flight(a, act))
+    return;
   switch (act->op_kind) {
   case AGENT_OP_CREATE:
     do_create(a, act);

@@ -17,7 +17,9 @@
 
 #include <cmocka.h>
 
+#include "common/bus/pb.h"
 #include "common/loop.h"
+#include "orca-agent/agent.h"
 #include "orca-agent/docker.h"
 #include "orca-agent/docker_auth.h"
 #include "orca-agent/docker_frames.h"
@@ -435,6 +437,72 @@ static void test_events_of_a_clock_that_was_put_back(void **state) {
   unlink(at.sun_path);
 }
 
+static bool was_asked(struct loop *loop, int listener) {
+  struct err err;
+  struct loop_timer limit = {.cb = too_late, .arg = loop};
+  assert_int_equal(loop_timer_in(loop, &limit, 20 * NS_PER_MS, &err), 0);
+  assert_int_equal(loop_run(loop, &err), 0);
+  int fd = accept(listener, NULL, NULL);
+  if (fd >= 0)
+    close(fd);
+  return fd >= 0;
+}
+
+/* A master's answer, or a log's end, was waited for; meanwhile the core has begun anew. */
+static void test_what_the_core_has_given_up_is_not_done(void **state) {
+  (void)state;
+  struct err err;
+  struct sockaddr_un at = {.sun_family = AF_UNIX};
+  snprintf(at.sun_path, sizeof at.sun_path, "/tmp/orca-test-docker.%d", (int)getpid());
+  int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  assert_int_equal(bind(listener, (struct sockaddr *)&at, sizeof at), 0);
+  assert_int_equal(listen(listener, 8), 0);
+  struct agent *a = calloc(1, sizeof *a);
+  assert_non_null(a);
+  assert_non_null(a->loop = loop_new(NULL, &err));
+  assert_non_null(a->http = http_client_new(a->loop, &err));
+  assert_non_null(a->docker = docker_new(a->loop, a->http, at.sun_path, &err));
+  assert_int_equal(agent_core_init(&a->core, "n1", "c1", 1, &err), 0);
+  char project[] = "shop", service[] = "api", node[] = "n1";
+  Model__Instance inst = MODEL__INSTANCE__INIT;
+  Node__Assignment assigned = NODE__ASSIGNMENT__INIT, *list[] = {&assigned};
+  Node__DesiredState desired = NODE__DESIRED_STATE__INIT;
+  struct agent_actions out = {0};
+  inst.project = project;
+  inst.service = service;
+  inst.node = node;
+  PB_SET(&inst, number, 1);
+  assigned.instance = &inst;
+  desired.assigned = list;
+  desired.n_assigned = 1;
+  agent_core_step(&a->core, &(struct agent_event){.kind = AGENT_EV_DESIRED, .desired = &desired}, (struct agent_now){0}, &out);
+  struct agent_instance *i = agent_core_find(&a->core, "shop/api.1");
+  assert_non_null(i);
+  static const enum agent_op ops[] = {AGENT_OP_REMOVE, AGENT_OP_START};
+  for (size_t n = 0; n < 2; n++) {
+    struct agent_action act = {.kind = AGENT_ACT_INSTANCE, .op_kind = ops[n], .op = 7, .instance = "shop/api.1", .container = ID};
+    i->op = AGENT_OP_NONE;
+    i->op_id = 0;
+    agent_docker_do(a, &act);
+    if (ops[n] == AGENT_OP_START)
+      agent_docker_start_container(a, &act);
+    assert_false(was_asked(a->loop, listener));
+    i->op = ops[n];
+    i->op_id = 7;
+    agent_docker_do(a, &act);
+    assert_true(was_asked(a->loop, listener));
+  }
+  a->closing = true;
+  docker_free(a->docker);
+  http_client_free(a->http);
+  agent_actions_fini(&out);
+  agent_core_fini(&a->core);
+  loop_free(a->loop);
+  free(a);
+  close(listener);
+  unlink(at.sun_path);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_time),
@@ -449,6 +517,7 @@ int main(void) {
       cmocka_unit_test(test_registry_login),
       cmocka_unit_test(test_the_end_of_the_client),
       cmocka_unit_test(test_events_of_a_clock_that_was_put_back),
+      cmocka_unit_test(test_what_the_core_has_given_up_is_not_done),
       cmocka_unit_test(test_registry_login_file),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
