@@ -3,7 +3,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "orcactl/api.h"
 #include "orcactl/job_view.h"
@@ -101,13 +103,48 @@ void view_print(const struct ctl *ctl, const struct table *t) {
   buf_free(&out);
 }
 
+/* Colours take no room. */
+static unsigned columns_of(const char *line, size_t len) {
+  struct buf plain = BUF_INIT((size_t)64 << 20);
+  for (size_t i = 0; i < len; i++)
+    if (line[i] == '\033')
+      i += strcspn(line + i, "m");
+    else
+      buf_add_byte(&plain, (uint8_t)line[i]);
+  unsigned width = text_width(buf_str(&plain));
+  buf_free(&plain);
+  return width;
+}
+
+void view_fit(const char *page, unsigned rows, unsigned columns, struct buf *to) {
+  unsigned used = 0;
+  size_t left = 0;
+  while (*page) {
+    size_t len = strcspn(page, "\n");
+    unsigned width = columns ? columns_of(page, len) : 0;
+    used += width ? (width - 1) / columns + 1 : 1;
+    if (rows && used >= rows) { /* the last row is for how much is left */
+      left++;
+    } else {
+      buf_add(to, page, len);
+      /* Cleared to its end; where it ends with the row, its last letter would go. */
+      buf_add_str(to, width && width % columns == 0 ? "\n" : "\033[K\n");
+    }
+    page += len + (page[len] == '\n');
+  }
+  buf_add_str(to, "\033[J"); /* what is left below goes */
+  if (left)
+    buf_printf(to, "(%zu more line%s: a higher window shows them)", left, left == 1 ? "" : "s");
+}
+
 void view_draw(struct buf *page) {
-  fputs("\033[H", stdout);
-  /* each line is cleared to its end, and what is left below goes */
-  for (const char *p = buf_str(page); *p; p++)
-    fputs(*p == '\n' ? "\033[K\n" : (char[]){*p, 0}, stdout);
-  fputs("\033[J", stdout);
+  struct winsize size;
+  struct buf out = BUF_INIT((size_t)64 << 20);
+  bool known = ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0;
+  view_fit(buf_str(page), known ? size.ws_row : 0, known ? size.ws_col : 0, &out);
+  printf("\033[H%s", buf_str(&out));
   fflush(stdout);
+  buf_free(&out);
 }
 
 /* ---- instances ---- */

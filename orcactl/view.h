@@ -26,7 +26,8 @@ void view_instances(const struct ctl *ctl, const json_t *instances); /* to stdou
 /* The page of `orcactl status`: a line that says whether all is well, the table, what is wrong. */
 void view_status(const struct ctl *ctl, const json_t *reply, struct buf *to);
 void view_print(const struct ctl *ctl, const struct table *t); /* to stdout */
-/* Draws the page over the last one, where the cursor can be moved. */
+/* Draws the page over the last one, where the cursor can be moved; as much of it as the terminal has rows for. */
 void view_draw(struct buf *page);
+void view_fit(const char *page, unsigned rows, unsigned columns, struct buf *to); /* what is drawn; 0: not known, all of it */
 
 #endif

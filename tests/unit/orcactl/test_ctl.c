@@ -292,13 +292,37 @@ static void test_status_page(void **state) {
   buf_free(&out);
 }
 
+static void expect_fit(unsigned rows, const char *want) {
+  struct buf out = BUF_INIT(10000);
+  view_fit("\033[31mNot well\033[0m\n\n12345678901\n1234567890\nend\n", rows, 10, &out);
+  assert_string_equal(buf_str(&out), want);
+  buf_free(&out);
+}
+
+/* A page that is drawn again and again begins in the first row, however low the window is. */
+static void test_a_page_fits_the_window(void **state) {
+  (void)state;
+#define FIRST "\033[31mNot well\033[0m\033[K\n"
+  expect_fit(0, FIRST "\033[K\n12345678901\033[K\n1234567890\nend\033[K\n\033[J");
+  expect_fit(7, FIRST "\033[K\n12345678901\033[K\n1234567890\nend\033[K\n\033[J");
+  expect_fit(6, FIRST "\033[K\n12345678901\033[K\n1234567890\n\033[J(1 more line: a higher window shows them)");
+  expect_fit(4, FIRST "\033[K\n\033[J(3 more lines: a higher window shows them)");
+}
+
 int main(void) {
   setenv("LC_ALL", "C.UTF-8", 1);
   text_init();
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_arguments),           cmocka_unit_test(test_exec_arguments), cmocka_unit_test(test_usage),
-      cmocka_unit_test(test_sub_verbs),           cmocka_unit_test(test_did_you_mean),   cmocka_unit_test(test_paths),
-      cmocka_unit_test(test_only_named_services), cmocka_unit_test(test_progress),       cmocka_unit_test(test_status_page),
+      cmocka_unit_test(test_arguments),
+      cmocka_unit_test(test_exec_arguments),
+      cmocka_unit_test(test_usage),
+      cmocka_unit_test(test_sub_verbs),
+      cmocka_unit_test(test_did_you_mean),
+      cmocka_unit_test(test_paths),
+      cmocka_unit_test(test_only_named_services),
+      cmocka_unit_test(test_progress),
+      cmocka_unit_test(test_status_page),
+      cmocka_unit_test(test_a_page_fits_the_window),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
