@@ -40,6 +40,7 @@ int buf_reserve(struct buf *b, size_t more) {
   }
   b->data = data;
   b->size = size;
+  b->data[b->len] = 0; /* also before anything is added */
   return 0;
 }
 

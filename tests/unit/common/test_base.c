@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include <cmocka.h>
+#include <malloc.h>
 
 #include "common/buf.h"
 #include "common/bus/pb.h"
@@ -69,6 +70,12 @@ static void buf_grows_up_to_its_cap_and_stays_failed(void **state) {
   assert_string_equal(buf_str(&b), "ain");
   buf_consume(&b, 100);
   assert_int_equal(b.len, 0);
+  struct buf room = BUF_INIT(100);
+  mallopt(M_PERTURB, 0x5a); /* new memory is not zeros */
+  assert_int_equal(buf_reserve(&room, 50), 0);
+  assert_string_equal(buf_str(&room), ""); /* room is no text */
+  mallopt(M_PERTURB, 0);
+  buf_free(&room);
   assert_int_equal(buf_reserve(&b, SIZE_MAX), -1);
   buf_free(&b);
   buf_free(NULL);
