@@ -88,7 +88,7 @@ static int take_ca(struct ctl *ctl, const struct place *place, const char *expec
     return -1;
   if (!expected) {
     snprintf(question, sizeof question,
-             "The CA of %.100s has the SHA-256 %s.\nIs it the one that `orcactl init` printed on the master? Otherwise somebody may be in between",
+             "The CA of %.100s has the SHA-256 %s.\nIs it the one that `orcactl init` printed on the master (if not, somebody may be in between)?",
              place->host, hash);
     *code = ctl_confirm(ctl, question);
   }
@@ -134,7 +134,7 @@ static int make_context(struct ctl *ctl, const struct place *place, const char *
   if (context_load(c->name, &there, NULL) == 0) {
     char question[700];
     if (strcmp(there.url, c->url) != 0) {
-      snprintf(question, sizeof question, "Context %s leads to %s. Let it lead to %s", c->name, there.url, c->url);
+      snprintf(question, sizeof question, "Context %s leads to %s. Let it lead to %s?", c->name, there.url, c->url);
       *code = ctl_confirm(ctl, question);
     }
     context_free(&there);
@@ -146,6 +146,19 @@ static int make_context(struct ctl *ctl, const struct place *place, const char *
   return take_token(c, err);
 }
 
+/* As `openssl x509 -fingerprint` prints it: 32 bytes with colons between. false: it is not written so. */
+static bool without_colons(const char *text, char out[65]) {
+  if (strlen(text) != 95)
+    return false;
+  for (size_t i = 0, n = 0; i < 95; i++)
+    if (i % 3 == 2 && text[i] != ':')
+      return false;
+    else if (i % 3 != 2)
+      out[n++] = text[i];
+  out[64] = 0;
+  return true;
+}
+
 int cmd_login(struct ctl *ctl) {
   const char *hash = ctl_value(ctl, "ca-hash");
   struct context context = {0};
@@ -153,8 +166,11 @@ int cmd_login(struct ctl *ctl) {
   struct err err;
   json_t *info = NULL;
   int code = CTL_OK;
+  char plain[65];
   if (hash && strncmp(hash, "sha256:", 7) == 0)
     hash += 7;
+  if (hash && without_colons(hash, plain))
+    hash = plain;
   int rc = parse_place(ctl->argv[0], hash != NULL, &place, &err);
   if (rc == 0)
     rc = make_context(ctl, &place, hash, &context, &code, &err);
@@ -171,6 +187,8 @@ int cmd_login(struct ctl *ctl) {
     free(cluster);
   } else if (rc < 0) {
     code = ctl_fail(ctl, &err);
+    if (code == CTL_UNREACHABLE)
+      fprintf(stderr, "`[api]` of the cluster's cluster.toml says where it listens: `listen`, and `tls` away from the master.\n");
   }
   json_decref(info);
   context_free(&context);

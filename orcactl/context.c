@@ -90,7 +90,9 @@ int context_load(const char *name, struct context *ret, struct err *err) {
   const json_t *entry = wanted ? json_object_get(json_object_get(config, "contexts"), wanted) : NULL;
   const char *url = json_string_value(json_object_get(entry, "url")), *ca = json_string_value(json_object_get(entry, "ca"));
   int rc = 0;
-  if (!wanted)
+  if (!wanted && json_object_size(json_object_get(config, "contexts")))
+    rc = err_set(err, ERR_NOT_FOUND, "no context is the current one: `orcactl context use NAME` makes one it, `orcactl context list` shows them");
+  else if (!wanted)
     rc = err_set(err, ERR_NOT_FOUND, "no cluster is known here yet: `orcactl login HOST` goes to one, `orcactl init` makes this machine one");
   else if (!spec_name_valid(wanted) || !url)
     rc = err_set(err, ERR_NOT_FOUND, "no context is named %s: `orcactl context list` shows them", wanted);

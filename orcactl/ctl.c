@@ -252,6 +252,8 @@ int ctl_fail(struct ctl *ctl, const struct err *err) {
     return CTL_FAILED;
   case ERR_UNAVAILABLE:
   case ERR_NO_LEADER:
+    if (ctl->command && strcmp(ctl->command->name, "login") == 0)
+      return CTL_UNREACHABLE; /* says itself what to look at */
     if (ctl->unreachable)
       fprintf(stderr, "Is the cluster running? On its master: `systemctl status orca-apiserver`. Another cluster: --context NAME.\n");
     else

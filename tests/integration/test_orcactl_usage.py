@@ -66,3 +66,13 @@ def test_doctor_without_a_cluster(tmp_path):
     env = {**os.environ, "ORCA_HOME": str(tmp_path), "LC_ALL": "C"}
     assert "  x no cluster" in subprocess.run([ORCACTL, "doctor"], capture_output=True, text=True, env=env, check=False).stdout
     assert orcactl(tmp_path, "context", "list").stdout.startswith("No cluster is known here yet")
+
+
+def test_contexts_and_logins_that_lead_nowhere(tmp_path):
+    assert orcactl(tmp_path, "login", "127.0.0.1", stdin=subprocess.DEVNULL).stderr == "orcactl: no token was given\n"
+    nobody = orcactl(tmp_path, "login", "127.0.0.1:1", input="orca_x\n")
+    assert nobody.returncode == 3 and "`[api]` of the cluster's cluster.toml says where it listens" in nobody.stderr and "systemctl" not in nobody.stderr
+    (tmp_path / "config.json").write_text('{"contexts": {"one": {"url": "http://127.0.0.1:1"}}}')
+    (tmp_path / "config.json").chmod(0o600)
+    none = orcactl(tmp_path, "status")
+    assert none.returncode == 1 and "no context is the current one: `orcactl context use NAME`" in none.stderr
