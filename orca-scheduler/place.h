@@ -40,7 +40,7 @@ struct place_node {
   size_t index;                    /* place in the table; changes when nodes come and go */
   const Model__Node *record;       /* borrowed from sched_state; NULL: not registered */
   const Model__NodeStatus *status; /* borrowed; NULL: never reported */
-  int64_t away_since_ms;           /* by the scheduler's own clock where it saw it go; while its state is not READY */
+  int64_t away_since_ms;           /* since when the scheduler has known, by its own clock; while its state is not READY */
   uint64_t memory_used;
   uint64_t cpu_used, pids_used;
   uint32_t gpus_used[PLACE_GPU_GROUPS];

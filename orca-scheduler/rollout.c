@@ -123,6 +123,8 @@ static void retarget(struct step *s) {
 /* The last moment at which something moved: an instance became ready, was made, placed or let go of. */
 static int64_t last_progress(struct step *s) {
   int64_t last = s->rollout->started_ms > s->rollout->progress_ms ? s->rollout->started_ms : s->rollout->progress_ms;
+  if (s->in->watched_from_ms > last)
+    last = s->in->watched_from_ms;
   for (size_t k = 0; k < s->count; k++) {
     const struct rollout_instance *i = &s->list[k];
     if (i->desired_since_ms > last)
@@ -161,6 +163,16 @@ static void note_held(struct step *s) {
 /* Ready for a moment between two crashes is not enough: a probe that comes early finds many a broken program alive. */
 static bool hopeless(const struct rollout_instance *i) {
   return i->placed && !i->was_available && (i->restarts >= ROLLOUT_CRASHES || (i->cannot_start && i->restarts >= ROLLOUT_FAILURES));
+}
+
+static const char stopped_phase[] = "stopped";
+
+/* Nor does its time run out while it is stopped. */
+static void note_start(struct step *s) {
+  if (s->in->stopped || strcmp(s->rollout->phase, stopped_phase) != 0)
+    return;
+  s->rollout->progress_ms = s->now;
+  s->out->changed = true; /* and so will its phase */
 }
 
 static const struct rollout_instance *in_trouble(const struct step *s) {
@@ -389,7 +401,7 @@ static void conclude(struct step *s) {
     s->out->changed = true;
     tell(s, ROLLOUT_COMPLETED);
   } else if (s->in->stopped) {
-    set_phase(s, "stopped");
+    set_phase(s, "%s", stopped_phase);
   } else if (s->in->waiting && t.current_unavailable + s->out->create > 0) {
     set_phase(s, "%s", s->in->waiting);
   } else {
@@ -424,6 +436,7 @@ void rollout_step(const struct rollout_input *in, struct rollout *rollout, struc
   if (s.wanted)
     note_progress(&s);
   note_held(&s);
+  note_start(&s);
   char why[ROLLOUT_TEXT];
   if (rollout->state == MODEL__ROLLOUT_STATE__ROLLOUT_PROGRESSING && s.wanted && has_failed(&s, why))
     fail(&s, why);

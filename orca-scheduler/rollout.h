@@ -71,8 +71,9 @@ struct rollout_input {
   bool stopped;
   bool revision_known, stable_known; /* their records are there */
   struct rollout_policy policy, stable_policy;
-  const char *waiting; /* "waiting for shop/db", NULL when nothing is waited for; borrowed */
-  bool waits_for_held; /* and that one waits for a secret */
+  const char *waiting;     /* "waiting for shop/db", NULL when nothing is waited for; borrowed */
+  bool waits_for_held;     /* and that one waits for a secret */
+  int64_t watched_from_ms; /* since when this scheduler has been there: nobody's time runs out while none is */
 };
 
 /* What a Rollout record says, and will say. All zero: there is none yet. */

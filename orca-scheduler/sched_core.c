@@ -567,6 +567,7 @@ static void fill_input(const struct sched_core *core, const struct sched_service
   ret->generation = PB_GET(service->record, generation, 0);
   ret->replicas = PB_GET(service->record, replicas, 1);
   ret->stopped = PB_GET(service->record, stopped, 0);
+  ret->watched_from_ms = core->state.synced_ms;
   const struct sched_revision *target = sched_service_revision(service, ret->revision);
   const struct sched_revision *stable = sched_service_revision(service, rollout->stable_revision);
   ret->revision_known = target && !target->gone;
@@ -748,6 +749,7 @@ int sched_core_step(struct sched_core *core, const struct sched_event *event, in
     return sched_state_delete(&core->state, event->key, err);
   case SCHED_EVENT_SYNCED:
     core->state.synced = true;
+    core->state.synced_ms = now_ms;
     return 0;
   case SCHED_EVENT_RUN: {
     struct run run = {core, actions, now_ms, event->wall_ms ? event->wall_ms : now_ms};

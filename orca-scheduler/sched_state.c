@@ -501,10 +501,8 @@ static int set_node_status(struct sched_state *state, const char *name, Model__N
     state->retry = true;
   if (!old || !status || PB_GET(old, state, 0) != PB_GET(status, state, 0))
     touch_jobs(state);
-  if (status && is_away(status) && !(old && is_away(old))) {
-    int64_t told = PB_GET(status, since_ms, 0);
-    node->away_since_ms = state->synced || told <= 0 || told > now ? now : told;
-  }
+  if (status && is_away(status) && !(old && is_away(old)))
+    node->away_since_ms = now;
   node->status = status;
   free_message(old);
   drop_node_if_unused(state, node);

@@ -76,6 +76,7 @@ struct sched_state {
   struct sched_service *dirty, **dirty_end;
   bool retry;                                                   /* something that pending instances may have waited for has changed */
   bool synced;                                                  /* the first state is complete: changes from here on are seen as they happen */
+  int64_t synced_ms;                                            /* since then, and without a gap */
   size_t avoiding;                                              /* revisions with placement.avoid */
   struct zone *(*load_zone)(const char *name, struct err *err); /* NULL: only UTC is known */
   struct sched_event_key *history;                              /* a ring */

@@ -585,6 +585,25 @@ static void one_that_nobody_has_heard_of(void **state) {
   free_world(w);
 }
 
+/* Everything was down, and the scheduler is the first that is back: the agent will say how the run ended. */
+static void nobody_was_there(void **state) {
+  (void)state;
+  struct world *w = new_world(3);
+  put_job(w, NULL, 1);
+  decide_somehow(w, false);
+  while (!w->starts)
+    agent(w);
+  put_node_state(w, MODEL__NODE_STATE__NODE_UNREACHABLE);
+  w->now += 600000;
+  begin(w);
+  decide_somehow(w, false);
+  const Model__JobRun *run = job_run(w, 1);
+  assert_int_equal(run->state, MODEL__RUN_STATE__RUN_RUNNING);
+  free_message(&run->base);
+  assert_int_equal(w->actions.next_ms, w->now + 30000);
+  free_world(w);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(every_tick_once_whatever_crashes),
@@ -598,6 +617,7 @@ int main(void) {
       cmocka_unit_test(what_goes_is_sent_nowhere_first),
       cmocka_unit_test(one_that_was_lost_comes_back),
       cmocka_unit_test(one_that_nobody_has_heard_of),
+      cmocka_unit_test(nobody_was_there),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
