@@ -290,7 +290,7 @@ static bool has_ended(const struct api_cache *cache, const Model__Job *job) {
   return count && !live_runs(cache, job);
 }
 
-/* The oldest ended ones make room. -1: too many run. */
+/* The oldest ended ones make room for one more. -1: too many run. */
 static int trim_tasks(const struct api_cache *cache, struct storec_txn *txn, struct err *err) {
   size_t count, ended = 0, tasks = 0, trimmed = 0;
   const struct api_smap_entry *all = api_cache_all(cache, API_JOBS, &count);
@@ -300,7 +300,7 @@ static int trim_tasks(const struct api_cache *cache, struct storec_txn *txn, str
   }
   if (tasks - ended >= TASKS_RUNNING)
     return err_set(err, ERR_BUSY, "%u tasks have not ended yet", TASKS_RUNNING);
-  for (int64_t after = INT64_MIN; ended > TASKS_KEPT && trimmed < TASKS_TRIM; trimmed++, ended--) {
+  for (int64_t after = INT64_MIN; ended >= TASKS_KEPT && trimmed < TASKS_TRIM; trimmed++, ended--) {
     size_t oldest = SIZE_MAX;
     for (size_t i = 0; i < count; i++) {
       const Model__Job *job = API_MSG(&all[i], Model__Job);
