@@ -4,6 +4,7 @@
 #include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 /* IPv4 as ::ffff:a.b.c.d. */
 static void map_v4(const struct in_addr *v4, struct in6_addr *to) {
@@ -67,6 +68,27 @@ static void set_key(const struct in6_addr *a, uint8_t key[16]) {
   memcpy(key, a->s6_addr, 16);
   if (!IN6_IS_ADDR_V4MAPPED(a))
     memset(key + 8, 0, 8);
+}
+
+bool api_host_is_local(const char *host) {
+  char name[INET6_ADDRSTRLEN];
+  struct in6_addr address;
+  struct in_addr v4;
+  if (!host)
+    return true;
+  bool bracket = *host == '[';
+  host += bracket;
+  size_t len = strcspn(host, bracket ? "]" : ":");
+  const char *rest = host + len + bracket;
+  if (len >= sizeof name || (bracket && host[len] != ']') || (*rest && (*rest != ':' || strspn(rest + 1, "0123456789") != strlen(rest + 1))))
+    return false;
+  memcpy(name, host, len);
+  name[len] = 0;
+  if (inet_pton(AF_INET, name, &v4) == 1)
+    map_v4(&v4, &address);
+  else if (inet_pton(AF_INET6, name, &address) != 1)
+    return strcasecmp(name, "localhost") == 0;
+  return is_loopback(&address);
 }
 
 void api_from_make(const struct sockaddr *peer, const char *forwarded, bool proxied, struct api_from *ret) {

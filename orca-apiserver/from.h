@@ -21,4 +21,7 @@ struct api_from {
 /* peer may be NULL. forwarded: the last X-Forwarded-For, NULL when there is none; proxied: there was some header of a proxy. */
 void api_from_make(const struct sockaddr *peer, const char *forwarded, bool proxied, struct api_from *ret);
 
+/* Whether a Host field (NULL: none came) names this machine: a page whose own name leads here for a moment has another one. */
+bool api_host_is_local(const char *host);
+
 #endif

@@ -280,7 +280,7 @@ static void set_from(struct api_request *r, struct MHD_Connection *c) {
   MHD_get_connection_values(c, MHD_HEADER_KIND, last_forwarded, &forwarded);
   const union MHD_ConnectionInfo *info = MHD_get_connection_info(c, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
   api_from_make(info ? info->client_addr : NULL, forwarded, MHD_lookup_connection_value(c, MHD_HEADER_KIND, "Forwarded") != NULL, &r->from);
-  r->who.local = r->from.local;
+  r->who.local = r->from.local && api_host_is_local(MHD_lookup_connection_value(c, MHD_HEADER_KIND, MHD_HTTP_HEADER_HOST));
 }
 
 static const char *header(struct api_request *r, const char *name) {

@@ -232,6 +232,8 @@ def test_wrong_tokens_of_one_address_are_slowed(cluster):
     # Metrics are open on loopback, but for one who brings a token that is none.
     assert cluster.api("GET", "/metrics", token=None).status == 200
     assert cluster.api("GET", "/metrics", token="wrong").status in (401, 429)
+    for host, status in {"localhost:6880": 200, "evil.example:6880": 401}.items():  # a page's own name that leads here
+        assert raw(cluster, f"GET /metrics HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()) == status
 
 
 def test_the_audit_log_tells_of_changes_and_refusals(cluster):

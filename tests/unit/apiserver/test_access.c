@@ -55,6 +55,32 @@ static void addresses(void **state) {
   assert_false(none.local);
 }
 
+static void a_page_of_another_site_is_not_local(void **state) {
+  (void)state;
+  static const char *const local[] = {"127.0.0.1",      "127.0.0.1:6880", "127.8.0.1:1", "localhost",
+                                      "LocalHost:6880", "[::1]:6880",     "[::1]",       "127.0.0.1:"},
+                           *const other[] = {"evil.example:6880",
+                                             "evil.example",
+                                             "127.0.0.1.evil.example",
+                                             "10.0.0.1",
+                                             "[::2]",
+                                             "",
+                                             "[",
+                                             "localhost.evil",
+                                             "127.0.0.1:80x",
+                                             "[::1]x",
+                                             "[::1",
+                                             "localhost:80@evil",
+                                             "0.0.0.0:6880"};
+  assert_true(api_host_is_local(NULL));
+  for (size_t i = 0; i < sizeof local / sizeof local[0]; i++)
+    if (!api_host_is_local(local[i]))
+      fail_msg("%s", local[i]);
+  for (size_t i = 0; i < sizeof other / sizeof other[0]; i++)
+    if (api_host_is_local(other[i]))
+      fail_msg("%s", other[i]);
+}
+
 /* ---- the throttle ---- */
 
 static void waits_grow_and_end(void **state) {
@@ -995,6 +1021,7 @@ static void tokens_of_cluster_toml_are_not_kept_in_it(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(addresses),
+      cmocka_unit_test(a_page_of_another_site_is_not_local),
       cmocka_unit_test(waits_grow_and_end),
       cmocka_unit_test(many_addresses_push_out_the_least_guilty),
       cmocka_unit_test_setup_teardown(wrong_tokens_wait_and_right_ones_do_not, world_setup, world_teardown),
