@@ -210,14 +210,18 @@ static bool gone_now(const struct agent_instance *i) {
 }
 
 static void add_instances(struct report *r, const struct agent_core *core, Node__StatusReport *m) {
+  size_t lines = 0;
   m->instances = calloc(core->count ? core->count : 1, sizeof *m->instances);
   for (size_t n = 0; m->instances && n < core->count; n++) {
     const struct agent_instance *i = core->instances[n];
     if (i->want == AGENT_WANT_NONE || gone_now(i) || (!r->full && i->status_seq <= r->acked_seq))
       continue;
-    m->instances[m->n_instances] = report_instance(core, i);
-    if (m->instances[m->n_instances])
-      m->n_instances++;
+    Model__InstanceStatus *st = report_instance(core, i);
+    if (!st)
+      continue;
+    if ((lines += st->last_lines.len) > REPORT_LINES)
+      st->has_last_lines = false;
+    m->instances[m->n_instances++] = st;
   }
 }
 
@@ -250,11 +254,12 @@ Node__StatusReport *report_build(struct report *r, const struct agent_core *core
     if ((m->images[m->n_images] = (Node__ImageResolved *)pb_clone(&r->images[n]->base)))
       m->n_images++;
   r->image_sent = m->images ? r->image_count : 0;
-  m->events = calloc(r->event_count + 1, sizeof *m->events);
-  for (size_t n = 0; m->events && n < r->event_count; n++)
+  size_t events = r->event_count < REPORT_EVENTS ? r->event_count : REPORT_EVENTS;
+  m->events = calloc(events + 1, sizeof *m->events);
+  for (size_t n = 0; m->events && n < events; n++)
     if ((m->events[m->n_events] = (Model__Event *)pb_clone(&r->events[n]->base)))
       m->n_events++;
-  r->event_sent = m->events ? r->event_count : 0;
+  r->event_sent = m->events ? events : 0;
   r->sent_seq = core->status_seq;
   return m;
 }

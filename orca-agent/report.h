@@ -6,7 +6,9 @@
 
 #include "orca-agent/core.h"
 
-#define REPORT_MAX_EVENTS 1000u /* the oldest go when no master takes them */
+#define REPORT_MAX_EVENTS 1000u        /* the oldest go when no master takes them */
+#define REPORT_EVENTS 64u              /* in one report: a master takes no more of one */
+#define REPORT_LINES ((size_t)2 << 20) /* bytes of last lines in one report, which must fit into one message: from there on they are left out */
 
 struct report {
   uint64_t acked_seq, sent_seq; /* of instances' status_seq */

@@ -14,6 +14,7 @@
 
 #include <cmocka.h>
 
+#include "common/bus/bus.h"
 #include "common/bus/pb.h"
 #include "common/crypto/crypto.h"
 #include "common/loop.h"
@@ -392,6 +393,58 @@ static void test_report_resend(void **state) {
   agent_core_fini(&core);
 }
 
+/* What has gathered while there was no master goes in parts that it takes. */
+static void test_report_of_many_events(void **state) {
+  (void)state;
+  struct agent_core core;
+  struct err err;
+  struct report r = {0};
+  Model__NodeStatus node = MODEL__NODE_STATUS__INIT;
+  struct agent_action act = {.name = "instance.started", .severity = "info", .text = "x"};
+  assert_int_equal(agent_core_init(&core, "n1", "cluster00000", 2, &err), 0);
+  for (unsigned n = 0; n < 150; n++)
+    report_event(&r, &act, "n1", n);
+  unsigned told = 0;
+  while (report_pending(&r, &core)) {
+    Node__StatusReport *m = report_build(&r, &core, &node);
+    assert_in_range(m->n_events, 1, 64);
+    for (size_t n = 0; n < m->n_events; n++)
+      assert_int_equal(m->events[n]->ms, told++);
+    node__status_report__free_unpacked(m, NULL);
+    report_acked(&r);
+  }
+  assert_int_equal(told, 150);
+  report_fini(&r);
+  agent_core_fini(&core);
+}
+
+/* A report that does not fit into one message is never sent, and the node's others with it. */
+static void test_report_of_many_last_lines(void **state) {
+  (void)state;
+  struct agent_core core;
+  struct err err;
+  struct report r = {.full = true};
+  Model__NodeStatus node = MODEL__NODE_STATUS__INIT;
+  assert_int_equal(agent_core_init(&core, "n1", "cluster00000", 2, &err), 0);
+  core.instances = calloc(3000, sizeof(struct agent_instance *));
+  for (; core.count < 3000; core.count++) {
+    struct agent_instance *i = core.instances[core.count] = calloc(1, sizeof *i);
+    snprintf(i->project, sizeof i->project, "shop");
+    snprintf(i->service, sizeof i->service, "api");
+    i->number = core.count + 1;
+    i->want = AGENT_WANT_RUN;
+    i->last_lines_len = 4096;
+    i->last_lines = calloc(1, i->last_lines_len);
+  }
+  Node__StatusReport *m = report_build(&r, &core, &node);
+  assert_int_equal(m->n_instances, 3000);
+  assert_true(m->instances[0]->has_last_lines);
+  assert_true(protobuf_c_message_get_packed_size(&m->base) < BUS_MAX_MESSAGE);
+  node__status_report__free_unpacked(m, NULL);
+  report_fini(&r);
+  agent_core_fini(&core);
+}
+
 /* One text that is not UTF-8 would have the whole report refused. */
 static void test_report_of_texts_that_were_cut(void **state) {
   (void)state;
@@ -422,9 +475,17 @@ static void test_report_of_texts_that_were_cut(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_cgroup_v1),      cmocka_unit_test(test_cgroup_v2),       cmocka_unit_test(test_cgroup_hostile),
-      cmocka_unit_test(test_files),          cmocka_unit_test(test_files_are_swept), cmocka_unit_test(test_host_paths),
-      cmocka_unit_test(test_container_json), cmocka_unit_test(test_report_resend),   cmocka_unit_test(test_report_of_texts_that_were_cut),
+      cmocka_unit_test(test_cgroup_v1),
+      cmocka_unit_test(test_cgroup_v2),
+      cmocka_unit_test(test_cgroup_hostile),
+      cmocka_unit_test(test_files),
+      cmocka_unit_test(test_files_are_swept),
+      cmocka_unit_test(test_host_paths),
+      cmocka_unit_test(test_container_json),
+      cmocka_unit_test(test_report_resend),
+      cmocka_unit_test(test_report_of_texts_that_were_cut),
+      cmocka_unit_test(test_report_of_many_events),
+      cmocka_unit_test(test_report_of_many_last_lines),
   };
   return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }
