@@ -33,9 +33,9 @@ bool api_desired_pending(const struct api_desired *d) {
   return d->full || d->cluster || d->dirty.count;
 }
 
-/* What an agent that was started anew goes on from: how often it was started again, and how it ended. */
+/* What an agent that was started anew goes on from: how often it was started again, and how it ended; of a job, that it was begun. */
 static int add_past(Node__Assignment *a, const Model__InstanceStatus *status, size_t *lines) {
-  if (!status || (!status->restarts && !status->ended_ms))
+  if (!status || (!status->restarts && !status->ended_ms && !PB_GET(a->instance, job, false)))
     return 0;
   a->status = malloc(sizeof *a->status);
   if (!a->status)

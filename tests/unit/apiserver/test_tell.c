@@ -56,6 +56,34 @@ static void everything_then_changes(void **state) {
   api_desired_fini(&d);
 }
 
+/* Its agent, started anew, is not to begin it again when its container has gone meanwhile. */
+static void a_jobs_past_is_told(void **state) {
+  struct world *w = *state;
+  struct api_desired d;
+  char key[KEY_MAX];
+  Model__Instance i = MODEL__INSTANCE__INIT;
+  i.project = TEXT("shop");
+  i.service = TEXT("job");
+  i.node = TEXT("n1");
+  PB_SET(&i, number, 1);
+  PB_SET(&i, revision, 1);
+  PB_SET(&i, epoch, 1);
+  PB_SET(&i, job, true);
+  key_numbered(key, KEY_INSTANCES, "shop", "job", 1);
+  put(w, key, &i.base);
+  put_status(w, "shop", "job", 1, "n1", RUNNING, true);
+  put_instance(w, "shop", "web", 1, 1, "n1", RUN);
+  put_status(w, "shop", "web", 1, "n1", RUNNING, true);
+  api_desired_init(&d, "n1");
+  Node__DesiredState *s = next(w, &d);
+  assert_int_equal(s->n_assigned, 2);
+  assert_non_null(s->assigned[0]->status);
+  assert_int_equal(s->assigned[0]->status->phase, RUNNING);
+  assert_null(s->assigned[1]->status); /* of a service there is nothing to go on from */
+  sent(&d, s);
+  api_desired_fini(&d);
+}
+
 static void nodes_are_told_no_tokens(void **state) {
   struct world *w = *state;
   struct api_desired d;
@@ -318,6 +346,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
 #define T(name) cmocka_unit_test_setup_teardown(name, world_setup, world_teardown)
       T(everything_then_changes),
+      T(a_jobs_past_is_told),
       T(nodes_are_told_no_tokens),
       T(a_file_is_for_the_nodes_that_mount_it),
       T(large_deltas_come_in_pieces),
