@@ -137,7 +137,7 @@ static void follow(struct step *s, struct job_run *run) {
       return;
     }
     if (i->detail && *i->detail)
-      say(run, "%.180s", i->detail);
+      say(run, "%.255s", i->detail);
     else
       say(run, "exit code %" PRId32, i->exit_code);
     attempt_failed(s, run, false);
@@ -145,7 +145,7 @@ static void follow(struct step *s, struct job_run *run) {
     say(run, "its node cannot be reached");
     attempt_failed(s, run, false);
   } else if (i->cannot_start && i->tries >= JOB_CANNOT_START) {
-    say(run, "cannot be started: %.150s", i->detail ? i->detail : "");
+    say(run, "cannot be started: %.255s", i->detail ? i->detail : "");
     attempt_failed(s, run, false);
   } else if (i->placed && timeout && after(i->since_ms, timeout) <= s->now) {
     say(run, "ran into its timeout of %" PRIu64 " s", timeout / 1000);
@@ -159,7 +159,7 @@ static void follow(struct step *s, struct job_run *run) {
       say(run, "%s", "");
       tell(s, JOB_STARTED, run->number);
     } else if (!i->running && run->state == MODEL__RUN_STATE__RUN_PENDING) {
-      say(run, "%.180s", i->detail ? i->detail : "");
+      say(run, "%.255s", i->detail ? i->detail : "");
     }
     if (i->placed && timeout)
       wake(s, after(i->since_ms, timeout));

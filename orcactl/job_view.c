@@ -79,7 +79,8 @@ void job_run_row(struct table *t, const json_t *run) {
     table_cellf(t, TABLE_PLAIN, "%lld", api_int(run, "exit_code"));
   else
     table_cell(t, TABLE_PLAIN, "-");
-  table_cellf(t, TABLE_PLAIN, "%.19s", *started ? started : *api_str(run, "scheduled") ? api_str(run, "scheduled") : "-");
+  const char *when = *started ? started : api_str(run, "scheduled");
+  table_cellf(t, TABLE_PLAIN, "%.19s%s", *when ? when : "-", *when ? "Z" : "");
   table_cell(t, TABLE_PLAIN, took);
   table_cellf(t, TABLE_PLAIN, "%lld", api_int(run, "attempts"));
   table_cellf(t, TABLE_PLAIN, "%lld", api_int(run, "revision"));
@@ -115,7 +116,7 @@ static void schedule(const json_t *job) {
     printf("  it is stopped: no ticks until `orcactl job start` or a deploy\n");
   } else if (*at) {
     char *next = text_cleaned(api_str(job, "next"));
-    printf("  next run %s (%.20s)\n", at, next ? next : "");
+    printf("  next run %s (%.19sZ)\n", at, next ? next : "");
     free(next);
   }
 }

@@ -12,7 +12,7 @@
 #define PROGRESS_MAX 1024
 
 struct progress_line {
-  char service[136], state[32], phase[160];
+  char service[136], state[32], phase[320];
   long long ready, replicas;
 };
 struct progress {
