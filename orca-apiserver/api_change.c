@@ -45,8 +45,9 @@ static bool sees(void *arg, const char *project) {
 static int still_allowed(const struct api_cache *cache, const Model__Service *s, uint64_t number, struct err *err) {
   const Model__Revision *r = api_cache_revision(cache, s->project, s->name, number);
   if (!r || !r->spec)
-    return err_set(err, ERR_NOT_FOUND, number > s->last_revision ? "%s/%s has no revision %" PRIu64 ": `orcactl history` lists what there is"
-                                                                 : "%s/%s has no revision %" PRIu64 " any more: the newest are kept, `orcactl history` lists them",
+    return err_set(err, ERR_NOT_FOUND,
+                   number > s->last_revision ? "%s/%s has no revision %" PRIu64 ": `orcactl history` lists what there is"
+                                             : "%s/%s has no revision %" PRIu64 " any more: the newest are kept, `orcactl history` lists them",
                    s->project, s->name, number);
   return spec_check_all(r->spec, api_cache_cluster(cache, NULL), err);
 }
@@ -250,14 +251,15 @@ void api_delete_service(struct api_request *r) {
 /* ---- many at once: a project, or everything ---- */
 
 struct many {
-  char project[64]; /* "": all that the token sees */
+  bool all; /* that the token sees; else those of the project */
+  char project[64];
   bool purge;
   struct api_smap done; /* PROJECT/NAME */
 };
 
 static bool is_meant(struct api_write *w, const Model__Service *s) {
   const struct many *m = w->ctx;
-  return (!m->project[0] || strcmp(m->project, PB_STR(s->project)) == 0) && api_auth_sees(&w->api->cache, &w->request->who, PB_STR(s->project));
+  return (m->all || strcmp(m->project, PB_STR(s->project)) == 0) && api_auth_sees(&w->api->cache, &w->request->who, PB_STR(s->project));
 }
 
 static bool is_purged(void *arg, const char *project, const char *name) {
@@ -301,7 +303,7 @@ static int build_jobs(struct api_write *w, struct storec_txn *txn, size_t *meant
     const Model__Job *job = API_MSG(&all[i], Model__Job);
     uint64_t mod = ((const struct api_object *)all[i].value)->mod;
     char id[130];
-    if ((m->project[0] && strcmp(m->project, PB_STR(job->project)) != 0) || !api_auth_sees(&w->api->cache, &w->request->who, PB_STR(job->project)))
+    if ((!m->all && strcmp(m->project, PB_STR(job->project)) != 0) || !api_auth_sees(&w->api->cache, &w->request->who, PB_STR(job->project)))
       continue;
     ++*meant;
     if (job->suspended && !m->purge)
@@ -336,7 +338,7 @@ static int build_many(struct api_write *w, struct storec_txn *txn, struct err *e
   }
   if (build_jobs(w, txn, &meant, err) < 0)
     return -1;
-  if (m->project[0] && !meant)
+  if (!m->all && !meant)
     return err_set(err, ERR_NOT_FOUND, "project not found: %s", m->project);
   if (m->purge)
     api_upkeep_files(&w->api->cache, is_purged, m, NULL, txn);
@@ -359,21 +361,26 @@ static void free_many(void *ctx) {
   free(m);
 }
 
+/* project NULL: of all. */
 static void start_many(struct api_request *r, const char *project, bool purge) {
   struct many *m = calloc(1, sizeof *m);
   if (!m) {
     api_fail_with(r, ERR_MEMORY, "no memory for a change");
     return;
   }
-  api_text_copy(m->project, sizeof m->project, project);
+  m->all = !project;
+  api_text_copy(m->project, sizeof m->project, project ? project : "");
   m->purge = purge;
-  api_audit_target(r, project, "%s", *project ? project : "everything");
+  api_audit_target(r, m->project, "%s", project ? m->project : "everything");
   api_write_start(&(struct api_write){.api = r->api, .request = r, .build = build_many, .answer = answer_many, .free_ctx = free_many, .ctx = m});
 }
 
 void api_delete_project(struct api_request *r) {
-  start_many(r, r->param, api_request_flag(r, "purge"));
+  if (spec_name_valid(r->param)) /* what is cut, or made text, is another project's name, or none */
+    start_many(r, r->param, api_request_flag(r, "purge"));
+  else
+    api_fail_with(r, ERR_NOT_FOUND, "project not found: %.64s", r->param);
 }
 void api_post_stop_all(struct api_request *r) {
-  start_many(r, "", false);
+  start_many(r, NULL, false);
 }

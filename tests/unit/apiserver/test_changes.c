@@ -102,6 +102,14 @@ static void stop_start_and_delete(void **state) {
   assert_null(service(w, "api"));
   assert_null(api_cache_revision(&w->api.cache, "shop", "api", 1));
   json_decref(say(w, "DELETE", "/api/v1/services/api", NULL, NULL, NULL, 404));
+  /* What is no name is no project, and least of all the empty one that means all. */
+  static const char *const no_names[] = {"\xff\xfe", "\xc3", "Shop", "shop ", "%2e"};
+  for (size_t i = 0; i < sizeof no_names / sizeof *no_names; i++) {
+    char path[64];
+    snprintf(path, sizeof path, "/api/v1/projects/%s", no_names[i]);
+    json_decref(say(w, "DELETE", path, NULL, NULL, NULL, 404));
+    assert_false(service(w, "db")->stopped);
+  }
   json_decref(say(w, "DELETE", "/api/v1/projects/shop", NULL, NULL, NULL, 200));
   assert_true(service(w, "db")->stopped);
   json_decref(say(w, "DELETE", "/api/v1/projects/nothing", NULL, NULL, NULL, 404));
