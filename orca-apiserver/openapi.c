@@ -169,6 +169,23 @@ static json_t *reply_content(const struct api_route *route) {
   return content;
 }
 
+/* What is asked for and not done yet is 202; followed to its end (wait) it is 200. Where the connection becomes another protocol's, 101. */
+static json_t *responses(const struct api_route *route) {
+  bool later = strcmp(route->method, "POST") == 0 && strcmp(route->gives, "Run") == 0;
+  json_t *all = json_pack("{s:{s:s,s:{s:{s:o}}}}", "default", "description", "an error", "content", "application/json", "schema", reference("Error"));
+  json_t *done = json_pack("{s:s,s:o}", "description", later ? "asked for; with wait, ended" : "done", "content", reply_content(route));
+  if (!all || !done) {
+    json_decref(all);
+    json_decref(done);
+    return NULL;
+  }
+  json_object_set(all, strcmp(route->gives, "WebSocket") == 0 ? "101" : "200", done);
+  if (later)
+    json_object_set(all, "202", done);
+  json_decref(done);
+  return all;
+}
+
 static json_t *parameters(const struct api_route *route) {
   json_t *list = json_array();
   if (strchr(route->path, '{'))
@@ -193,9 +210,8 @@ static json_t *operation(const struct api_route *route) {
   for (const char *p = route->path; *p && n < sizeof id - 1; p++)
     id[n++] = isalnum((unsigned char)*p) ? *p : '_';
   id[n] = 0;
-  json_t *op = json_pack("{s:s,s:s,s:s,s:o,s:{s:{s:s,s:o},s:{s:s,s:{s:{s:o}}}}}", "operationId", id, "summary", route->summary, "x-permission",
-                         permission_text(route->permission), "parameters", parameters(route), "responses", "200", "description", "done", "content",
-                         reply_content(route), "default", "description", "an error", "content", "application/json", "schema", reference("Error"));
+  json_t *op = json_pack("{s:s,s:s,s:s,s:o,s:o}", "operationId", id, "summary", route->summary, "x-permission", permission_text(route->permission),
+                         "parameters", parameters(route), "responses", responses(route));
   if (op && route->takes)
     json_object_set_new(op, "requestBody",
                         json_pack("{s:b,s:{s:{s:o}}}", "required", 1, "content", "application/json", "schema", reference(route->takes)));

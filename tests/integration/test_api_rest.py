@@ -281,3 +281,5 @@ def test_the_document_names_every_route(master):
     assert doc["openapi"] == "3.1.0"
     assert doc["paths"]["/api/v1/deploy"]["post"]["x-permission"] == "deploy"
     assert "image" in json.dumps(doc["components"]["schemas"]["ServiceSpec"])
+    answers = {path: set(next(iter(doc["paths"][path].values()))["responses"]) - {"default"} for path in ("/api/v1/status", "/api/v1/jobs/{name}/run", "/api/v1/services/{name}/exec")}
+    assert list(answers.values()) == [{"200"}, {"200", "202"}, {"101"}]
