@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/crypto/crypto.h"
 #include "common/spec/spec.h"
@@ -84,6 +85,11 @@ static void name_of(const char *host, char out[64]) {
 
 static int take_ca(struct ctl *ctl, const struct place *place, const char *expected, struct context *c, int *code, struct err *err) {
   char *pem = NULL, hash[65], question[512];
+  if (!expected && (ctl->yes || !isatty(STDIN_FILENO) || !isatty(STDERR_FILENO))) {
+    *code =
+        ctl_usage(ctl, "whose CA %.100s has, --yes can't know: give --ca-hash sha256:…, as `orcactl init` printed it on the master.", place->host);
+    return -1;
+  }
   if (pin_fetch_ca(place->host, place->port, expected, &pem, hash, err) < 0)
     return -1;
   if (!expected) {

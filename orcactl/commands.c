@@ -102,7 +102,7 @@ const struct ctl_command ctl_commands[] = {
   {"login", "HOST", 1, 1, cmd_login, "use a cluster elsewhere: HOST or HOST:PORT",
    "Asks for the token without echo (or reads it from stdin), tries it, and makes a context of it (--context NAME, else named like the host).\n"
    "Away from this machine it is TLS 1.3, and the cluster's CA is taken for its hash, which `orcactl init` printed on the master.",
-   {{"ca-hash", 0, "SHA256", "of the cluster's CA: sha256:…; without it, it is shown and asked about"}}},
+   {{"ca-hash", 0, "SHA256", "of the cluster's CA: sha256:…; without it, it is shown and asked about on the terminal (--yes does not answer that)"}}},
   {"context", "VERB", 0, 0, NULL, "the clusters that orcactl knows", NULL, {{0}}},
   {"context list", "", 0, 0, cmd_context_list, "the clusters that orcactl knows; * is the one it talks to", NULL, {{0}}},
   {"context use", "NAME", 1, 1, cmd_context_use, "talk to this one from now on", NULL, {{0}}},

@@ -72,6 +72,9 @@ def test_contexts_and_logins_that_lead_nowhere(tmp_path):
     assert orcactl(tmp_path, "login", "127.0.0.1", stdin=subprocess.DEVNULL).stderr == "orcactl: no token was given\n"
     nobody = orcactl(tmp_path, "login", "127.0.0.1:1", input="orca_x\n")
     assert nobody.returncode == 3 and "`[api]` of the cluster's cluster.toml says where it listens" in nobody.stderr and "systemctl" not in nobody.stderr
+    for blind in (("--yes",), ()):  # which CA is right nobody has said
+        done = orcactl(tmp_path, *blind, "login", "192.0.2.1", input="orca_x\n")
+        assert done.returncode == 2 and "give --ca-hash sha256:" in done.stderr and "needs --yes" not in done.stderr
     (tmp_path / "config.json").write_text('{"contexts": {"one": {"url": "http://127.0.0.1:1"}}}')
     (tmp_path / "config.json").chmod(0o600)
     none = orcactl(tmp_path, "status")
