@@ -717,6 +717,9 @@ static void inspected(struct agent_step *s, struct agent_instance *i, const stru
   i->c = *c;
   i->c.detailed = true;
   bool new_run = c->started_ns != before.started_ns || strcmp(c->id, before.id) != 0;
+  bool began = is_job(i) && is_of_assigned(i) && !i->ran && c->started_ns; /* whatever was answered to its start: this is its run, and its result */
+  if (began)
+    i->recreate = false;
   if (c->state == AGENT_C_RUNNING) {
     if (new_run) {
       int64_t ran_ms = s->now.wall_ms - c->started_ns / NS_PER_MS;
@@ -739,7 +742,7 @@ static void inspected(struct agent_step *s, struct agent_instance *i, const stru
     }
     i->failure.failures = 0;
     i->status_seq = ++s->core->status_seq;
-  } else if (c->state == AGENT_C_EXITED && c->finished_ns > noted(s, i->exit_handled_ns)) {
+  } else if (c->state == AGENT_C_EXITED && (c->finished_ns > noted(s, i->exit_handled_ns) || began)) {
     exited(s, i, c->exit_code, c->oom_killed, c->finished_ns);
   }
 }

@@ -1273,6 +1273,30 @@ static void test_a_told_end_stays_told(void **state) {
   finish();
 }
 
+/* Docker says that it could not start it, and has. */
+static void test_a_run_that_is_said_not_to_have_started(void **state) {
+  (void)state;
+  begin(5);
+  f.faults = false;
+  come_up();
+  f.want[JOB][0].assigned = true;
+  f.want[JOB][0].epoch = f.want[JOB][0].revision = 1;
+  tell_full();
+  while (!f.pending_count || f.pending[0]->act.op_kind != AGENT_OP_START)
+    assert_true(advance(f.now + NS_PER_SEC));
+  run_effect(f.pending[0]);
+  end_container(&f.containers[0], 3);
+  f.event_count = 0;
+  f.pending[0]->outcome = ERR_INTERNAL;
+  settle(60);
+  const struct agent_instance *i = agent_core_find(&f.core, "shop/job.1");
+  assert_int_equal(i->phase, MODEL__PHASE__PHASE_EXITED);
+  assert_int_equal(i->last_exit, 3);
+  assert_int_equal(f.container_count, 1);
+  assert_int_equal(f.starts, 1);
+  finish();
+}
+
 /* It has ended, and somebody's removal of it came half the way. */
 static void test_a_run_whose_container_is_broken(void **state) {
   (void)state;
@@ -1359,6 +1383,7 @@ int main(void) {
       cmocka_unit_test(test_a_clock_that_is_put_back),
       cmocka_unit_test(test_a_run_that_is_told_of_is_not_begun_anew),
       cmocka_unit_test(test_a_told_end_stays_told),
+      cmocka_unit_test(test_a_run_that_is_said_not_to_have_started),
       cmocka_unit_test(test_a_run_whose_container_is_broken),
       cmocka_unit_test(test_histories),
   };
