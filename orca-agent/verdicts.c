@@ -108,6 +108,17 @@ static void restore(struct verdicts *v) {
   }
 }
 
+/* What was not found; but one that Docker can't look at may still be. */
+static void forget(struct verdicts *v) {
+  size_t kept = 0;
+  for (size_t n = 0; n < v->count; n++) {
+    const struct agent_instance *i = agent_core_find_container(&v->a->core, v->list[n].container);
+    if (i && i->look_failed)
+      v->list[kept++] = v->list[n];
+  }
+  v->count = kept;
+}
+
 static int write_whole(const struct verdicts *v, const struct buf *text) {
   int fd = open(v->temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
   if (fd < 0)
@@ -142,7 +153,7 @@ void verdicts_restore(struct verdicts *v) {
   restore(v);
   /* Until everything has been found again, what is remembered is not yet up to date. */
   if (agent_core_settled(&v->a->core)) {
-    v->count = 0;
+    forget(v);
     save(v);
   }
 }

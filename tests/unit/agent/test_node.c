@@ -18,10 +18,12 @@
 #include "common/bus/pb.h"
 #include "common/crypto/crypto.h"
 #include "common/loop.h"
+#include "orca-agent/agent.h"
 #include "orca-agent/cgroup.h"
 #include "orca-agent/container_json.h"
 #include "orca-agent/files.h"
 #include "orca-agent/report.h"
+#include "orca-agent/verdicts.h"
 
 static char dir[64];
 
@@ -350,6 +352,48 @@ static void test_container_json(void **state) {
   agent_core_fini(&o.core);
 }
 
+/* ---- verdicts ---- */
+
+static void test_a_verdict_waits_for_a_look_that_failed(void **state) {
+  (void)state;
+  struct err err;
+  char state_dir[128];
+  struct daemon daemon = {.config.state_dir = state_dir};
+  struct agent *a = calloc(1, sizeof *a);
+  assert_non_null(a);
+  snprintf(state_dir, sizeof state_dir, "%s/judged", dir);
+  write_text("judged/agent/verdicts", "0123456789ab 5 1 1\nba9876543210 5 1 1\n");
+  a->daemon = &daemon;
+  a->draining = true; /* what the core wants done is not of interest */
+  assert_non_null(a->loop = loop_new(NULL, &err));
+  assert_int_equal(agent_core_init(&a->core, "n1", "cluster00000", 2, &err), 0);
+  struct agent_instance *i = calloc(1, sizeof *i);
+  assert_non_null(i);
+  assert_non_null(a->core.instances = calloc(1, sizeof(struct agent_instance *)));
+  a->core.instances[a->core.count++] = i;
+  a->core.ever_listed = true;
+  snprintf(i->id, sizeof i->id, "shop/api.1");
+  snprintf(i->c.id, sizeof i->c.id, "0123456789ab");
+  i->look_failed = true;
+  struct verdicts *v = verdicts_open(a, &err);
+  assert_non_null(v);
+  verdicts_restore(v);
+  assert_false(i->verdict.known);
+  i->look_failed = false;
+  i->phase = MODEL__PHASE__PHASE_RUNNING;
+  i->c.state = AGENT_C_RUNNING;
+  i->c.detailed = true;
+  i->c.started_ns = 5 * NS_PER_MS;
+  i->want = AGENT_WANT_KEEP;
+  verdicts_restore(v);
+  assert_true(i->verdict.known && i->verdict.ready);
+  verdicts_close(v);
+  agent_actions_fini(&a->queue);
+  agent_core_fini(&a->core);
+  loop_free(a->loop);
+  free(a);
+}
+
 /* ---- reports ---- */
 
 static void test_report_resend(void **state) {
@@ -484,6 +528,7 @@ int main(void) {
       cmocka_unit_test(test_container_json),
       cmocka_unit_test(test_report_resend),
       cmocka_unit_test(test_report_of_texts_that_were_cut),
+      cmocka_unit_test(test_a_verdict_waits_for_a_look_that_failed),
       cmocka_unit_test(test_report_of_many_events),
       cmocka_unit_test(test_report_of_many_last_lines),
   };
