@@ -127,11 +127,12 @@ static void keep(struct certificate *c) {
 
 static void look(struct certificate *c);
 
+/* When to ask again is set before anybody hears of a change: who then says once more what is wanted must not make it ask at once. */
 static void failed(struct certificate *c, const struct err *why) {
-  if (!c->server || now_s(c) >= c->not_after_s || c->renew_at_s <= now_s(c))
-    set_fault(c, why->msg);
   wake_at(c, c->again);
   c->again = c->again * 2 < AGAIN_MOST ? c->again * 2 : AGAIN_MOST;
+  if (!c->server || now_s(c) >= c->not_after_s || c->renew_at_s <= now_s(c))
+    set_fault(c, why->msg);
 }
 
 static void on_failed(void *arg, const struct err *why) {
@@ -161,20 +162,20 @@ static void on_signed(void *arg, const uint8_t *body, size_t len) {
     return;
   }
   log_info("a certificate for the API", "days", log_u64((uint64_t)(c->not_after_s - now_s(c)) / 86400));
-  c->fault[0] = 0;
-  c->changed(c->arg);
-  char missing[80] = "";
-  for (size_t i = 0; i < c->wanted_count && !*missing; i++)
+  const char *missing = NULL;
+  for (size_t i = 0; i < c->wanted_count && !missing; i++)
     if (!certificate_covers(c, c->wanted[i]))
-      snprintf(missing, sizeof missing, "%s", c->wanted[i]);
-  if (*missing) {
-    err_set(&err, ERR_DENIED, "the apiserver signed no certificate for %s: it is another node's address", missing);
-    set_fault(c, err.msg);
-    wake_at(c, AGAIN_MOST);
-    return;
-  }
+      missing = c->wanted[i];
   c->again = AGAIN_FIRST;
-  look(c);
+  if (missing) {
+    snprintf(c->fault, sizeof c->fault, "the apiserver signed no certificate for %.63s: it is another node's address", missing);
+    log_warn("not the certificate that is wanted", "error", c->fault);
+    wake_at(c, AGAIN_MOST);
+  } else {
+    c->fault[0] = 0;
+    look(c);
+  }
+  c->changed(c->arg);
 }
 
 static void ask(struct certificate *c) {

@@ -206,6 +206,8 @@ void control_link_init(struct control *c) {
 void control_link_close(struct control *c) {
   loop_timer_cancel(c->loop, &c->link.retry);
   bus_free(c->link.bus);
+  if (c->certificate && c->link.conn)
+    certificate_connected(c->certificate, NULL);
   c->link.bus = NULL;
   c->link.conn = NULL;
 }
