@@ -60,7 +60,7 @@ bool certificate_covers(const struct certificate *c, const char *address) {
 static void set_fault(struct certificate *c, const char *fault) {
   if (strcmp(c->fault, fault) == 0)
     return;
-  snprintf(c->fault, sizeof c->fault, "%s", fault);
+  snprintf(c->fault, sizeof c->fault, "%.199s", fault);
   if (*fault)
     log_warn("no certificate for the API", "error", fault);
   c->changed(c->arg);
