@@ -42,7 +42,9 @@ int cmd_context_use(struct ctl *ctl) {
   struct err err;
   if (context_use(ctl->argv[0], &err) < 0)
     return ctl_fail(ctl, &err);
-  printf("%s is the current context\n", ctl->argv[0]);
+  if (ctl->output != CTL_JSON)
+    printf("%s is the current context\n", ctl->argv[0]);
+  ctl_print_done(ctl, "current", json_string(ctl->argv[0]));
   return CTL_OK;
 }
 
@@ -50,6 +52,8 @@ int cmd_context_rm(struct ctl *ctl) {
   struct err err;
   if (context_remove(ctl->argv[0], &err) < 0)
     return ctl_fail(ctl, &err);
-  printf("%s: forgotten, with its token; the cluster still knows that one (`orcactl token rm`)\n", ctl->argv[0]);
+  if (ctl->output != CTL_JSON)
+    printf("%s: forgotten, with its token; the cluster still knows that one (`orcactl token rm`)\n", ctl->argv[0]);
+  ctl_print_done(ctl, "removed", json_pack("[s]", ctl->argv[0]));
   return CTL_OK;
 }

@@ -189,7 +189,9 @@ int cmd_login(struct ctl *ctl) {
     rc = context_save(&context, true, &err);
   if (rc == 0) {
     char *cluster = text_cleaned(*api_str(info, "name") ? api_str(info, "name") : api_str(info, "id"));
-    printf("Logged in to cluster %s at %s. Context %s is the current one.\n", cluster ? cluster : "", context.url, context.name);
+    if (ctl->output != CTL_JSON)
+      printf("Logged in to cluster %s at %s. Context %s is the current one.\n", cluster ? cluster : "", context.url, context.name);
+    ctl_print_done(ctl, "current", json_string(context.name));
     free(cluster);
   } else if (rc < 0) {
     code = ctl_fail(ctl, &err);

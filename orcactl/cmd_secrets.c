@@ -217,14 +217,19 @@ int cmd_secrets_rm(struct ctl *ctl) {
   buf_free(&question);
   if (rc != CTL_OK)
     return rc;
+  json_t *done = json_array();
   for (int i = 0; i < ctl->argc && rc != CTL_UNREACHABLE; i++) {
     struct err err;
     char path[1024];
-    if (secrets_path(ctl, ctl->argv[i], path, &err) < 0 || api_call(ctl, "DELETE", path, NULL, NULL, &err) < 0)
+    if (secrets_path(ctl, ctl->argv[i], path, &err) < 0 || api_call(ctl, "DELETE", path, NULL, NULL, &err) < 0) {
       rc = ctl_fail(ctl, &err);
-    else if (ctl->output != CTL_JSON)
+      continue;
+    }
+    json_array_append_new(done, json_string(ctl->argv[i]));
+    if (ctl->output != CTL_JSON)
       printf("%s: forgotten\n", ctl->argv[i]);
   }
+  ctl_print_done(ctl, "removed", done);
   return rc;
 }
 

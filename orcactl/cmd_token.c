@@ -120,6 +120,7 @@ int cmd_token_list(struct ctl *ctl) {
 
 int cmd_token_rm(struct ctl *ctl) {
   int rc = CTL_OK;
+  json_t *done = json_array();
   for (int i = 0; i < ctl->argc && rc != CTL_UNREACHABLE; i++) {
     struct err err;
     char path[512], name[256];
@@ -129,10 +130,14 @@ int cmd_token_rm(struct ctl *ctl) {
       continue;
     }
     snprintf(path, sizeof path, "/api/v1/tokens/%s", name);
-    if (api_call(ctl, "DELETE", path, NULL, NULL, &err) < 0)
+    if (api_call(ctl, "DELETE", path, NULL, NULL, &err) < 0) {
       rc = ctl_fail(ctl, &err);
-    else if (ctl->output != CTL_JSON)
+      continue;
+    }
+    json_array_append_new(done, json_string(ctl->argv[i]));
+    if (ctl->output != CTL_JSON)
       printf("%s: removed; it ended at once\n", ctl->argv[i]);
   }
+  ctl_print_done(ctl, "removed", done);
   return rc;
 }

@@ -313,7 +313,7 @@ const char *ctl_nearest(const char *text, const char *(*name)(const void *list, 
   unsigned least = ((unsigned)strlen(text) + 2) / 3 + 1; /* of three letters one may be another, of four two */
   for (size_t i = 0; (one = name(list, i)); i++) {
     unsigned d = distance(text, one);
-    if (d < least) {
+    if (d < least && d < strlen(text)) {
       least = d;
       best = one;
     }
@@ -618,6 +618,13 @@ int ctl_print_json_line(const struct ctl *ctl, const json_t *json) {
 
 int ctl_print_json(struct ctl *ctl, const json_t *json) {
   return print_json(ctl, json, JSON_INDENT(2));
+}
+
+void ctl_print_done(struct ctl *ctl, const char *key, json_t *what) {
+  json_t *out = json_pack("{s:o}", key, what);
+  if (ctl->output == CTL_JSON)
+    ctl_print_json(ctl, out);
+  json_decref(out);
 }
 
 bool ctl_unread(void) {

@@ -85,6 +85,8 @@ int ctl_confirm(struct ctl *ctl, const char *question);
 char *ctl_infra_dir(struct ctl *ctl, struct err *err);
 /* Prints JSON to stdout, indented. */
 int ctl_print_json(struct ctl *ctl, const json_t *json);
+/* With -o json, of a command that names what it has done: {"KEY": …}. Takes what it is. */
+void ctl_print_done(struct ctl *ctl, const char *key, json_t *what);
 int ctl_print_json_line(const struct ctl *ctl, const json_t *json);
 /* What is told when the user interrupts by Ctrl-C, and orcactl ends by that signal: of what goes on in the cluster. The first text stays. */
 void ctl_tell_on_interrupt(const char *fmt, ...) __attribute__((format(printf, 1, 2)));

@@ -1,5 +1,6 @@
 """What orcactl says to who uses it wrongly, without any cluster: what is wrong, and what to do."""
 import fcntl
+import json
 import os
 import pty
 import socket
@@ -75,7 +76,9 @@ def test_contexts_and_logins_that_lead_nowhere(tmp_path):
     for blind in (("--yes",), ()):  # which CA is right nobody has said
         done = orcactl(tmp_path, *blind, "login", "192.0.2.1", input="orca_x\n")
         assert done.returncode == 2 and "give --ca-hash sha256:" in done.stderr and "needs --yes" not in done.stderr
-    (tmp_path / "config.json").write_text('{"contexts": {"one": {"url": "http://127.0.0.1:1"}}}')
+    (tmp_path / "config.json").write_text('{"contexts": {"one": {"url": "http://127.0.0.1:1"}, "two": {"url": "http://127.0.0.1:2"}}}')
     (tmp_path / "config.json").chmod(0o600)
     none = orcactl(tmp_path, "status")
     assert none.returncode == 1 and "no context is the current one: `orcactl context use NAME`" in none.stderr
+    assert json.loads(orcactl(tmp_path, "context", "use", "two", "-o", "json").stdout) == {"current": "two"}
+    assert json.loads(orcactl(tmp_path, "context", "rm", "two", "-o", "json").stdout) == {"removed": ["two"]}

@@ -167,6 +167,10 @@ static const char *verb(const void *list, size_t i) {
   return i < ctl_command_count ? ctl_commands[i].name : NULL;
 }
 
+static const char *name_at(const void *list, size_t i) {
+  return i ? NULL : list;
+}
+
 static void test_did_you_mean(void **state) {
   (void)state;
   assert_string_equal(ctl_nearest("deploi", verb, NULL), "deploy");
@@ -175,6 +179,7 @@ static void test_did_you_mean(void **state) {
   assert_string_equal(ctl_nearest("lgos", verb, NULL), "logs");
   assert_string_equal(ctl_nearest("rn", verb, NULL), "rm");
   assert_null(ctl_nearest("foo", verb, NULL)); /* not "job" */
+  assert_null(ctl_nearest("x", name_at, (void *)(uintptr_t) "y"));
   assert_null(ctl_nearest("xyzzy-and-more", verb, NULL));
   char endless[300];
   memset(endless, 'a', sizeof endless);
