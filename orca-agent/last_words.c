@@ -4,12 +4,15 @@
 #include <string.h>
 
 #include "common/bus/pb.h"
+#include "common/log.h"
 #include "orca-agent/docker_logs.h"
 
 #define AT_ONCE 16u
+#define WAITING_MAX 256u
 #define TAIL 64u              /* lines and pieces of lines, those of a run that has begun meanwhile among them */
 #define LATE (40 * NS_PER_MS) /* Docker stamps a line when it reads it, perhaps after the end; the next start takes longer */
 #define TIMEOUT (2 * NS_PER_SEC)
+#define TURN_TIMEOUT (10 * NS_PER_SEC) /* of one that waits for its turn: a container is not removed meanwhile */
 
 /* ---- the text ---- */
 
@@ -59,6 +62,7 @@ void last_lines_end(struct last_lines *l) {
 struct reading {
   struct last_words *all;
   struct agent_action act;
+  bool under_way; /* else it waits for its turn */
   struct docker_logs *logs;
   struct loop_timer timer;
   struct last_lines lines;
@@ -67,8 +71,9 @@ struct reading {
 
 struct last_words {
   struct agent *a;
-  struct reading *list;
-  unsigned count;
+  struct reading *list;    /* in the order in which they were asked for */
+  unsigned count, waiting; /* under way; not yet */
+  struct loop_timer turn;
 };
 
 static void drop(struct reading *r) {
@@ -78,7 +83,10 @@ static void drop(struct reading *r) {
       *at = r->next;
       break;
     }
-  w->count--;
+  if (r->under_way)
+    w->count--;
+  else
+    w->waiting--;
   docker_logs_close(r->logs);
   loop_timer_cancel(w->a->loop, &r->timer);
   free(r);
@@ -90,13 +98,15 @@ static void tell(struct agent *a, const struct agent_action *act, const char *wo
 }
 
 static void finish(struct reading *r) {
-  struct agent *a = r->all->a;
+  struct last_words *w = r->all;
   struct agent_action act = r->act;
   static struct last_lines lines;
   last_lines_end(&r->lines);
   lines = r->lines;
   drop(r);
-  tell(a, &act, lines.text, lines.len);
+  if (loop_timer_in(w->a->loop, &w->turn, 0, NULL) < 0)
+    log_error("no memory for a timer");
+  tell(w->a, &act, lines.text, lines.len);
 }
 
 static bool on_readable(void *arg, struct docker_logs *logs) {
@@ -121,10 +131,32 @@ static void on_timeout(void *arg) {
   finish(arg);
 }
 
-void last_words_read(struct last_words *w, const struct agent_action *act) {
+static void begin(struct reading *r) {
   static const struct docker_logs_ops ops = {on_readable, on_done};
-  struct reading *r = w->count < AT_ONCE ? calloc(1, sizeof *r) : NULL;
+  struct agent *a = r->all->a;
   struct err err;
+  r->under_way = true;
+  r->all->count++;
+  r->all->waiting--;
+  r->logs = docker_logs_open(a->loop, &(struct docker_logs_options){a->daemon->config.docker, r->act.container, TAIL, 0, false, &ops, r}, &err);
+  if (!r->logs || loop_timer_in(a->loop, &r->timer, TIMEOUT, &err) < 0)
+    finish(r);
+}
+
+static void on_turn(void *arg) {
+  struct last_words *w = arg;
+  struct reading *r = w->list;
+  while (r && r->under_way)
+    r = r->next;
+  if (!r || w->count >= AT_ONCE)
+    return;
+  begin(r); /* r may be gone */
+  if (loop_timer_in(w->a->loop, &w->turn, 0, NULL) < 0)
+    log_error("no memory for a timer");
+}
+
+void last_words_read(struct last_words *w, const struct agent_action *act) {
+  struct reading *r = w->waiting < WAITING_MAX ? calloc(1, sizeof *r) : NULL;
   if (!r) {
     tell(w->a, act, "", 0);
     return;
@@ -132,25 +164,33 @@ void last_words_read(struct last_words *w, const struct agent_action *act) {
   r->all = w;
   r->act = *act;
   r->timer = (struct loop_timer){.cb = on_timeout, .arg = r};
-  r->next = w->list;
-  w->list = r;
-  w->count++;
-  r->logs = docker_logs_open(w->a->loop, &(struct docker_logs_options){w->a->daemon->config.docker, act->container, TAIL, 0, false, &ops, r}, &err);
-  if (!r->logs || loop_timer_in(w->a->loop, &r->timer, TIMEOUT, &err) < 0)
+  struct reading **last = &w->list;
+  while (*last)
+    last = &(*last)->next;
+  *last = r;
+  w->waiting++;
+  if (w->count < AT_ONCE)
+    begin(r);
+  else if (loop_timer_in(w->a->loop, &r->timer, TURN_TIMEOUT, NULL) < 0)
     finish(r);
 }
 
 struct last_words *last_words_open(struct agent *a, struct err *err) {
   struct last_words *w = calloc(1, sizeof *w);
-  if (w)
-    w->a = a;
-  else
+  if (!w) {
     err_set(err, ERR_MEMORY, "no memory for logs");
+    return NULL;
+  }
+  w->a = a;
+  w->turn = (struct loop_timer){.cb = on_turn, .arg = w};
   return w;
 }
 
 void last_words_close(struct last_words *w) {
-  while (w && w->list)
+  if (!w)
+    return;
+  while (w->list)
     drop(w->list);
+  loop_timer_cancel(w->a->loop, &w->turn);
   free(w);
 }

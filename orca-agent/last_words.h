@@ -22,7 +22,7 @@ struct last_words;
 
 struct last_words *last_words_open(struct agent *a, struct err *err);
 void last_words_close(struct last_words *w);
-/* AGENT_ACT_WORDS; answered by AGENT_EV_WORDS, within two seconds. */
+/* AGENT_ACT_WORDS; answered by AGENT_EV_WORDS, within two seconds; when many have ended at once, within twelve. */
 void last_words_read(struct last_words *w, const struct agent_action *act);
 
 #endif
