@@ -20,6 +20,8 @@ int balance_pick(struct balance_endpoint *(*get)(void *arg, size_t i), void *arg
     if (tried_count && was_tried(tried, tried_count, i))
       continue;
     const struct balance_endpoint *e = get(arg, i);
+    if (!e)
+      continue;
     seen++;
     if (e->ejected_until > now) {
       if (e->ejected_until < soonest) {

@@ -48,6 +48,18 @@ static struct span without_query(struct span target) {
   return query ? (struct span){target.at, (size_t)(query - target.at)} : target;
 }
 
+/* "METHOD PATH HTTP/1.1 CR LF Host: HOST CR LF", as serial_request() wrote it. */
+static void read_start(const struct exchange *x, struct span *method, struct span *host) {
+  const uint8_t *at = x->request->data, *end = at + x->request_len;
+  const uint8_t *space = memchr(at, ' ', x->request_len), *cr = memchr(at, '\r', x->request_len);
+  if (!space || !cr || end - cr < 8)
+    return;
+  const uint8_t *name = cr + 8, *name_end = memchr(name, '\r', (size_t)(end - name));
+  *method = (struct span){at, (size_t)(space - at)};
+  if (name_end)
+    *host = (struct span){name, (size_t)(name_end - name)};
+}
+
 static void log_exchange(struct worker *w, const struct exchange *x) {
   struct head h;
   const struct table_service *s = table_service(w->table, x->service);
@@ -60,12 +72,14 @@ static void log_exchange(struct worker *w, const struct exchange *x) {
                               .bytes_in = x->sent + x->body.moved,
                               .bytes_out = x->answer.moved,
                               .us = (uint64_t)(w->now_us - x->start_us)};
-  if (x->request && head_parse_request(&h, x->request->data, x->request_len) == HEAD_OK) {
-    e.method = h.method;
-    e.host = h.host;
+  if (x->request) {
+    read_start(x, &e.method, &e.host);
     e.target = (struct span){x->request->data + BLOCK_SIZE - x->target_len, x->target_len};
     if (s && s == w->table->api)
       e.target = without_query(e.target);
+  }
+  /* With the fields that were added it may be more than is read of a head: then these two are missing. */
+  if (x->request && head_parse_request(&h, x->request->data, x->request_len) == HEAD_OK) {
     e.referer = head_value(&h, FIELD_REFERER);
     e.agent = head_value(&h, FIELD_USER_AGENT);
   }
@@ -157,14 +171,15 @@ static bool page(struct worker *w, struct exchange *x, unsigned status, const ch
 
 static struct balance_endpoint *balance_of(void *arg, size_t i) {
   void **a = arg;
-  return &endpoint_of(a[0], (const struct table_endpoint *)a[1] + i)->balance;
+  struct endpoint *e = endpoint_of(a[0], (const struct table_endpoint *)a[1] + i);
+  return e ? &e->balance : NULL;
 }
 
 static unsigned tried_indexes(const struct exchange *x, const struct table_endpoint *list, uint32_t count_, int32_t *ret) {
   unsigned n = 0;
   for (unsigned k = 0; k < x->tried_count; k++)
     for (uint32_t i = 0; i < count_; i++)
-      if ((int32_t)list[i].slot == x->tried[k])
+      if (n < BALANCE_ATTEMPTS && (int32_t)list[i].slot == x->tried[k])
         ret[n++] = (int32_t)i;
   return n;
 }
@@ -193,8 +208,10 @@ static bool connect_somewhere(struct worker *w, struct exchange *x) {
   x->endpoint = e;
   int sys_errno;
   x->up = upstream_get(w, e, x->idempotent && x->attempts == 1, &sys_errno);
+  if (!x->up && (sys_errno == EMFILE || sys_errno == ENFILE || sys_errno == ENOMEM)) /* no fault of the instance, and no other would do */
+    return page(w, x, 503, "%s", strerrordesc_np(sys_errno));
   if (!x->up)
-    return failed(w, x, FAILED_TO_CONNECT, sys_errno == EMFILE || sys_errno == ENFILE || sys_errno == ENOMEM ? 503 : 502, strerrordesc_np(sys_errno));
+    return failed(w, x, FAILED_TO_CONNECT, 502, strerrordesc_np(sys_errno));
   x->up->exchange = x;
   x->state = EXCHANGE_SENDING;
   x->sent = 0;
@@ -215,8 +232,12 @@ static bool failed(struct worker *w, struct exchange *x, enum balance_failure fa
   bool again = balance_may_retry(failure, x->attempts, x->idempotent, x->replayable, x->sent > 0) && !x->client->sock.failed;
   drop_upstream(w, x);
   if (again) {
+    struct client *c = x->client;
     release_endpoint(w, x);
-    return connect_somewhere(w, x);
+    if (!connect_somewhere(w, x))
+      return false;
+    worker_again(w, c); /* a kept connection has no event to tell that it takes the rest of the body */
+    return true;
   }
   return page(w, x, status, "%s: %s", instance, what);
 }
@@ -241,7 +262,8 @@ static bool send_request(struct worker *w, struct exchange *x) {
   }
   x->state = EXCHANGE_WAITING;
   x->body.to = &u->sock;
-  x->body.state = x->body.in_done ? FLOW_DONE : FLOW_ON;
+  /* What the attempt before had read of the body, and not sent, is sent now. */
+  x->body.state = x->body.in_done && !flow_blocked(&x->body) ? FLOW_DONE : FLOW_ON;
   x->answer_by_ms = w->now_ms + (int64_t)x->timeout_ms;
   return true;
 }
