@@ -194,10 +194,11 @@ static char *text(const char *s) {
   return (char *)(uintptr_t)s;
 }
 
-/* What is sealed belongs to the key that was current then. */
-static void hold_current(struct storec_txn *txn, const struct keyring_key *key, uint64_t mod) {
+/* What is sealed belongs to the key that was current then. While there is a next one, a rotation of which nothing was heard any more may still land:
+ * written anew, the record lets it find that it is late; it would leave what it has not seen under a key that is gone then. */
+static void hold_current(struct storec_txn *txn, const struct keyring *ring, const struct keyring_key *key, uint64_t mod) {
   storec_if_mod_revision(txn, KEY_SECRETS_CURRENT, mod);
-  if (mod)
+  if (mod && !ring->next.there)
     return;
   Model__Secret current = MODEL__SECRET__INIT;
   current.key_id = text(key->id);
@@ -249,7 +250,7 @@ static int build_set(struct api_write *w, struct storec_txn *txn, struct err *er
       return -1;
     changed = changed || c->values[i].changed;
   }
-  hold_current(txn, key, mod);
+  hold_current(txn, c->ring, key, mod);
   return changed ? 0 : 1;
 }
 

@@ -11,7 +11,8 @@
  *   master.key, master.key.next  master.key            before the transaction  the next rotation takes master.key.next
  *   master.key, master.key.next  master.key.next       after it                master.key.next is renamed to master.key, when that is seen
  *
- * A transaction of a process that died may still land: a rotation first writes /secrets/key anew, which every other one is conditioned on.
+ * A transaction of a process that died, or of which nothing was heard in time, may still land: a rotation first writes /secrets/key anew, which every
+ * other one is conditioned on, and so does each new value while there is a next key.
  * Threads: the loop's. Blocking I/O of two small files. */
 #ifndef ORCA_APISERVER_KEYRING_H
 #define ORCA_APISERVER_KEYRING_H

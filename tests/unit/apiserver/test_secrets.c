@@ -233,6 +233,56 @@ static void all_are_sealed_anew(void **state) {
   does(w, "POST", "/api/v1/secrets/rotate-key", "a", NULL, NULL, 503);
 }
 
+/* Its second transaction is kept back: nobody hears of it in time. */
+static struct storec_txn *late;
+
+static void commit_late(void *arg, struct storec_txn *txn, storec_txn_fn *done, void *done_arg) {
+  struct world *w = arg;
+  if (w->commits++ == 0 || late) {
+    world_commit(w, txn, done, done_arg);
+    return;
+  }
+  struct err err;
+  late = txn;
+  err_set(&err, ERR_TIMEOUT, "no answer");
+  done(done_arg, false, 0, &err);
+}
+
+static void landed(void *arg, bool succeeded, uint64_t revision, const struct err *err) {
+  (void)revision;
+  (void)err;
+  *(bool *)arg = succeeded;
+}
+
+static void a_rotation_that_lands_late_loses_no_value(void **state) {
+  struct world *w = *state;
+  struct err err;
+  bool it_landed = true;
+  does(w, "PUT", "/api/v1/secrets/A", "a", "{\"value\":\"old\"}", NULL, 200);
+  late = NULL;
+  w->commits = 0;
+  w->api.commit = commit_late;
+  struct api_request *r = ask(w, "POST", "/api/v1/secrets/rotate-key", "a", NULL, NULL, NULL);
+  assert_true(r->answered && r->status >= 500);
+  api_request_unref(r);
+  assert_non_null(late);
+  assert_true(w->api.keyring.next.there && !w->api.keyring.rotating);
+  w->api.commit = world_commit;
+  does(w, "PUT", "/api/v1/secrets/B", "a", "{\"value\":\"new\"}", NULL, 200);
+  world_commit(w, late, landed, &it_landed);
+  if (it_landed)
+    assert_int_equal(keyring_settle(&w->api.keyring, secrets_current_key(&w->api.cache, NULL), &err), 0);
+  opens(w, "", "A", "old");
+  opens(w, "", "B", "new");
+  assert_false(it_landed);
+  /* The next one takes the key that is there, and all of them. */
+  json_t *done = say(w, "POST", "/api/v1/secrets/rotate-key", "a", NULL, NULL, 200);
+  assert_int_equal(json_integer_value(json_object_get(done, "resealed")), 2);
+  json_decref(done);
+  opens(w, "", "A", "old");
+  opens(w, "", "B", "new");
+}
+
 static void what_a_consumer_is_told(void **state) {
   struct world *w = *state;
   Model__SecretVersion **list;
@@ -266,8 +316,13 @@ static void what_a_consumer_is_told(void **state) {
 
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 int main(void) {
-  const struct CMUnitTest tests[] = {
-      TEST(the_key_is_ours_alone),           TEST(a_key_is_followed_by_the_next), TEST(set_and_forgotten),      TEST(who_may),
-      TEST(a_record_opens_only_where_it_is), TEST(all_are_sealed_anew),           TEST(what_a_consumer_is_told)};
+  const struct CMUnitTest tests[] = {TEST(the_key_is_ours_alone),
+                                     TEST(a_key_is_followed_by_the_next),
+                                     TEST(set_and_forgotten),
+                                     TEST(who_may),
+                                     TEST(a_record_opens_only_where_it_is),
+                                     TEST(all_are_sealed_anew),
+                                     TEST(a_rotation_that_lands_late_loses_no_value),
+                                     TEST(what_a_consumer_is_told)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
