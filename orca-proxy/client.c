@@ -180,6 +180,7 @@ static bool next_request(struct worker *w, struct client *c) {
   if (c->state == CLIENT_IDLE) {
     leave_idle_ring(c);
     c->state = CLIENT_HEAD;
+    enter_ring(&w->heads, c);
     wheel_set(&w->wheel, &c->sock.timer, w->now_ms + LIMIT_HEAD);
   }
   return true;

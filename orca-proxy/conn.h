@@ -167,7 +167,7 @@ struct client {
   uint8_t ip_len;
   char ip[46];
   uint8_t addr[16];
-  struct client *idle_next, *idle_prev; /* of the idle ones, or of those that shake hands: least recently used first */
+  struct client *idle_next, *idle_prev; /* of the idle ones, of those in the middle of a head, or of those that shake hands: oldest first */
   struct block *in;                     /* part of a head, or requests sent ahead */
   size_t in_len, in_seen;
   size_t lingered;
@@ -210,6 +210,7 @@ struct worker {
   struct counters_page *_Atomic counters[WORKER_SERVICES_MAX / 64];
   _Atomic uint64_t clients, accepted;
   struct client idle;    /* head of the ring of idle clients */
+  struct client heads;   /* of those that have sent part of a head */
   struct client shaking; /* of those that have not finished their handshake */
   unsigned shaking_count;
   struct sock *graveyard;
@@ -227,7 +228,7 @@ struct worker {
 };
 
 /* worker.c: pools, sockets */
-struct block *block_get(struct worker *w); /* NULL at the cap, or when memory ends */
+struct block *block_get(struct worker *w); /* NULL at the cap, or when memory ends; before that it closes clients in CLIENT_HEAD */
 void block_put(struct worker *w, struct block *b);
 struct pipe_pair *pipe_get(struct worker *w);
 void pipe_put(struct worker *w, struct pipe_pair *p, bool empty);

@@ -31,10 +31,14 @@ struct block *block_get(struct worker *w) {
     w->free_block_count--;
     return b;
   }
-  if (w->block_count == BLOCKS_MAX || !(b = malloc(sizeof *b)))
+  if (w->block_count < BLOCKS_MAX && (b = malloc(sizeof *b))) {
+    w->block_count++;
+    return b;
+  }
+  if (w->heads.idle_next == &w->heads)
     return NULL;
-  w->block_count++;
-  return b;
+  client_close(w, w->heads.idle_next); /* whose head has been on its way for longest makes room: it holds a block */
+  return block_get(w);
 }
 
 void block_put(struct worker *w, struct block *b) {
@@ -394,13 +398,15 @@ static void set_accepting(struct worker *w, bool on) {
 static void accept_clients(struct worker *w, struct listener *l) {
   for (unsigned i = 0; i < ACCEPTS; i++) {
     if (worker_connections(w) >= w->shared->clients_max) {
-      /* Full: the client that has been idle longest makes room. When all are busy new ones wait in the kernel. */
-      if (w->idle.idle_next == &w->idle) {
+      /* Full: the client that has been idle longest makes room, then the one whose head has been on its way for longest. When all are busy
+       * new ones wait in the kernel. */
+      struct client *last = w->idle.idle_next != &w->idle ? w->idle.idle_next : w->heads.idle_next;
+      if (last == &w->heads) {
         w->accept_again_ms = w->now_ms + ACCEPT_PAUSE_MS;
         set_accepting(w, false);
         return;
       }
-      client_close(w, w->idle.idle_next);
+      client_close(w, last);
     }
     union {
       struct sockaddr sa;
@@ -584,6 +590,7 @@ struct worker *worker_new(struct worker_shared *shared, unsigned index, const st
   w->shared = shared;
   w->index = index;
   w->idle.idle_next = w->idle.idle_prev = &w->idle;
+  w->heads.idle_next = w->heads.idle_prev = &w->heads;
   w->shaking.idle_next = w->shaking.idle_prev = &w->shaking;
   w->accepting = true;
   w->wake = (struct sock){.kind = SOCK_WAKE, .fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)};

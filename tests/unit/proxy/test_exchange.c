@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "common/bus/pb.h"
@@ -27,7 +28,6 @@ struct world {
   int listener[INSTANCES]; /* of the instances */
   int client;              /* our end */
   struct client *c;
-  int log;
 };
 
 static uint32_t give_service(void *arg, const char *name) {
@@ -113,7 +113,7 @@ static struct client *connect_client(struct world *o, int *ours) {
 static int set_up(void **state) {
   static struct world o;
   struct err err;
-  o = (struct world){.log = -1};
+  o = (struct world){0};
   o.shared = (struct worker_shared){.node = "n1", .events = {switched, idle, NULL}, .clients_max = 100000};
   o.w = worker_new(&o.shared, 0, NULL, 0, &err);
   assert_non_null(o.w);
@@ -136,8 +136,6 @@ static int tear_down(void **state) {
   for (int i = 0; i < INSTANCES; i++)
     close(o->listener[i]);
   close(o->client);
-  if (o->log >= 0)
-    close(o->log);
   return 0;
 }
 
@@ -244,9 +242,42 @@ static void test_a_line_names_method_host_and_target_whatever_else_there_was(voi
   close(pipes[1]);
 }
 
+/* As many as there are blocks, each with one byte of a head, and one more that asks: it is served. */
+static void test_those_who_only_begin_keep_nobody_out(void **state) {
+  struct world *o = *state;
+  enum { SLOW = 4096 };
+  static int slow[SLOW];
+  struct client *last = NULL;
+  struct rlimit files;
+  assert_int_equal(getrlimit(RLIMIT_NOFILE, &files), 0);
+  files.rlim_cur = files.rlim_max;
+  assert_int_equal(setrlimit(RLIMIT_NOFILE, &files), 0);
+  if (files.rlim_max < 2 * SLOW + 100)
+    skip();
+  static const char request[] = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+  for (int i = 0; i < SLOW; i++) {
+    last = connect_client(o, &slow[i]);
+    say(slow[i], "G", 1);
+    last->sock.readable = true;
+    client_run(o->w, last);
+    assert_int_equal(last->state, CLIENT_HEAD);
+  }
+  client_says(o, request, sizeof request - 1);
+  assert_int_equal(o->c->state, CLIENT_BUSY);
+  close(instance_accepts(o));
+  char byte;
+  assert_int_equal(read(slow[0], &byte, 1), 0); /* the oldest made room, without a word */
+  assert_false(last->sock.closed);
+  while (o->w->heads.idle_next != &o->w->heads)
+    client_close(o->w, o->w->heads.idle_next);
+  for (int i = 0; i < SLOW; i++)
+    close(slow[i]);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test_setup_teardown(test_what_waits_of_a_body_goes_to_the_next_instance, set_up, tear_down),
+      cmocka_unit_test_setup_teardown(test_those_who_only_begin_keep_nobody_out, set_up, tear_down),
       cmocka_unit_test_setup_teardown(test_a_line_names_method_host_and_target_whatever_else_there_was, set_up, tear_down),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
