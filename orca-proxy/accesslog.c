@@ -1,6 +1,7 @@
 #include "orca-proxy/accesslog.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -13,17 +14,20 @@
 
 #define BUFFER ((size_t)256 << 10)
 #define LINE_SIZE 32768
+#define WAIT_MS 100
+#define LAST_WORDS_MS 500
 
 struct accesslog {
   enum accesslog_format format;
   int fd;
   pthread_t thread;
-  pthread_mutex_t lock; /* guards fill, len, dropped, stop */
+  pthread_mutex_t lock; /* guards fill, len, dropped, stop, stop_by_ms */
   pthread_cond_t more;
   char *fill, *spare;
   size_t len;
   uint64_t dropped;
   bool stop;
+  int64_t stop_by_ms; /* monotonic: then a reader that stalls is waited for no more */
 };
 
 static void put_json(struct buf *b, const void *data, size_t len) {
@@ -105,19 +109,49 @@ size_t accesslog_format(enum accesslog_format format, char *out, size_t cap, con
   return len;
 }
 
-static void write_all(int fd, const char *data, size_t len) {
+static int64_t now_ms(void) {
+  struct timespec ts;
+  clock_gettime(CLOCK_MONOTONIC, &ts);
+  return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
+static bool may_wait(struct accesslog *log) {
+  pthread_mutex_lock(&log->lock);
+  bool yes = !log->stop || now_ms() < log->stop_by_ms;
+  pthread_mutex_unlock(&log->lock);
+  return yes;
+}
+
+static uint64_t count_lines(const char *data, size_t len) {
+  uint64_t n = 0;
+  for (const char *end = data + len; (data = memchr(data, '\n', (size_t)(end - data))); data++)
+    n++;
+  return n;
+}
+
+/* Returns how many lines were given up. What a pipe that has room takes at once, and no more, is written at a time, so that a reader that stalls is
+ * waited for in poll(): the descriptor may be a blocking one. */
+static uint64_t write_all(struct accesslog *log, const char *data, size_t len) {
   while (len) {
-    ssize_t n = write(fd, data, len);
+    struct pollfd p = {.fd = log->fd, .events = POLLOUT};
+    if (poll(&p, 1, WAIT_MS) <= 0) {
+      if (!may_wait(log))
+        return count_lines(data, len);
+      continue;
+    }
+    size_t piece = len < PIPE_BUF ? len : PIPE_BUF;
+    const char *last = memrchr(data, '\n', piece);
+    if (last)
+      piece = (size_t)(last + 1 - data);
+    ssize_t n = write(log->fd, data, piece);
     if (n > 0) {
       data += n;
       len -= (size_t)n;
-    } else if (errno == EAGAIN) {
-      struct pollfd p = {.fd = fd, .events = POLLOUT};
-      poll(&p, 1, 1000);
-    } else if (errno != EINTR) {
-      return; /* the reader has gone; the proxy goes on */
+    } else if (errno != EAGAIN && errno != EINTR) {
+      return 0; /* the reader has gone; the proxy goes on */
     }
   }
+  return 0;
 }
 
 static void *run(void *arg) {
@@ -136,14 +170,16 @@ static void *run(void *arg) {
     log->len = 0;
     log->dropped = 0;
     pthread_mutex_unlock(&log->lock);
-    write_all(log->fd, full, len);
-    if (dropped) {
+    uint64_t lost = write_all(log, full, len);
+    if (dropped && !lost) {
       char line[96];
       int n =
           snprintf(line, sizeof line, log->format == ACCESSLOG_JSON ? "{\"dropped\":%llu}\n" : "# %llu lines dropped\n", (unsigned long long)dropped);
-      write_all(log->fd, line, (size_t)n);
+      if (write_all(log, line, (size_t)n) == 0)
+        dropped = 0;
     }
     pthread_mutex_lock(&log->lock);
+    log->dropped += dropped + lost;
     log->spare = full;
   }
   pthread_mutex_unlock(&log->lock);
@@ -175,6 +211,7 @@ void accesslog_pause(struct accesslog *log) {
   pthread_mutex_lock(&log->lock);
   bool running = !log->stop;
   log->stop = true;
+  log->stop_by_ms = now_ms() + LAST_WORDS_MS;
   pthread_cond_signal(&log->more);
   pthread_mutex_unlock(&log->lock);
   if (running)

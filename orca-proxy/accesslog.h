@@ -22,8 +22,9 @@ struct accesslog_entry {
 
 struct accesslog;
 struct accesslog *accesslog_new(enum accesslog_format format, int fd, struct err *err); /* NULL with *err */
-void accesslog_free(struct accesslog *log);                                             /* writes what is left */
-/* Its thread ends, with all written, and begins again: around a fork. Nobody adds in between. */
+void accesslog_free(struct accesslog *log);                                             /* as accesslog_pause() */
+/* Its thread ends, with all written, and begins again: around a fork. Nobody adds in between. A reader that stalls has half a second; what it has not
+ * taken then is lost, and counted. */
 void accesslog_pause(struct accesslog *log);
 int accesslog_resume(struct accesslog *log, struct err *err);
 void accesslog_add(struct accesslog *log, const struct accesslog_entry *e);
