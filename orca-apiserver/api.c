@@ -179,7 +179,7 @@ void api_dispatch(struct api *api, struct api_request *r) {
     api_fail_with(r, ERR_INVALID, "query: more than %d parameters", API_QUERY_MAX);
     return;
   }
-  if (r->route->takes && api_request_parse(r, &err) < 0) {
+  if (api_request_check_query(r, &err) < 0 || (r->route->takes && api_request_parse(r, &err) < 0)) {
     api_fail(r, &err);
     return;
   }

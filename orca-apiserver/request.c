@@ -8,6 +8,7 @@
 
 #include "common/bus/pb.h"
 #include "orca-apiserver/api.h"
+#include "orca-apiserver/routes.h"
 
 #define REPLY_MAX ((size_t)64 << 20)
 #define FAULTS_TOLD 1000u /* the rest is a count: an answer is not to be larger than what was asked */
@@ -73,9 +74,42 @@ const char *api_request_query(const struct api_request *r, const char *key) {
   return NULL;
 }
 
+static bool is_true(const char *value) {
+  return !*value || strcasecmp(value, "true") == 0 || strcmp(value, "1") == 0 || strcasecmp(value, "yes") == 0;
+}
+
+static bool is_false(const char *value) {
+  return strcasecmp(value, "false") == 0 || strcmp(value, "0") == 0 || strcasecmp(value, "no") == 0;
+}
+
 bool api_request_flag(const struct api_request *r, const char *key) {
   const char *value = api_request_query(r, key);
-  return value && (!*value || strcasecmp(value, "true") == 0 || strcmp(value, "1") == 0 || strcasecmp(value, "yes") == 0);
+  return value && is_true(value);
+}
+
+/* In "dry_run:boolean wait:boolean": the type; NULL: the route does not take it. */
+static const char *type_of(const char *query, const char *key) {
+  size_t len = strlen(key);
+  for (const char *p = query; *p; p += strcspn(p, " "), p += strspn(p, " "))
+    if (strncmp(p, key, len) == 0 && p[len] == ':')
+      return p + len + 1;
+  return NULL;
+}
+
+int api_request_check_query(const struct api_request *r, struct err *err) {
+  if (strcmp(r->method, "GET") == 0 || strcmp(r->method, "HEAD") == 0)
+    return 0;
+  for (size_t i = 0; i < r->query_count; i++) {
+    const char *key = r->query[i].key, *type = type_of(r->route->query, key);
+    char takes[200] = "";
+    for (const char *p = r->route->query; *p; p += strcspn(p, " "), p += strspn(p, " "))
+      snprintf(takes + strlen(takes), sizeof takes - strlen(takes), "%s%.*s", *takes ? ", " : ": it takes ", (int)strcspn(p, ":"), p);
+    if (!type)
+      return err_set(err, ERR_INVALID, "query: %.60s is no parameter of this path%s", key, takes);
+    if (strncmp(type, "boolean", 7) == 0 && !is_true(r->query[i].value) && !is_false(r->query[i].value))
+      return err_set(err, ERR_INVALID, "query: %s: must be true or false", key);
+  }
+  return 0;
 }
 
 /* ---- answers ---- */

@@ -91,6 +91,8 @@ struct api_request *api_request_ref(struct api_request *request);
 void api_request_unref(struct api_request *request); /* takes NULL */
 /* -1: that is too many, or memory ends; api_dispatch() refuses the request then. */
 int api_request_add_query(struct api_request *request, const char *key, const char *value);
+/* Of a change: a parameter that its route does not take, or a flag that is neither true nor false, is refused: ?dryrun=true would deploy. */
+int api_request_check_query(const struct api_request *request, struct err *err);
 const char *api_request_query(const struct api_request *request, const char *key); /* NULL when absent */
 bool api_request_flag(const struct api_request *request, const char *key);         /* true, 1, yes, or present without a value */
 

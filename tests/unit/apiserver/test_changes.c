@@ -86,6 +86,20 @@ static void failed_revisions_are_tried_again(void **state) {
   json_decref(deploy(w, ONE, 0, 1)); /* the rollout is of the old generation now */
 }
 
+/* What was meant to be only looked at, or to be kept, is not done because of a slip. */
+static void parameters_that_are_none_change_nothing(void **state) {
+  struct world *w = *state;
+  json_decref(say(w, "POST", "/api/v1/deploy", ONE, "dryrun", "true", 400));
+  json_decref(say(w, "POST", "/api/v1/deploy", ONE, "dry_run", "maybe", 400));
+  json_decref(say(w, "POST", "/api/v1/deploy", ONE, "dry_run", "True", 200));
+  assert_null(service(w, "api"));
+  json_decref(say(w, "POST", "/api/v1/deploy", ONE, "dry_run", "no", 200));
+  assert_non_null(service(w, "api"));
+  json_decref(say(w, "DELETE", "/api/v1/services/api", NULL, "projekt", "other", 400));
+  assert_false(service(w, "api")->stopped);
+  json_decref(say(w, "GET", "/api/v1/services/api", NULL, "_", "1", 200)); /* a look is a look */
+}
+
 static void stop_start_and_delete(void **state) {
   struct world *w = *state;
   json_decref(deploy(w, TWO, 2, 0));
@@ -324,14 +338,23 @@ static void a_deploy_is_followed_to_its_end(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, world_teardown)
-      T(a_revision_only_for_what_changed), T(replicas_are_no_revision_and_scale_survives),
-      T(failed_revisions_are_tried_again), T(stop_start_and_delete),
-      T(numbers_go_on_after_a_purge),      T(restart_redeploy_rollback),
-      T(a_dry_run_writes_nothing),         T(prune_removes_what_is_no_longer_there),
-      T(all_faults_and_nothing_changed),   T(bodies_that_are_none),
-      T(one_name_in_several_projects),     T(somebody_was_faster),
-      T(cluster_toml_takes_an_admin),      T(old_revisions_are_let_go),
-      T(every_change_is_in_the_history),   T(a_deploy_is_followed_to_its_end),
+      T(a_revision_only_for_what_changed),
+      T(replicas_are_no_revision_and_scale_survives),
+      T(failed_revisions_are_tried_again),
+      T(parameters_that_are_none_change_nothing),
+      T(stop_start_and_delete),
+      T(numbers_go_on_after_a_purge),
+      T(restart_redeploy_rollback),
+      T(a_dry_run_writes_nothing),
+      T(prune_removes_what_is_no_longer_there),
+      T(all_faults_and_nothing_changed),
+      T(bodies_that_are_none),
+      T(one_name_in_several_projects),
+      T(somebody_was_faster),
+      T(cluster_toml_takes_an_admin),
+      T(old_revisions_are_let_go),
+      T(every_change_is_in_the_history),
+      T(a_deploy_is_followed_to_its_end),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
