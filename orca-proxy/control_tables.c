@@ -8,6 +8,7 @@
 #include "orca-proxy/control_internal.h"
 
 #define SAVE_DELAY (200 * NS_PER_MS)
+#define SAVE_AGAIN (5 * NS_PER_SEC) /* a full disk may have room again */
 #define ROUTES_FILE "routes"
 #define API_TIMEOUT_MS UINT64_C(120000)   /* until the API begins to answer */
 #define API_MAX_BODY (UINT64_C(12) << 20) /* as the API's own */
@@ -113,8 +114,11 @@ static void free_old_tables(struct control *c) {
 void control_tables_save(struct control *c) {
   struct err err;
   struct buf file = BUF_INIT(ROUTES_FILE_MAX + 64);
-  if (routes_to_file(c->routes, &file, &err) < 0 || state_write(c->state, ROUTES_FILE, &file, 0600, &err) < 0)
+  if (routes_to_file(c->routes, &file, &err) < 0 || state_write(c->state, ROUTES_FILE, &file, 0600, &err) < 0) {
     log_error("the route table could not be saved", "error", err.msg);
+    if (!c->ending && loop_timer_in(c->loop, &c->tables.save, SAVE_AGAIN, &err) < 0)
+      log_error("the route table will not be saved", "error", err.msg);
+  }
   buf_free(&file);
 }
 

@@ -283,6 +283,17 @@ def test_last_routes_are_served_after_a_kill_without_a_master():
             assert min(took) < 0.1, took
 
 
+def test_routes_are_saved_once_the_disk_lets_them():
+    with with_gateway(workers=1) as (p, g), named(1) as a:
+        blocker = p.dir / "state/proxy/routes.new"
+        blocker.mkdir()
+        g.push("version 7", route(a))
+        g.wait_ack(7)
+        wait_for(lambda: "could not be saved" in p.stderr(), message="said that it failed")
+        blocker.rmdir()
+        wait_for(lambda: (p.dir / "state/proxy/routes").exists(), 20, message="routes on disk")
+
+
 def test_a_damaged_file_is_refused_and_told():
     with named(1) as a, Proxy([route(a)], workers=1, start=False) as p:
         f = p.dir / "state/proxy/routes"
