@@ -574,8 +574,10 @@ static void fill_input(const struct sched_core *core, const struct sched_service
   ret->stable_known = stable && !stable->gone;
   if (ret->revision_known) {
     ret->policy = target->policy;
-    if (!sched_dependencies_ready(&core->state, service, target, waiting, &ret->waits_for_held))
+    bool held;
+    if (!sched_dependencies_ready(&core->state, service, target, waiting, &held))
       ret->waiting = waiting;
+    ret->waits_for_held = held;
   }
   if (ret->stable_known)
     ret->stable_policy = stable->policy;
