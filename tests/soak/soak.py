@@ -33,7 +33,8 @@ WARM_UP_ROUNDS = 4       # allocators and caches have their size by then
 GROWTH = 3 << 20         # bytes of a daemon's own memory beyond what it had then; noise of allocators, not a leak of minutes
 DESCRIPTORS = 6          # open connections that come and go
 KEY_IN_USE = "/secrets/key"  # says under which key secrets are sealed
-BOUNDS = {"/history/": 5100, "/audit/": 10100}  # keys that are there on purpose; trimmed now and then
+BOUNDS = {"/history/": 10200, "/audit/": 10100}  # keys that are there on purpose (5,000 of each of two writers; 10,000), trimmed now and then
+REMEMBERED = 512         # bytes that the daemons which hold such a key may have of it
 GONE = ("/services/", "/instances/", "/instance-status/", "/rollouts/", "/revisions/", "/revision-status/", "/files/", "/jobs/", "/job-runs/", "/job-state/", "/secrets/")
 
 # What is left alone from the beginning to the end, whatever happens to the daemons: a service that counts in its log, and jobs.
@@ -112,7 +113,7 @@ class Soak:
         self.c, self.rng, self.say = cluster, rng, say
         self.services = {n: Wanted(n) for n in NAMES}
         self.done = {}
-        self.baseline = None
+        self.baseline, self.remembered = None, 0
         self.killed_at = 0.0
         self.runs = {"tick": {}, "code": {}}  # by number, as last seen
         self.asked = [1, 1]                   # runs of `code`: surely asked for, and at most (the first is the deploy's)
@@ -534,6 +535,10 @@ class Soak:
             found[d] = {"pid": pid, "memory": private, "descriptors": len(os.listdir(f"/proc/{pid}/fd")), "threads": len(os.listdir(f"/proc/{pid}/task"))}
         return found
 
+    @staticmethod
+    def bounded(keys):
+        return sum(keys.get(kind, 0) for kind in BOUNDS)
+
     def processes(self):
         """Of this cluster's daemons, with those that only end what they had in hand."""
         mine = []
@@ -545,7 +550,7 @@ class Soak:
 
     def begin_count(self):
         self.quiet()
-        self.baseline = self.holdings()
+        self.baseline, self.remembered = self.holdings(), self.bounded(self.keys())
 
     def round(self, kill):
         for _ in range(self.rng.randint(3, 8)):
@@ -587,16 +592,16 @@ class Soak:
             one.process.kill()
         time.sleep(5)
         faults = []
-        now = self.holdings()
+        now, keys = self.holdings(), self.keys()
+        remembered = REMEMBERED * (self.bounded(keys) - self.remembered)
         for d in DAEMONS:
             if now[d]["pid"] != self.baseline[d]["pid"]:
                 faults.append(f"{d}: ended by itself")
                 continue
-            for what, allowed in (("memory", GROWTH), ("descriptors", DESCRIPTORS), ("threads", 1)):
+            for what, allowed in (("memory", GROWTH + remembered), ("descriptors", DESCRIPTORS), ("threads", 1)):
                 grown = now[d][what] - self.baseline[d][what]
                 if grown > allowed:
                     faults.append(f"{d}: {what} {self.baseline[d][what]} → {now[d][what]}")
-        keys = self.keys()
         for kind, limit in BOUNDS.items():
             if keys.get(kind, 0) > limit:
                 faults.append(f"the store keeps {keys[kind]} keys of {kind}")
