@@ -200,7 +200,8 @@ static void resources(const Model__ServiceSpec *spec, json_t *host_config, json_
     gpus(r->gpu, host_config, device_list, ok);
 }
 
-/* `local` costs Docker less than half of what json-file does, to write and to read. Not compressed: its reader would unpack all of it for the last line. */
+/* `local` costs Docker less than half of what json-file does, to write and to read. Not compressed: its reader would unpack all of it for the last
+ * line. */
 static json_t *logs(const struct agent_core *core, bool *ok) {
   const Model__LogRotation *l = core->cluster ? core->cluster->logs : NULL;
   uint64_t size = l && l->has_max_size && l->max_size ? l->max_size : LOG_SIZE;

@@ -26,7 +26,8 @@
 #define CHECK_LATE NS_PER_SEC
 #define RETRY NS_PER_SEC
 #define RETRIES 5u
-#define PATIENCE (20 * NS_PER_SEC) /* with a reader that has paused, before Docker is let go of: asked anew, it unpacks all that was rotated since */
+/* With a reader that has paused, before Docker is let go of: asked anew, it unpacks all that was rotated since. */
+#define PATIENCE (20 * NS_PER_SEC)
 #define REMOVAL_WAIT NS_PER_SEC
 
 enum from { FROM_START, FROM_MARK, FROM_TIME };

@@ -1,5 +1,5 @@
-/* GET /services/{name}/exec: a command in one of its containers, or of a job that runs, over WebSocket. What is refused is refused with an HTTP answer, before the
- * upgrade; what the agent says later comes as a control message (exec_relay.c). */
+/* GET /services/{name}/exec: a command in one of its containers, or of a job that runs, over WebSocket. What is refused is refused with an HTTP
+ * answer, before the upgrade; what the agent says later comes as a control message (exec_relay.c). */
 #include <stdio.h>
 #include <string.h>
 

@@ -67,8 +67,7 @@ void api_get_status(struct api_request *r) {
   api_json_array(&json, "services");
   for (size_t i = 0; i < count; i++) {
     const Model__Service *s = API_MSG(&all[i], Model__Service);
-    if ((!project || strcmp(project, PB_STR(s->project)) == 0) && (!limited || api_auth_sees(cache, &r->who, PB_STR(s->project))))
-    {
+    if ((!project || strcmp(project, PB_STR(s->project)) == 0) && (!limited || api_auth_sees(cache, &r->who, PB_STR(s->project)))) {
       struct api_view v;
       api_view(cache, &r->api->figures, s, &v);
       api_view_status_json(&v, &json);

@@ -1,4 +1,5 @@
-/* The further loopback addresses of the API, of [api] listen of cluster.toml: opened and closed as it changes, while what is connected stays connected.
+/* The further loopback addresses of the API, of [api] listen of cluster.toml: opened and closed as it changes, while what is connected stays
+ * connected.
  *
  * Addresses that are not loopback are the proxies', who speak TLS (certificate.h): they are passed over here.
  * The node's default address is not among them: it is always open, as orcactl's context names it. An address that can't be had is said (log,

@@ -13,7 +13,7 @@
 #define TAKE_BYTES ((size_t)2 << 20) /* and 4 MiB */
 #define FULL_WRITES 10000u
 #define FULL_EVENTS 2000u
-#define STATUS_MAX ((size_t)8 << 10)        /* bytes of an instance's status */
+#define STATUS_MAX ((size_t)8 << 10) /* bytes of an instance's status */
 #define LAST_LINES_MAX 4096u
 #define NODE_STATUS_MAX ((size_t)256 << 10) /* bytes of a node's */
 #define IMAGE_MAX 512u

@@ -32,7 +32,7 @@ struct api_view {
   uint32_t target_ready; /* ready ones of the wanted revision and generation */
   uint64_t cpu_milli, memory, restarts;
   const char *last_error; /* "" when there is none */
-  bool waits_for_secret; /* an instance of what should run does, and will until it is set */
+  bool waits_for_secret;  /* an instance of what should run does, and will until it is set */
   bool secrets_newer;     /* than what an instance was made with: `redeploy` takes them up */
 };
 

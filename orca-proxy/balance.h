@@ -23,7 +23,8 @@ struct balance_endpoint {
   int64_t ejected_until;
 };
 
-/* The index of the endpoint to use, -1 when all are in `tried`. get(arg, i) gives the state of the i-th, NULL: not that one. turn: any number that changes. */
+/* The index of the endpoint to use, -1 when all are in `tried`. get(arg, i) gives the state of the i-th, NULL: not that one. turn: any number that
+ * changes. */
 int balance_pick(struct balance_endpoint *(*get)(void *arg, size_t i), void *arg, size_t count, uint32_t turn, const int32_t *tried,
                  unsigned tried_count, int64_t now);
 void balance_failed(struct balance_endpoint *e, int64_t now); /* true failures only: refused, timed out, closed without an answer */

@@ -28,6 +28,6 @@ struct sched_store *sched_store_new(struct loop *loop, struct bus *bus, const st
 /* To look at, whether it leads or not: what the store holds, and what was decided on top of it. NULL while it is not in touch with the store. */
 const struct sched_core *sched_store_core(const struct sched_store *s);
 int64_t sched_store_now_ms(const struct sched_store *s); /* the core's time */
-void sched_store_free(struct sched_store *s); /* gives the leadership back */
+void sched_store_free(struct sched_store *s);            /* gives the leadership back */
 
 #endif

@@ -78,7 +78,8 @@ struct bus_conn_ops {
 typedef bool bus_allow_fn(void *arg, const char *public_key, char who[64], uint64_t *tag);
 
 struct bus_listener;
-/* endpoint: "tcp://127.0.0.1:6881", "ipc:///run/orca/agent.sock" (made 0600; 0660 in a folder that is setgid). Port 0 picks one: see bus_listener_endpoint(). */
+/* endpoint: "tcp://127.0.0.1:6881", "ipc:///run/orca/agent.sock" (made 0600; 0660 in a folder that is setgid). Port 0 picks one: see
+ * bus_listener_endpoint(). */
 struct bus_listener *bus_listen(struct bus *bus, const char *endpoint, bus_allow_fn *allow, const struct bus_conn_ops *ops, void *arg,
                                 struct err *err);
 const char *bus_listener_endpoint(const struct bus_listener *listener);

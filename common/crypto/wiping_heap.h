@@ -16,7 +16,7 @@
 #define ORCA_HAS_FEATURE(x) 0
 #endif
 
-#if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) && !ORCA_HAS_FEATURE(address_sanitizer) && \
+#if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) && !ORCA_HAS_FEATURE(address_sanitizer) &&                 \
     !ORCA_HAS_FEATURE(thread_sanitizer) && !ORCA_HAS_FEATURE(memory_sanitizer)
 
 #include <malloc.h>

@@ -208,12 +208,7 @@ static const struct spec_key volume_keys[] = {
      .help = "The volume's name, in its project."},
     {.name = "target", .kind = SPEC_STRING, .flags = SPEC_REQUIRED, .field = "target", .check = spec_check_target, .help = "Where in the container."},
     {.name = "read_only", .kind = SPEC_BOOL, .field = "read_only", .otherwise = "false", .help = "Mounted so that it cannot be written."},
-    {.name = "driver",
-     .kind = SPEC_STRING,
-     .field = "driver",
-     .check = spec_check_driver,
-     .otherwise = "(local)",
-     .help = "Docker's volume driver."},
+    {.name = "driver", .kind = SPEC_STRING, .field = "driver", .check = spec_check_driver, .otherwise = "(local)", .help = "Docker's volume driver."},
     LATER("size", SPEC_SIZE, NULL, "How large it may become."),
     {.name = "options",
      .kind = SPEC_MAP,
@@ -492,8 +487,9 @@ static const struct spec_key service_keys[] = {
      .field = "env",
      .flags = SPEC_SECRETS,
      .check_name = spec_check_env_name,
-     .help = "Its environment. `${secrets.X}` is the secret X, of the project or else of the cluster; `${env.X}` is taken from orcactl's environment at "
-             "deploy; `$${` is a literal `${`."},
+     .help =
+         "Its environment. `${secrets.X}` is the secret X, of the project or else of the cluster; `${env.X}` is taken from orcactl's environment at "
+         "deploy; `$${` is a literal `${`."},
     {.name = "resources",
      .kind = SPEC_TABLE,
      .flags = SPEC_ALWAYS,
@@ -757,9 +753,12 @@ static const struct spec_key token_keys[] = {
      .otherwise = "(all)",
      .help = "Of which projects; the others don't exist for it."},
 };
-static const struct spec_table token_table = {
-    "[[token]]", "Tokens of the API that come and go with this file; others are made by `orcactl token create`.",
-    &model__token_decl__descriptor, token_keys, COUNT(token_keys), spec_finish_token};
+static const struct spec_table token_table = {"[[token]]",
+                                              "Tokens of the API that come and go with this file; others are made by `orcactl token create`.",
+                                              &model__token_decl__descriptor,
+                                              token_keys,
+                                              COUNT(token_keys),
+                                              spec_finish_token};
 TABLE_LATER(backup_target_table, "[[backup.targets]]", "Where backups go.", LATER("type", SPEC_STRING, NULL, "local or s3."),
             LATER("path", SPEC_STRING, NULL, "local: where."), LATER("endpoint", SPEC_STRING, NULL, "s3: its address."),
             LATER("bucket", SPEC_STRING, NULL, "s3: the bucket."), LATER("region", SPEC_STRING, NULL, "s3: the region."),

@@ -206,12 +206,13 @@ static void print_file(const struct spec_table *file, struct buf *to) {
 }
 
 int spec_reference_markdown(struct buf *to) {
-  buf_add_str(to, "# Reference: service.toml, cluster.toml, node.toml\n\n"
-                  "Made by `make docs` from the table that the programs read by: change it there, not here. [examples/every-key](../examples/every-key) "
-                  "has each supported key once, in files that the tests read.\n\n"
-                  "TOML 1.0, UTF-8. Every fault of a file is reported with its line and column; unknown keys are faults. "
-                  "Durations are written `\"500ms\"`, `\"30s\"`, `\"5m\"`, `\"1h30m\"`; sizes `\"512Mi\"`, `\"1.5Gi\"`, `\"512M\"` or as bytes. "
-                  "Keys marked *not supported yet* are known and refused.\n");
+  buf_add_str(to,
+              "# Reference: service.toml, cluster.toml, node.toml\n\n"
+              "Made by `make docs` from the table that the programs read by: change it there, not here. [examples/every-key](../examples/every-key) "
+              "has each supported key once, in files that the tests read.\n\n"
+              "TOML 1.0, UTF-8. Every fault of a file is reported with its line and column; unknown keys are faults. "
+              "Durations are written `\"500ms\"`, `\"30s\"`, `\"5m\"`, `\"1h30m\"`; sizes `\"512Mi\"`, `\"1.5Gi\"`, `\"512M\"` or as bytes. "
+              "Keys marked *not supported yet* are known and refused.\n");
   print_file(&spec_service_file, to);
   print_file(&spec_cluster_file, to);
   print_file(&spec_node_file, to);
