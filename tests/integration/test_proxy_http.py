@@ -161,7 +161,7 @@ def test_answers_of_every_framing(size, how, version):
 
 
 def test_a_slow_reader_holds_its_sender_and_nobody_else():
-    size = 64 << 20
+    size = 128 << 20  # the kernel's own buffers may hold 36 MB of it
     sent = [0]
 
     def handler(wire, origin):
