@@ -50,7 +50,7 @@ def test_ready_later_is_seen_long_before_the_interval(cluster):
 
 def test_tcp_and_exec(cluster):
     cluster.deploy("shop", spec("[service.readiness]\ntcp = true\n"))
-    assert cluster.get("web.test").status == 200
+    wait_for(lambda: cluster.get("web.test").status == 200, message="the proxy has the route")
     done = cluster.deploy("shop", spec('[service.readiness]\nexec = ["/no-such-program"]\ninterval_secs = 1\nfailure_threshold = 1\n').replace('"30s"', '"4s"'), check=False)
     assert done.returncode == 1
     assert cluster.get("web.test").status == 200  # it has gone back

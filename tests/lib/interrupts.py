@@ -1,4 +1,5 @@
-"""A time limit around a run ends it with SIGTERM: fixtures then end as they do at ctrl-C."""
+"""A time limit around a run ends it with SIGTERM: fixtures then end as they do at ctrl-C. What a shell starts in the background ignores ctrl-C, and so would
+what it starts: the programs under test."""
 import signal
 
 
@@ -10,3 +11,4 @@ def interrupted(_signo, _frame):
 
 def take_sigterm():
     signal.signal(signal.SIGTERM, interrupted)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
