@@ -8,6 +8,7 @@
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -110,7 +111,7 @@ static int take_ca(const SSL *ssl, const char *host, const char *expected, char 
 static int shake_hands(SSL *ssl, int fd, const char *host, uint16_t port, struct err *err) {
   struct in6_addr any;
   bool ip = inet_pton(AF_INET, host, &any) == 1 || inet_pton(AF_INET6, host, &any) == 1;
-  if (SSL_set_fd(ssl, fd) != 1 || (!ip && SSL_set_tlsext_host_name(ssl, host) != 1))
+  if (SSL_set_fd(ssl, fd) != 1 || (!ip && SSL_ctrl(ssl, SSL_CTRL_SET_TLSEXT_HOSTNAME, TLSEXT_NAMETYPE_host_name, (void *)(uintptr_t)host) != 1))
     return err_set(err, ERR_MEMORY, "no memory for TLS");
   ERR_clear_error();
   if (SSL_connect(ssl) == 1)
