@@ -119,6 +119,20 @@ static int plan_identity(struct plan *plan, const struct init_options *o, struct
   return crypto_random_id(plan->cluster_id, sizeof plan->cluster_id - 1, err);
 }
 
+/* The token of a cluster elsewhere is not there a second time. */
+static int plan_context(const struct plan *plan, struct err *err) {
+  json_t *all = context_all(err);
+  if (!all)
+    return -1;
+  const char *url = json_string_value(json_object_get(json_object_get(json_object_get(all, "contexts"), plan->context), "url"));
+  int rc =
+      !url || strncmp(url, "https://", 8) != 0
+          ? 0
+          : err_set(err, ERR_CONFLICT, "context %s leads to %.200s: give the new cluster's a name of its own, --context NAME", plan->context, url);
+  json_decref(all);
+  return rc;
+}
+
 /* 0: it can be listened on; else why not. */
 static int port_taken(const char *address, uint16_t port) {
   struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_port = htons(port)};
@@ -398,11 +412,11 @@ int init_run(const struct init_options *options, char *node_toml, char ca_hash[6
     return err_set(err, ERR_CONFLICT, "%s exists: this node has been initialised already", plan.node_toml);
   snprintf(plan.config_dir, sizeof plan.config_dir, "%s", plan.node_toml);
   *strrchr(plan.config_dir, '/') = 0;
-  if (plan_identity(&plan, options, err) < 0 || plan_ports(&plan, options, err) < 0 || files_mkdir_p(plan.config_dir, 0755, err) < 0 ||
-      files_mkdir_p(plan.key_dir, 0700, err) < 0 || files_mkdir_p(plan.api_dir, 0700, err) < 0 || files_mkdir_p(plan.state_dir, 0700, err) < 0 ||
-      files_mkdir_p(plan.run_dir, 0755, err) < 0 || make_bus_keys(&plan, err) < 0 || make_master_key(&plan, err) < 0 || make_ca(&plan, err) < 0 ||
-      make_first_token(&plan, options->use, err) < 0 || give_owners(&plan, err) < 0 || read_ca_hash(&plan, ca_hash, err) < 0 ||
-      write_node_toml(&plan, err) < 0)
+  if (plan_identity(&plan, options, err) < 0 || plan_context(&plan, err) < 0 || plan_ports(&plan, options, err) < 0 ||
+      files_mkdir_p(plan.config_dir, 0755, err) < 0 || files_mkdir_p(plan.key_dir, 0700, err) < 0 || files_mkdir_p(plan.api_dir, 0700, err) < 0 ||
+      files_mkdir_p(plan.state_dir, 0700, err) < 0 || files_mkdir_p(plan.run_dir, 0755, err) < 0 || make_bus_keys(&plan, err) < 0 ||
+      make_master_key(&plan, err) < 0 || make_ca(&plan, err) < 0 || make_first_token(&plan, options->use, err) < 0 || give_owners(&plan, err) < 0 ||
+      read_ca_hash(&plan, ca_hash, err) < 0 || write_node_toml(&plan, err) < 0)
     return -1;
   snprintf(node_toml, PATH_MAX, "%s", plan.node_toml);
   return 0;

@@ -51,6 +51,17 @@ def test_init_says_what_is_in_its_way(tmp_path):
     assert not (tmp_path / "node/node.toml").exists()
 
 
+def test_init_leaves_the_context_of_a_cluster_elsewhere(tmp_path):
+    home = tmp_path / ".orca"
+    (home / "tokens").mkdir(parents=True)
+    (home / "config.json").write_text(json.dumps({"current": "default", "contexts": {"default": {"url": "https://10.0.0.1:6880", "ca": "x"}}}))
+    (home / "tokens/default").write_text("orca_far")
+    refused = subprocess.run([ORCACTL, "init", "--root", "node", "--free-ports"], cwd=tmp_path, env={**os.environ, "ORCA_HOME": str(home)}, capture_output=True,
+                             text=True, check=False, timeout=20)
+    assert refused.returncode == 1 and "context default leads to https://10.0.0.1:6880: " in refused.stderr and "--context NAME" in refused.stderr
+    assert (home / "tokens/default").read_text() == "orca_far" and not (tmp_path / "node/node.toml").exists()
+
+
 def test_an_infra_directory_that_is_none(tmp_path):
     (tmp_path / "empty").mkdir()
     refused = orcactl(tmp_path, "-C", "empty", "plan")
