@@ -13,7 +13,7 @@ void api_get_health(struct api_request *r) {
   api_json_str(&json, "status", api->in_touch ? "ok" : "unavailable");
   if (!api->in_touch) {
     r->retry_after = 1;
-    api_json_str(&json, "error", api->why_not);
+    api_json_str(&json, "error", "not in touch with the store"); /* whoever asks: where it is, only the log says */
     api_json_str(&json, "code", err_code_text(ERR_UNAVAILABLE));
   }
   api_json_str(&json, "version", ORCA_VERSION);

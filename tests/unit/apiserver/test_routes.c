@@ -71,7 +71,7 @@ static void before_the_store_has_answered(void **state) {
   w->api.synced = w->api.in_touch = false;
   struct api_request *r = ask(w, "GET", "/api/v1/health", NULL, NULL, NULL, NULL);
   assert_int_equal(r->status, 503);
-  assert_non_null(strstr(buf_str(&r->out), "not answered yet"));
+  assert_non_null(strstr(buf_str(&r->out), "not in touch"));
   api_request_unref(r);
   r = ask(w, "GET", "/api/v1/status", "secret-admin", NULL, NULL, NULL);
   assert_int_equal(r->status, 503);
