@@ -60,6 +60,14 @@ static int put_service(struct storec_txn *txn, const Model__Service *s, uint64_t
   return 0;
 }
 
+/* A restart is of what runs: after a rollback that is not the revision that failed. */
+static uint64_t running_revision(const struct api_cache *cache, const Model__Service *s) {
+  const Model__Rollout *r = api_cache_rollout(cache, s->project, s->name);
+  Model__RolloutState state = r ? PB_GET(r, state, MODEL__ROLLOUT_STATE__ROLLOUT_COMPLETE) : MODEL__ROLLOUT_STATE__ROLLOUT_COMPLETE;
+  bool back = state == MODEL__ROLLOUT_STATE__ROLLOUT_ROLLING_BACK || state == MODEL__ROLLOUT_STATE__ROLLOUT_ROLLED_BACK;
+  return back && PB_GET(r, revision, 0) == s->revision && PB_GET(r, stable_revision, 0) ? PB_GET(r, stable_revision, 0) : s->revision;
+}
+
 /* 0: s is changed as the verb says, and the event is in txn; 1: it is so already. */
 static int apply(struct api_write *w, const Model__Service *old, Model__Service *s, struct storec_txn *txn, struct err *err) {
   struct api *api = w->api;
@@ -89,13 +97,22 @@ static int apply(struct api_write *w, const Model__Service *old, Model__Service 
     PB_SET(s, stopped, 0);
     api_service_event(api, txn, w->request, "service.started", p, n, "started again");
     return 0;
-  case VERB_RESTART:
-    if (still_allowed(&api->cache, old, old->revision, err) < 0)
+  case VERB_RESTART: {
+    uint64_t runs = running_revision(&api->cache, old);
+    if (still_allowed(&api->cache, old, runs, err) < 0)
       return -1;
+    if (runs != old->revision && api_domains_free(&api->cache, api_cache_revision(&api->cache, p, n, runs)->spec, sees, w->request, err) < 0)
+      return -1;
+    PB_SET(s, revision, runs);
     PB_SET(s, generation, old->generation + 1);
     PB_SET(s, stopped, 0);
-    api_service_event(api, txn, w->request, "service.restarted", p, n, "all its instances are replaced");
+    if (runs == old->revision)
+      api_service_event(api, txn, w->request, "service.restarted", p, n, "all its instances are replaced");
+    else
+      api_service_event(api, txn, w->request, "service.restarted", p, n,
+                        "all its instances are replaced, by those of revision %" PRIu64 ", which runs: %" PRIu64 " had failed", runs, old->revision);
     return 0;
+  }
   case VERB_REDEPLOY: {
     if (still_allowed(&api->cache, old, old->revision, err) < 0)
       return -1;

@@ -58,6 +58,10 @@ def test_a_broken_version_is_rolled_back_and_said(cluster):
     assert loop.texts == {"one"}
     status = cluster.ctl("status").stdout
     assert "rolled back" in (done.stdout + done.stderr + status).lower().replace("_", " ")
+    # A restart is of what runs, not of what has failed.
+    cluster.ctl("restart", "web")
+    wait_for(lambda: len(now := [c["Id"] for c in cluster.running("shop/web")]) == 3 and not set(now) & set(before), message="three new ones")
+    assert cluster.get("web.test").text == "one\n"
     # The same broken version again is tried again, not taken for unchanged; a good one is taken.
     cluster.deploy("shop", spec("three"))
     assert cluster.get("web.test").text == "three\n"

@@ -286,6 +286,20 @@ static void old_revisions_are_let_go(void **state) {
   assert_null(api_cache_revision(&w->api.cache, "shop", "api", 2));
 }
 
+static void a_restart_is_of_what_runs(void **state) {
+  struct world *w = *state;
+  json_decref(deploy(w, ONE, 1, 0));
+  json_decref(deploy(w, CHANGED, 1, 0));
+  assert_int_equal(service(w, "api")->revision, 2);
+  put_rollout(w, "shop", "api", MODEL__ROLLOUT_STATE__ROLLOUT_PROGRESSING, 2, 1);
+  json_decref(say(w, "POST", "/api/v1/services/api/restart", NULL, NULL, NULL, 200));
+  assert_int_equal(service(w, "api")->revision, 2);
+  put_rollout(w, "shop", "api", MODEL__ROLLOUT_STATE__ROLLOUT_ROLLED_BACK, 2, 1);
+  json_decref(say(w, "POST", "/api/v1/services/api/restart", NULL, NULL, NULL, 200));
+  assert_int_equal(service(w, "api")->revision, 1);
+  assert_int_equal(service(w, "api")->generation, 3);
+}
+
 static void every_change_is_in_the_history(void **state) {
   struct world *w = *state;
   json_decref(deploy(w, ONE, 1, 0));
@@ -353,6 +367,7 @@ int main(void) {
       T(somebody_was_faster),
       T(cluster_toml_takes_an_admin),
       T(old_revisions_are_let_go),
+      T(a_restart_is_of_what_runs),
       T(every_change_is_in_the_history),
       T(a_deploy_is_followed_to_its_end),
   };
