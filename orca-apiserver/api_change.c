@@ -378,26 +378,26 @@ static void free_many(void *ctx) {
   free(m);
 }
 
-/* project NULL: of all. */
-static void start_many(struct api_request *r, const char *project, bool purge) {
+/* Of all, or of the project that the request names. */
+static void start_many(struct api_request *r, bool all, bool purge) {
   struct many *m = calloc(1, sizeof *m);
   if (!m) {
     api_fail_with(r, ERR_MEMORY, "no memory for a change");
     return;
   }
-  m->all = !project;
-  api_text_copy(m->project, sizeof m->project, project ? project : "");
+  m->all = all;
+  api_text_copy(m->project, sizeof m->project, all ? "" : r->param);
   m->purge = purge;
-  api_audit_target(r, m->project, "%s", project ? m->project : "everything");
+  api_audit_target(r, m->project, "%s", all ? "everything" : m->project);
   api_write_start(&(struct api_write){.api = r->api, .request = r, .build = build_many, .answer = answer_many, .free_ctx = free_many, .ctx = m});
 }
 
 void api_delete_project(struct api_request *r) {
   if (spec_name_valid(r->param)) /* what is cut, or made text, is another project's name, or none */
-    start_many(r, r->param, api_request_flag(r, "purge"));
+    start_many(r, false, api_request_flag(r, "purge"));
   else
     api_fail_with(r, ERR_NOT_FOUND, "project not found: %.64s", r->param);
 }
 void api_post_stop_all(struct api_request *r) {
-  start_many(r, NULL, false);
+  start_many(r, true, false);
 }
