@@ -34,6 +34,20 @@ bool gw_peers_may_log(struct gw_peers *peers, const struct bus_conn *conn) {
 
 /* ---- telling ---- */
 
+/* 0: sent; 1: it has no credit; -1: it does not fit into one message, and the stream has ended with that. */
+static int push(struct gw_peer *p, const Node__Item *item, const char *what) {
+  int rc = bus_push(p->stream, &item->base);
+  if (rc < 0) {
+    struct err err;
+    err_set(&err, ERR_TOO_LARGE, "the %s of %s does not fit into one message", what, p->node);
+    log_error("not told", "node", p->node, "error", err.msg);
+    bus_fail(p->stream, &err);
+    p->stream = NULL;
+  }
+  p->full_up = rc == 1;
+  return rc;
+}
+
 static void tell_agent(struct gw_peer *p) {
   const struct api_cache *cache = &p->all->api->cache;
   while (p->stream && !p->full_up && api_desired_pending(&p->desired)) {
@@ -43,18 +57,9 @@ static void tell_agent(struct gw_peer *p) {
     Node__Item item = NODE__ITEM__INIT;
     item.body_case = NODE__ITEM__BODY_DESIRED;
     item.desired = state;
-    int rc = bus_push(p->stream, &item.base);
-    if (rc == 0)
+    if (push(p, &item, "desired state") == 0)
       api_desired_sent(&p->desired, state);
     api_desired_free(state);
-    if (rc < 0) {
-      struct err err;
-      err_set(&err, ERR_TOO_LARGE, "the desired state of %s does not fit into one message", p->node);
-      log_error("not told", "node", p->node, "error", err.msg);
-      bus_fail(p->stream, &err);
-      p->stream = NULL;
-    }
-    p->full_up = rc == 1;
   }
 }
 
@@ -67,18 +72,9 @@ static void tell_proxy(struct gw_peer *p) {
   Node__Item item = NODE__ITEM__INIT;
   item.body_case = NODE__ITEM__BODY_ROUTES;
   item.routes = table;
-  int rc = bus_push(p->stream, &item.base);
-  if (rc == 0)
+  if (push(p, &item, "route table") == 0)
     p->sent_version = table->version;
   api_routes_message_free(table);
-  if (rc < 0) {
-    struct err err;
-    err_set(&err, ERR_TOO_LARGE, "the route table does not fit into one message");
-    log_error("not told", "node", p->node, "error", err.msg);
-    bus_fail(p->stream, &err);
-    p->stream = NULL;
-  }
-  p->full_up = rc == 1;
 }
 
 static void tell(struct gw_peer *p) {

@@ -149,7 +149,8 @@ static void test_files(void **state) {
   assert_int_equal(secret_files_own(&f, "c1", geteuid(), &err), 0);
   assert_true(secret_files_owned(&f, "c1"));
   assert_int_equal(secret_files_path(&f, "c1", path, &err), 0);
-  strcat(path, "/TWO");
+  size_t folder = strlen(path);
+  assert_true((size_t)snprintf(path + folder, sizeof path - folder, "/TWO") < sizeof path - folder);
   assert_int_equal(stat(path, &st), 0);
   assert_int_equal(st.st_mode & 0777, 0400);
   assert_int_equal(st.st_size, 2);

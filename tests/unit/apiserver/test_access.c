@@ -532,10 +532,10 @@ static void the_log_is_bounded_and_keeps_what_was_done(void **state) {
   for (uint32_t i = 0; i < API_AUDIT_MAX + 500; i++) {
     Model__AuditEntry e = MODEL__AUDIT_ENTRY__INIT;
     PB_SET(&e, ms, T0 + i);
+    char kinds[KEY_MAX + 1];
     key_event(key, KEY_AUDIT, T0 + i, i);
-    if (i % 3)
-      strcat(key, i % 3 == 1 ? "s" : "r");
-    put(w, key, &e.base);
+    snprintf(kinds, sizeof kinds, "%s%s", key, i % 3 == 0 ? "" : i % 3 == 1 ? "s" : "r");
+    put(w, kinds, &e.base);
   }
   put_token(w, "admin", "secret-admin", "admin", NULL, 0);
   put_service(w, "shop", "api", 1, 1);

@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <cmocka.h>
 #include <stdlib.h>
 #include <string.h>
@@ -248,10 +249,10 @@ static void test_a_reason_is_cut_between_characters(void **state) {
   (void)state;
   const struct keeper_probe_rules *const rules[KEEPER_PROBE_KINDS] = {NULL, &plain, NULL};
   struct keeper_target t;
-  char reason[400] = "";
+  char reason[99 * 3 + 1]; /* of three bytes each: no cut at 220 is between two */
   keeper_target_begin(&t, rules, T0, true, SEED, T0);
-  for (int i = 0; i < 99; i++)
-    strcat(reason, "\xe2\x82\xac"); /* of three bytes: no cut at 220 is between two */
+  for (size_t i = 0; i < 99; i++)
+    snprintf(reason + 3 * i, sizeof reason - 3 * i, "\xe2\x82\xac");
   for (int i = 0; i < 20; i++) {
     int64_t now = t.probes[KEEPER_READINESS].next_at;
     assert_true(keeper_target_time(&t, now).tries);

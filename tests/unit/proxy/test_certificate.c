@@ -142,8 +142,7 @@ static void on_changed(void *arg) {
 
 static int set_up(void **state) {
   struct err err;
-  world = (struct world){.wanted = "192.0.2.1"};
-  strcpy(world.dir, "/tmp/orca-certificate-XXXXXX");
+  world = (struct world){.wanted = "192.0.2.1", .dir = "/tmp/orca-certificate-XXXXXX"};
   assert_non_null(mkdtemp(world.dir));
   world.loop = loop_new(NULL, &err);
   world.state = state_open(world.dir, &err);

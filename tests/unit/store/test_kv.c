@@ -62,10 +62,9 @@ static void open_kv(struct rig *r) {
 }
 
 static void setup(struct rig *r, uint64_t seed) {
-  *r = (struct rig){.rng = seed * UINT64_C(0x9e3779b97f4a7c15) + 1, .m = calloc(1, sizeof(struct model))};
+  *r = (struct rig){.dir = "/tmp/orca-kv-XXXXXX", .rng = seed * UINT64_C(0x9e3779b97f4a7c15) + 1, .m = calloc(1, sizeof(struct model))};
   assert_non_null(r->m);
   r->m->revision = 1;
-  strcpy(r->dir, "/tmp/orca-kv-XXXXXX");
   assert_non_null(mkdtemp(r->dir));
   open_kv(r);
 }

@@ -34,8 +34,7 @@ static void reopen(struct rig *r) {
 }
 
 static void setup(struct rig *r) {
-  *r = (struct rig){0};
-  strcpy(r->dir, "/tmp/orca-kv-XXXXXX");
+  *r = (struct rig){.dir = "/tmp/orca-kv-XXXXXX"};
   assert_non_null(mkdtemp(r->dir));
   open_kv(r);
 }

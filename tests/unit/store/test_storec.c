@@ -122,7 +122,7 @@ static int setup(void **state) {
   if (!r)
     return -1;
   setenv("ZSYS_SIGHANDLER", "false", 1);
-  strcpy(r->dir, "/tmp/orca-storec-XXXXXX");
+  snprintf(r->dir, sizeof r->dir, "/tmp/orca-storec-XXXXXX");
   assert_non_null(mkdtemp(r->dir));
   r->loop = loop_new(NULL, &err);
   assert_non_null(r->loop);
