@@ -1,8 +1,10 @@
 #include "common/buf.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 void buf_free(struct buf *b) {
   if (!b)
@@ -60,6 +62,21 @@ int buf_add_str(struct buf *b, const char *s) {
 
 int buf_add_byte(struct buf *b, uint8_t c) {
   return buf_add(b, &c, 1);
+}
+
+ssize_t buf_read(struct buf *b, int fd, size_t most) {
+  if (buf_reserve(b, most) < 0) {
+    errno = most > b->cap || b->len > b->cap - most ? EFBIG : ENOMEM;
+    return -1;
+  }
+  ssize_t n;
+  do
+    n = read(fd, b->data + b->len, most);
+  while (n < 0 && errno == EINTR);
+  if (n > 0)
+    b->len += (size_t)n;
+  b->data[b->len] = 0;
+  return n;
 }
 
 int buf_vprintf(struct buf *b, const char *fmt, va_list ap) {

@@ -41,6 +41,15 @@ static bool visible(const struct filter *f, const Model__AuditEntry *e) {
   return !f->limited || (*project && api_auth_sees(&r->api->cache, &r->who, project)) || is_own(r, e);
 }
 
+/* NULL: not for this one. */
+static Model__AuditEntry *unpack_visible(const struct filter *f, const struct api_object *object) {
+  Model__AuditEntry *e = object->mod > f->after ? unpack(object) : NULL;
+  if (!e || visible(f, e))
+    return e;
+  model__audit_entry__free_unpacked(e, NULL);
+  return NULL;
+}
+
 static void entry_json(const char *key, const Model__AuditEntry *e, uint64_t revision, struct api_json *json) {
   api_json_object(json, NULL);
   api_json_str(json, "id", key + strlen(KEY_AUDIT));
@@ -131,29 +140,22 @@ void api_get_audit(struct api_request *r) {
     return;
   }
   const struct api_smap_entry *all = api_cache_all(&r->api->cache, API_AUDIT, &count);
-  Model__AuditEntry **entries = calloc(count + 1, sizeof(Model__AuditEntry *));
-  if (!entries) {
-    api_fail_with(r, ERR_MEMORY, "no memory for the audit log");
-    return;
-  }
-  for (size_t i = count; i-- > 0 && kept < limit;) {
-    const struct api_object *object = all[i].value;
-    Model__AuditEntry *e = object->mod > f.after ? unpack(object) : NULL;
-    if (e && visible(&f, e)) {
-      entries[i] = e;
-      kept++;
-    } else if (e) {
+  size_t first = count;
+  while (first > 0 && kept < limit) {
+    Model__AuditEntry *e = unpack_visible(&f, all[--first].value);
+    kept += e != NULL;
+    if (e)
       model__audit_entry__free_unpacked(e, NULL);
-    }
   }
   struct api_json json = api_reply_json(r, 200);
   api_json_array(&json, "entries");
-  for (size_t i = 0; i < count; i++)
-    if (entries[i]) {
-      entry_json(all[i].key, entries[i], ((const struct api_object *)all[i].value)->mod, &json);
-      model__audit_entry__free_unpacked(entries[i], NULL);
-    }
-  free(entries);
+  for (size_t i = first; i < count; i++) { /* unpacked again, one at a time: thousands held at once leave the heap in pieces */
+    Model__AuditEntry *e = unpack_visible(&f, all[i].value);
+    if (!e)
+      continue;
+    entry_json(all[i].key, e, ((const struct api_object *)all[i].value)->mod, &json);
+    model__audit_entry__free_unpacked(e, NULL);
+  }
   api_json_array_end(&json);
   api_json_u64(&json, "revision", r->api->cache.revision);
   api_reply_end(r);

@@ -297,7 +297,7 @@ static void target(struct api_request *r, const char *project, const char *name)
 }
 
 static int take(struct value *v, const char *name, const void *data, size_t len, struct err *err) {
-  snprintf(v->name, sizeof v->name, "%s", name);
+  api_text_copy(v->name, sizeof v->name, name); /* checked: it fits */
   if (len > SECRETS_VALUE_MAX)
     return err_set(err, ERR_TOO_LARGE, "%s: a value has at most %zu KiB", v->name, SECRETS_VALUE_MAX >> 10);
   v->data = malloc(len ? len : 1);
@@ -310,7 +310,7 @@ static int take(struct value *v, const char *name, const void *data, size_t len,
 
 static int take_base64(struct value *v, const char *name, const char *base64, size_t len, struct err *err) {
   static const size_t most = CRYPTO_BASE64_LEN(SECRETS_VALUE_MAX);
-  snprintf(v->name, sizeof v->name, "%s", name);
+  api_text_copy(v->name, sizeof v->name, name); /* checked: it fits */
   if (len > most)
     return err_set(err, ERR_TOO_LARGE, "%s: a value has at most %zu KiB", v->name, SECRETS_VALUE_MAX >> 10);
   v->data = malloc(len + 1);

@@ -10,6 +10,7 @@
 #include "common/bus/pb.h"
 #include "common/crypto/key_file.h"
 #include "common/log.h"
+#include "common/spec/read_file.h"
 #include "common/spec/spec.h"
 #include "common/tls/cert.h"
 
@@ -72,14 +73,7 @@ static int read_file(const char *dir, const char *name, bool is_private, struct 
   int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NOFOLLOW);
   if (fd < 0)
     return err_errno(err, errno, "%s", path);
-  ssize_t n = -1;
-  int rc = is_private ? key_file_check(fd, path, err) : 0;
-  while (rc == 0 && (rc = buf_reserve(text, 4096)) == 0 && (n = read(fd, text->data + text->len, 4096)) > 0)
-    text->len += (size_t)n;
-  if (rc == 0 && n < 0)
-    rc = err_errno(err, errno, "%s", path);
-  else if (n > 0)
-    rc = err_set(err, ERR_TOO_LARGE, "%s: too large", path);
+  int rc = (is_private ? key_file_check(fd, path, err) : 0) < 0 ? -1 : spec_read_fd(fd, path, text, err);
   close(fd);
   return rc;
 }

@@ -9,6 +9,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/spec/read_file.h"
+
 struct state {
   int dir, lock;
 };
@@ -107,19 +109,7 @@ int state_read(struct state *s, const char *name, struct buf *data, struct err *
   int fd = openat(s->dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
   if (fd < 0)
     return err_errno(err, errno, "%s", name);
-  for (;;) {
-    if (buf_reserve(data, 65536) < 0) {
-      close(fd);
-      return err_set(err, ERR_TOO_LARGE, "%s: the file is too large", name);
-    }
-    ssize_t n = read(fd, data->data + data->len, 65536);
-    if (n < 0 && errno == EINTR)
-      continue;
-    int e = errno;
-    if (n <= 0) {
-      close(fd);
-      return n < 0 ? err_errno(err, e, "%s", name) : 0;
-    }
-    data->len += (size_t)n;
-  }
+  int rc = spec_read_fd(fd, name, data, err);
+  close(fd);
+  return rc;
 }

@@ -116,20 +116,11 @@ static int read_file(const char *path, struct buf *to, struct err *err) {
   int fd = strcmp(path, "-") == 0 ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY), rc = 0;
   if (fd < 0)
     return err_errno(err, errno, "%s", path);
-  for (;;) {
-    if (buf_reserve(to, to->len ? 4096 : FILE_MAX) < 0) {
-      rc = err_set(err, ERR_TOO_LARGE, "%s: larger than %zu KiB", path, FILE_MAX >> 10);
-      break;
-    }
-    ssize_t n = read(fd, to->data + to->len, 4096);
-    if (n < 0 && errno == EINTR)
-      continue;
-    if (n < 0)
-      rc = err_errno(err, errno, "%s", path);
-    if (n <= 0)
-      break;
-    to->len += (size_t)n;
-  }
+  ssize_t n = buf_reserve(to, to->cap) < 0 ? -1 : 1; /* all of it at once: what grows leaves copies of secrets behind */
+  while (n > 0)
+    n = buf_read(to, fd, 4096);
+  if (n < 0)
+    rc = errno == EFBIG ? err_set(err, ERR_TOO_LARGE, "%s: larger than %zu KiB", path, FILE_MAX >> 10) : err_errno(err, errno, "%s", path);
   if (fd != STDIN_FILENO)
     close(fd);
   return rc;

@@ -352,30 +352,38 @@ static int end(struct client *c) {
   return c->started ? LOST : rc;
 }
 
-int exec_client_run(struct ctl *ctl, const char *path, const struct exec_options *options) {
+/* A handle that was told to connect only is not for requests (libcurl loses the connection): the next one has its own. */
+static void disconnect(struct ctl *ctl) {
+  if (ctl->curl)
+    curl_easy_cleanup(ctl->curl);
+  ctl->curl = NULL;
+}
+
+static int start(struct client *c, const char *path, struct err *err) {
   static const struct ws_ops ops = {.read = on_read, .write = on_write, .message = on_message};
-  struct client c = {.ctl = ctl, .options = options, .fd = CURL_SOCKET_BAD, .signals = -1};
   char key[WS_KEY_LEN + 1];
+  if (!(c->ws = ws_new(WS_CLIENT, EXEC_MESSAGE_MAX, &ops, c)))
+    return err_set(err, ERR_MEMORY, "no memory");
+  if (connect_api(c, err) < 0 || ws_new_key(key, err) < 0 || send_request(c, path, key, err) < 0 || read_answer(c, key, err) < 0)
+    return -1;
+  return (c->signals = open_signals()) < 0 ? err_errno(err, errno, "signals") : 0;
+}
+
+int exec_client_run(struct ctl *ctl, const char *path, const struct exec_options *options) {
+  struct client c = {.ctl = ctl, .options = options, .fd = CURL_SOCKET_BAD, .signals = -1};
   struct err err;
-  int rc;
   for (int i = 0; i < 2; i++)
     c.sinks[i] = (struct sink){.fd = i ? STDERR_FILENO : STDOUT_FILENO, .out = BUF_INIT((size_t)8 << 20)};
-  if (!(c.ws = ws_new(WS_CLIENT, EXEC_MESSAGE_MAX, &ops, &c))) {
-    err_set(&err, ERR_MEMORY, "no memory");
-    rc = ctl_fail(ctl, &err);
-  } else if (connect_api(&c, &err) < 0 || ws_new_key(key, &err) < 0 || send_request(&c, path, key, &err) < 0 || read_answer(&c, key, &err) < 0) {
-    rc = ctl_fail(ctl, &err);
-  } else if ((c.signals = open_signals()) < 0) {
-    err_errno(&err, errno, "signals");
-    rc = ctl_fail(ctl, &err);
-  } else {
+  int rc = start(&c, path, &err);
+  if (rc == 0) {
     if (options->raw)
       terminal_raw();
     pump(&c);
     say_goodbye(&c);
-    rc = end(&c);
     close(c.signals);
   }
+  disconnect(ctl);
+  rc = rc < 0 ? ctl_fail(ctl, &err) : end(&c);
   ws_free(c.ws);
   buf_free(&c.sinks[0].out);
   buf_free(&c.sinks[1].out);

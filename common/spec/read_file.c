@@ -24,19 +24,10 @@ int spec_read_fd(int fd, const char *name, struct buf *to, struct err *err) {
         continue;
       return n < 0 ? err_errno(err, errno, "%s", name) : err_set(err, ERR_TOO_LARGE, "%s: larger than %zu bytes", name, to->cap);
     }
-    if (buf_reserve(to, step) < 0)
-      return err_set(err, ERR_MEMORY, "%s: out of memory", name);
-    ssize_t n = read(fd, to->data + to->len, step);
-    if (n < 0 && errno == EINTR)
-      continue;
-    if (n < 0)
-      return err_errno(err, errno, "%s", name);
-    if (n == 0)
-      break;
-    to->len += (size_t)n;
-    to->data[to->len] = 0;
+    ssize_t n = buf_read(to, fd, step);
+    if (n <= 0)
+      return n < 0 ? err_errno(err, errno, "%s", name) : 0;
   }
-  return 0;
 }
 
 int spec_read_file(int dir_fd, const char *path, struct buf *to, struct err *err) {

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 #include <malloc.h>
@@ -74,6 +75,19 @@ static void buf_grows_up_to_its_cap_and_stays_failed(void **state) {
   mallopt(M_PERTURB, 0x5a); /* new memory is not zeros */
   assert_int_equal(buf_reserve(&room, 50), 0);
   assert_string_equal(buf_str(&room), ""); /* room is no text */
+  int ends[2];
+  assert_int_equal(pipe(ends), 0);
+  assert_int_equal(write(ends[1], "text", 4), 4);
+  close(ends[1]);
+  assert_int_equal(buf_read(&room, ends[0], 20), 4);
+  assert_string_equal(buf_str(&room), "text"); /* though there was room: it did not grow */
+  assert_int_equal(buf_read(&room, ends[0], 20), 0);
+  close(ends[0]);
+  assert_int_equal(buf_read(&room, ends[0], 20), -1);
+  assert_int_equal(errno, EBADF);
+  assert_string_equal(buf_str(&room), "text");
+  assert_int_equal(buf_read(&room, ends[0], 97), -1);
+  assert_int_equal(errno, EFBIG);
   mallopt(M_PERTURB, 0);
   buf_free(&room);
   assert_int_equal(buf_reserve(&b, SIZE_MAX), -1);
