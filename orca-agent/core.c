@@ -307,7 +307,7 @@ static void desired(struct agent_step *s, const Node__DesiredState *d) {
   for (size_t n = 0; n < d->n_removed; n++) {
     struct agent_instance *i = agent_core_find(core, d->removed[n]);
     if (i)
-      agent_instance_unassign(s, i);
+      agent_instance_unassign(i);
   }
   if (!full)
     return;
@@ -315,7 +315,7 @@ static void desired(struct agent_step *s, const Node__DesiredState *d) {
   core->status_seq++; /* the keeper may now be told, even that there is nothing */
   for (size_t n = 0; n < core->count; n++)
     if (core->instances[n]->seen_seq != core->seq)
-      agent_instance_unassign(s, core->instances[n]);
+      agent_instance_unassign(core->instances[n]);
 }
 
 /* ---- the step ---- */
