@@ -282,7 +282,8 @@ static void desired(struct agent_step *s, const Node__DesiredState *d) {
     }
   }
   core->desired_version = PB_GET(d, version, core->desired_version);
-  bool full = PB_GET(d, full, false);
+  if (PB_GET(d, full, false) && PB_GET(d, part, 0) == 0)
+    core->full_since = core->seq;
   size_t ignored = 0;
   for (size_t n = 0; n < d->n_assigned; n++) {
     const Node__Assignment *a = d->assigned[n];
@@ -298,7 +299,7 @@ static void desired(struct agent_step *s, const Node__DesiredState *d) {
       i = agent_instance_add(s, inst->project, inst->service, inst->number);
     if (!i)
       continue;
-    i->seen_seq = core->seq;
+    i->assigned_seq = core->seq;
     agent_instance_assign(s, i, a);
   }
   if (ignored)
@@ -309,12 +310,12 @@ static void desired(struct agent_step *s, const Node__DesiredState *d) {
     if (i)
       agent_instance_unassign(i);
   }
-  if (!full)
+  if (!PB_GET(d, full, false) || PB_GET(d, more, false))
     return;
   core->have_desired = true;
   core->status_seq++; /* the keeper may now be told, even that there is nothing */
   for (size_t n = 0; n < core->count; n++)
-    if (core->instances[n]->seen_seq != core->seq)
+    if (core->instances[n]->assigned_seq < core->full_since)
       agent_instance_unassign(core->instances[n]);
 }
 

@@ -83,7 +83,8 @@ struct agent_instance {
   bool prepared, recreate, gone;
   bool ran;                /* of a job: its container has been started, and never is again */
   int64_t exit_handled_ns; /* Docker's time of the last exit that was acted upon */
-  uint64_t seen_seq;       /* step of the last list or full desired state that had it */
+  uint64_t seen_seq;       /* step of the last list that had it */
+  uint64_t assigned_seq;   /* step of the last desired state that had it */
   bool restart_wanted;     /* its liveness probe or the loss of its network asks for it */
   bool forced_restart;     /* the exit that follows was ours: it starts again whatever the exit code */
   char restart_reason[200];
@@ -157,7 +158,8 @@ struct agent_core {
   struct agent_network **networks;
   size_t network_count, network_size;
   Model__ClusterSpec *cluster; /* NULL until told: allows nothing special */
-  bool have_desired;
+  bool have_desired;           /* all of it, once */
+  uint64_t full_since;         /* step of the last full desired state's first part */
   uint64_t desired_version;
   enum agent_docker_state docker;
   bool ever_listed; /* what runs here is known since this process began */

@@ -24,6 +24,7 @@ struct gateway {
   struct bus_call *hello, *reporting;
   struct loop_timer retry;  /* of hello and of reports */
   struct loop_timer settle; /* only wakes the loop, whose rounds end in agent_settle() */
+  uint32_t next_part;       /* of a full desired state */
   int64_t up_since;
   bool said_hello_failed;
 };
@@ -35,6 +36,32 @@ struct file_call {
 
 /* ---- desired state ---- */
 
+/* What is missing in the middle of a full state would be taken for not wanted. */
+static bool is_in_order(struct gateway *g, const Node__DesiredState *d) {
+  uint32_t part = PB_GET(d, part, 0);
+  if (!PB_GET(d, full, false))
+    return true;
+  if (part && part != g->next_part)
+    return false;
+  g->next_part = PB_GET(d, more, false) ? part + 1 : 0;
+  return true;
+}
+
+static void on_desired(struct gateway *g, Node__DesiredState *d) {
+  struct agent_event ev = {.kind = AGENT_EV_DESIRED, .desired = d};
+  if (!is_in_order(g, d)) {
+    log_warn("refused from the master", "error", "a part of a desired state is missing");
+    bus_conn_cut(g->conn);
+    return;
+  }
+  log_debug("desired state", "full", PB_GET(d, full, 0) ? "yes" : "no", "assigned", log_u64(d->n_assigned));
+  agent_event(g->a, &ev);
+  if (d->cluster) {
+    log_follow_level(PB_STR(d->cluster->log_level));
+    keeper_flush(g->a->keeper); /* passes it on */
+  }
+}
+
 static void on_item(void *arg, const uint8_t *body, size_t len) {
   struct gateway *g = arg;
   struct err err;
@@ -45,16 +72,9 @@ static void on_item(void *arg, const uint8_t *body, size_t len) {
     return;
   }
   switch (item->body_case) {
-  case NODE__ITEM__BODY_DESIRED: {
-    struct agent_event ev = {.kind = AGENT_EV_DESIRED, .desired = item->desired};
-    log_debug("desired state", "full", PB_GET(item->desired, full, 0) ? "yes" : "no", "assigned", log_u64(item->desired->n_assigned));
-    agent_event(g->a, &ev);
-    if (item->desired->cluster) {
-      log_follow_level(PB_STR(item->desired->cluster->log_level));
-      keeper_flush(g->a->keeper); /* passes it on */
-    }
+  case NODE__ITEM__BODY_DESIRED:
+    on_desired(g, item->desired);
     break;
-  }
   case NODE__ITEM__BODY_ROUTES:
   case NODE__ITEM__BODY_LOG:
   case NODE__ITEM__BODY_EXEC:
@@ -96,6 +116,7 @@ static void say_hello(struct gateway *g) {
   Node__AgentHello hello = NODE__AGENT_HELLO__INIT;
   hello.status = &g->a->node;
   Node__Call call = NODE__CALL__INIT;
+  g->next_part = 0;
   call.body_case = NODE__CALL__BODY_AGENT_HELLO;
   call.agent_hello = &hello;
   g->hello = bus_call(g->conn, &call.base, 0, &ops, g);

@@ -131,6 +131,26 @@ def test_every_daemon_killed_in_turn_changes_no_container(cluster):
         assert cluster.running(f"other/s{n}"), daemon
 
 
+def test_a_node_with_more_to_run_than_one_message_holds(cluster):
+    lines = "".join(f'V{n} = "{str(n % 10) * 30000}"\n' for n in range(20))
+    spec = f'[[service]]\nname = "large"\nimage = "{APP}"\nreplicas = 20\n[service.env]\n{lines}[service.deploy]\nmin_ready = "100ms"\n'
+    cluster.deploy("shop", spec)
+    before = sorted((c["Id"], c["State"]["StartedAt"]) for c in cluster.containers("shop/large"))
+    assert len(before) == 20
+    for daemon in ("agent", "apiserver"):
+        killed = cluster.kill(daemon)
+        wait_for(lambda d=daemon, k=killed: cluster.pid(d) != k, message=f"{daemon} started again")
+        cluster.wait_healthy()
+        wait_for(lambda: len(cluster.running("shop/large")) == 20)
+        cluster.ctl("scale", "large", "19")
+        wait_for(lambda: len(cluster.containers("shop/large")) == 19)
+        cluster.ctl("scale", "large", "20")
+        wait_for(lambda: len(cluster.running("shop/large")) == 20)
+    after = sorted((c["Id"], c["State"]["StartedAt"]) for c in cluster.containers("shop/large"))
+    assert len(set(before) & set(after)) == 19  # what was taken away and made again is one of them
+    assert "does not fit" not in cluster.log("apiserver")
+
+
 def test_two_agents_on_one_docker_never_touch_each_others(cluster):
     cluster.deploy("shop", WEB)
     mine = [c["Id"] for c in cluster.containers()]

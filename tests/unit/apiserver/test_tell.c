@@ -133,26 +133,100 @@ static void a_file_is_for_the_nodes_that_mount_it(void **state) {
   assert_true(gw_file_is_of(&w->api.cache, "n2", sha));
 }
 
+#define LARGE 100000
+
+/* Of service p/s, with a spec of LARGE bytes. */
+static void put_large(struct world *w, uint64_t from, uint64_t to, const char *node) {
+  static char image[LARGE + 1];
+  memset(image, 'x', LARGE);
+  put_revision(w, "p", "s", 1, image, NULL);
+  for (uint64_t i = from; i <= to; i++)
+    put_instance(w, "p", "s", i, 1, node, RUN);
+}
+
+static void mark_large(struct api_desired *d, uint64_t number) {
+  char id[INSTANCE_ID_MAX];
+  instance_id(id, "p", "s", number);
+  api_desired_mark(d, id);
+}
+
+static void fits(const Node__DesiredState *s) {
+  assert_true(node__desired_state__get_packed_size(s) < API_DESIRED_BYTES + LARGE + 10000);
+}
+
 static void large_deltas_come_in_pieces(void **state) {
   struct world *w = *state;
   struct api_desired d;
   api_desired_init(&d, "n1");
   sent(&d, next(w, &d));
-  put_revision(w, "p", "s", 1, "x:1", NULL);
+  put_large(w, 1, 100, "n1");
+  for (uint64_t i = 1; i <= 100; i++)
+    mark_large(&d, i);
   size_t told = 0;
-  for (uint64_t i = 1; i <= 2500; i++) {
-    char id[INSTANCE_ID_MAX];
-    put_instance(w, "p", "s", i, 1, "n1", RUN);
-    instance_id(id, "p", "s", i);
-    api_desired_mark(&d, id);
-  }
   while (api_desired_pending(&d)) {
     Node__DesiredState *s = next(w, &d);
-    assert_true(s->n_assigned <= API_DESIRED_AT_ONCE);
+    fits(s);
     told += s->n_assigned;
     sent(&d, s);
   }
-  assert_int_equal(told, 2500);
+  assert_int_equal(told, 100);
+  api_desired_fini(&d);
+}
+
+static void everything_comes_in_parts(void **state) {
+  struct world *w = *state;
+  struct api_desired d;
+  size_t told = 0;
+  uint32_t parts = 0;
+  put_large(w, 11, 40, "n1");
+  put_large(w, 41, 50, "n2");
+  put_large(w, 51, 80, "n1");
+  api_desired_init(&d, "n1");
+  for (bool more = true; more; parts++) {
+    Node__DesiredState *s = next(w, &d);
+    fits(s);
+    assert_true(s->full);
+    assert_int_equal(s->part, parts);
+    told += s->n_assigned;
+    more = s->more;
+    sent(&d, s);
+    assert_int_equal(api_desired_pending(&d), more);
+  }
+  assert_int_equal(told, 60);
+  assert_in_range(parts, 6, 8);
+  api_desired_fini(&d);
+}
+
+/* An instance that comes to this node behind the part that is next is told before that: what no part had, its agent takes away at the end. */
+static void changes_come_between_parts(void **state) {
+  struct world *w = *state;
+  struct api_desired d;
+  put_large(w, 11, 40, "n1");
+  api_desired_init(&d, "n1");
+  mark_large(&d, 11); /* before the first part: it is in it */
+  Node__DesiredState *s = next(w, &d);
+  assert_true(s->full && s->more);
+  sent(&d, s);
+
+  put_instance(w, "p", "s", 1, 1, "n1", RUN);
+  mark_large(&d, 1);
+  put_instance(w, "p", "s", 11, 1, "n2", RUN);
+  mark_large(&d, 11);
+  s = next(w, &d);
+  assert_false(s->full);
+  assert_int_equal(s->n_assigned, 1);
+  assert_int_equal(s->assigned[0]->instance->number, 1);
+  assert_int_equal(s->n_removed, 1);
+  sent(&d, s);
+
+  s = next(w, &d);
+  assert_true(s->full);
+  assert_int_equal(s->part, 1);
+  uint64_t first = s->assigned[0]->instance->number;
+  api_desired_free(s); /* not sent: it comes again */
+  s = next(w, &d);
+  assert_int_equal(s->assigned[0]->instance->number, first);
+  sent(&d, s);
   api_desired_fini(&d);
 }
 
@@ -350,6 +424,8 @@ int main(void) {
       T(nodes_are_told_no_tokens),
       T(a_file_is_for_the_nodes_that_mount_it),
       T(large_deltas_come_in_pieces),
+      T(everything_comes_in_parts),
+      T(changes_come_between_parts),
       T(ready_instances_are_endpoints),
       T(status_of_another_epoch_or_node_does_not_count),
       T(names_change_with_the_first_ready_instance),
