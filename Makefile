@@ -6,7 +6,7 @@
 #   orca-NAME/*.c               build/orca-NAME.a (all but main.c) and build/bin/orca-NAME
 #   orca-store/storectl/*.c     build/bin/orca-storectl
 #   orcactl/*.c                 build/orcactl.a and build/bin/orcactl
-#   tests/unit/NAME/test_*.c    build/tests/unit/NAME/test_*, linked with orca-NAME.a where there is one
+#   tests/unit/NAME/test_*.c    build/tests/unit/NAME/test_*, linked with the folder's other sources and with orca-NAME.a where there is one
 #   tests/tools/*.c             build/tests/*
 #   tests/sim/NAME/*.c          build/tests/NAME-sim, linked with every daemon's archive
 #   tests/bench/*.c             build/tests/bench/*
@@ -131,9 +131,12 @@ TEST_LIB_O := $(patsubst %.c,$(B)/%.o,$(wildcard tests/lib/*.c))
 OBJECTS += $(TEST_LIB_O)
 daemon_archive = $(if $(wildcard orca-$(1)/*.c),$(B)/orca-$(1).a,$(if $(filter orcactl,$(1)),$(B)/orcactl.a))
 unit_area = $(word 3,$(subst /, ,$(1)))
+UNIT_SHARED_C := $(filter-out $(UNIT_C),$(wildcard tests/unit/*/*.c))
+OBJECTS += $(UNIT_SHARED_C:%.c=$(B)/%.o)
+unit_shared = $(patsubst %.c,$(B)/%.o,$(filter tests/unit/$(1)/%,$(UNIT_SHARED_C)))
 
 define UNIT_RULE
-$(B)/$(basename $(1)): $(B)/$(basename $(1)).o $$(TEST_LIB_O) $$(call daemon_archive,$$(call unit_area,$(1))) $$(B)/libcommon.a
+$(B)/$(basename $(1)): $(B)/$(basename $(1)).o $$(call unit_shared,$$(call unit_area,$(1))) $$(TEST_LIB_O) $$(call daemon_archive,$$(call unit_area,$(1))) $$(B)/libcommon.a
 	$$(call say,LD)
 	$$(Q)$$(CC) $$(LDFLAGS) -o $$@ $$^ -lcmocka $$(LIBS)
 OBJECTS += $(B)/$(basename $(1)).o
