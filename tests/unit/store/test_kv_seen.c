@@ -1,49 +1,11 @@
 /* Which transactions are remembered, and for how long: a repeated one gets its first answer and changes nothing. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
-
-#include "common/bus/pb.h"
 #include "common/crypto/crypto.h"
-#include "orca-store/kv.h"
+#include "tests/unit/store/kv_rig.h"
 
 #define VALUE ((size_t)1 << 20)
 
-struct rig {
-  char dir[64];
-  struct kv *kv;
-  uint64_t index;
-};
-
-static void open_kv(struct rig *r) {
-  struct err err;
-  struct kv_options o = {.map_size = (size_t)512 << 20};
-  r->kv = kv_open(r->dir, &o, &err);
-  if (!r->kv)
-    fail_msg("%s", err.msg);
-}
-
-static void reopen(struct rig *r) {
-  kv_close(r->kv);
-  open_kv(r);
-}
-
 static void setup(struct rig *r) {
-  *r = (struct rig){.dir = "/tmp/orca-kv-XXXXXX"};
-  assert_non_null(mkdtemp(r->dir));
-  open_kv(r);
-}
-
-static void teardown(struct rig *r) {
-  struct err err;
-  kv_close(r->kv);
-  assert_int_equal(kv_discard(r->dir, &err), 0);
-  assert_int_equal(rmdir(r->dir), 0);
+  rig_init(r, &(struct kv_options){.map_size = (size_t)512 << 20}, 1);
 }
 
 /* The same number gives the same id; ids look random. */
@@ -57,7 +19,6 @@ enum what { NOTHING, PUT, READ };
 
 static struct buf command(uint64_t number, uint64_t time_ms, enum what what) {
   static uint8_t value[VALUE];
-  struct buf packed = BUF_INIT(1 << 24), entry = BUF_INIT(1 << 24);
   uint8_t id[16];
   Store__Call call = STORE__CALL__INIT;
   Store__TxnRequest txn = STORE__TXN_REQUEST__INIT;
@@ -79,10 +40,7 @@ static struct buf command(uint64_t number, uint64_t time_ms, enum what what) {
   txn.success = &ops;
   call.body_case = STORE__CALL__BODY_TXN;
   call.txn = &txn;
-  assert_int_equal(pb_pack(&call.base, &packed), 0);
-  assert_int_equal(kv_command(&entry, time_ms, packed.data, packed.len), 0);
-  buf_free(&packed);
-  return entry;
+  return entry_of(&call, time_ms);
 }
 
 static bool apply_one(struct rig *r, uint64_t index, uint64_t number, uint64_t time_ms, enum what what) {
@@ -94,7 +52,7 @@ static bool apply_one(struct rig *r, uint64_t index, uint64_t number, uint64_t t
   assert_int_equal(result.err.code, ERR_NONE);
   assert_non_null(result.reply);
   bool repeated = result.repeated;
-  store__reply__free_unpacked(result.reply, NULL);
+  free_result(&result);
   buf_free(&entry);
   return repeated;
 }
@@ -128,7 +86,7 @@ static void test_for_ten_minutes_of_the_logs_clock(void **state) {
   uint64_t revision = kv_state(r.kv)->revision;
   assert_true(txn(&r, 1, 2000, PUT));
   assert_int_equal(kv_state(r.kv)->revision, revision);
-  reopen(&r);
+  rig_reopen(&r);
   assert_true(txn(&r, 1, 2000, PUT));
   assert_false(txn(&r, 2, late, NOTHING)); /* its last millisecond */
   assert_true(txn(&r, 1, late, PUT));
@@ -136,7 +94,7 @@ static void test_for_ten_minutes_of_the_logs_clock(void **state) {
   assert_false(txn(&r, 1, late + 1, PUT));
   assert_int_equal(kv_state(r.kv)->revision, revision + 1);
   assert_true(txn(&r, 2, 0, NOTHING)); /* a proposer whose clock is behind turns nothing back */
-  teardown(&r);
+  rig_fini(&r);
 }
 
 static void test_a_batch_that_was_aborted_was_not_seen(void **state) {
@@ -150,7 +108,7 @@ static void test_a_batch_that_was_aborted_was_not_seen(void **state) {
   kv_abort(r.kv);
   assert_false(txn(&r, 2, 1000, PUT));
   assert_true(txn(&r, 1, 1000, PUT));
-  teardown(&r);
+  rig_fini(&r);
 }
 
 /* Beyond their number the oldest go, one for each that comes. */
@@ -172,7 +130,7 @@ static void test_so_many(void **state) {
   assert_false(txn(&r, 999, 1000, NOTHING));
   assert_false(txn(&r, 1000, 1000, NOTHING)); /* pushed out by the one before */
   assert_true(txn(&r, 1002, 1000, NOTHING));
-  teardown(&r);
+  rig_fini(&r);
 }
 
 static void test_answers_of_so_many_bytes(void **state) {
@@ -187,9 +145,9 @@ static void test_answers_of_so_many_bytes(void **state) {
   assert_false(txn(&r, number++, 1000, READ)); /* with what is around each, one too many */
   assert_false(txn(&r, number++, 1000, READ));
   assert_false(txn(&r, 0, 1000, PUT));
-  reopen(&r);
+  rig_reopen(&r);
   assert_true(txn(&r, number - 1, 1000, READ));
-  teardown(&r);
+  rig_fini(&r);
 }
 
 int main(void) {
