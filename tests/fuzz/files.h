@@ -4,10 +4,8 @@
 
 #include <fcntl.h>
 #include <ftw.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -38,11 +36,6 @@ static inline void fuzz_write(const char *name, const void *data, size_t size) {
   int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
   if (fd < 0 || write(fd, data, size) != (ssize_t)size || close(fd) < 0)
     abort();
-}
-
-/* Whether a complaint holds the beginning of a secret: 16 bytes of it, that are no words of the complaint's own. */
-static inline bool fuzz_tells(const char *complaint, const void *secret, size_t len) {
-  return len >= 16 && !memchr(secret, ' ', 16) && !memchr(secret, '/', 16) && memmem(complaint, strlen(complaint), secret, 16);
 }
 
 #endif

@@ -5,8 +5,8 @@
 #include "orca-agent/docker_auth.h"
 #include "orca-agent/docker_parse.h"
 #include "common/image_ref.h"
+#include "tests/fuzz/fuzz.h"
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   static const struct docker_self self = {"c1", "n1"};
   if (size < 2 || size > 1 << 16)

@@ -5,8 +5,7 @@
 
 #include "common/bus/pb.h"
 #include "orca-agent/exec_request.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+#include "tests/fuzz/fuzz.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   struct err err;

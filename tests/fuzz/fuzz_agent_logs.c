@@ -7,8 +7,8 @@
 #include "common/logs/mark.h"
 #include "orca-agent/last_words.h"
 #include "orca-agent/log_lines.h"
+#include "tests/fuzz/fuzz.h"
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   static uint8_t buf[LOG_LINES_BUFFER];
   static struct last_lines last;

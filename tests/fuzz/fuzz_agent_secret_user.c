@@ -5,8 +5,8 @@
 
 #include "orca-agent/secret_user.h"
 #include "orca-agent/secret_values.h"
+#include "tests/fuzz/fuzz.h"
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   uid_t uid;
   if (size > 1 << 16)

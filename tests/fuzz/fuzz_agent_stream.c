@@ -4,6 +4,7 @@
 
 #include "orca-agent/docker_frames.h"
 #include "orca-agent/docker_lines.h"
+#include "tests/fuzz/fuzz.h"
 
 static void count_frame(void *arg, int stream, const uint8_t *data, size_t len) {
   size_t *sum = arg;
@@ -32,7 +33,6 @@ static size_t run(const uint8_t *data, size_t size, size_t piece, bool lines) {
   return sum;
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   if (size < 2)
     return 0;

@@ -10,9 +10,7 @@
 #include "orca-agent/report.h"
 #include "orca-agent/verdicts.h"
 #include "tests/fuzz/files.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-int LLVMFuzzerInitialize(int *argc, char ***argv);
+#include "tests/fuzz/fuzz.h"
 
 #define STARTED_MS INT64_C(1700000000000)
 

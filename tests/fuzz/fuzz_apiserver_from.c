@@ -6,8 +6,7 @@
 #include <string.h>
 
 #include "orca-apiserver/from.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+#include "tests/fuzz/fuzz.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   struct sockaddr_in in = {.sin_family = AF_INET};

@@ -8,13 +8,11 @@
 
 #include "common/tls/cert.h"
 #include "orca-apiserver/keyring.h"
-#include "tests/fuzz/ca.h"
 #include "tests/fuzz/files.h"
+#include "tests/fuzz/fuzz.h"
+#include "tests/lib/ca.h"
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-int LLVMFuzzerInitialize(int *argc, char ***argv);
-
-static char ca_pem[4096], ca_key[2048];
+static struct ca ca;
 static struct buf request = BUF_INIT(TLS_REQUEST_MAX);
 
 int LLVMFuzzerInitialize(int *argc, char ***argv) {
@@ -23,7 +21,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv) {
   (void)argc;
   (void)argv;
   fuzz_make_dir("apiserver");
-  fuzz_make_ca(ca_pem, ca_key);
+  ca_make(&ca, INT64_C(86400) * 3650);
   if (tls_key_and_request(&key, &request, &err) < 0)
     abort();
   tls_wipe(&key);
@@ -46,8 +44,8 @@ static void master_keys(const uint8_t *data, size_t size) {
     if (!ring.master.there || strlen(ring.master.id) != KEYRING_ID_LEN || keyring_find(&ring, ring.master.id) != &ring.master)
       abort();
     keyring_wipe(&ring);
-  } else if (!*err.msg || fuzz_tells(err.msg, data, half)) {
-    abort();
+  } else {
+    fuzz_check_refusal(&err, data, half);
   }
 }
 
@@ -62,8 +60,8 @@ static void authority(const char *cert, const char *key) {
   if (tls_sign(request.data, request.len, &how, &chain, &until, &err) == 0) {
     if (tls_certificate_read(buf_str(&chain), chain.len, &info, &err) < 0)
       abort();
-  } else if (!*err.msg || fuzz_tells(err.msg, key, strlen(key))) {
-    abort();
+  } else {
+    fuzz_check_refusal(&err, key, strlen(key));
   }
   tls_certificate_read(cert, strlen(cert), &info, &err);
   tls_certificate_covers(cert, strlen(cert), "n1");
@@ -72,9 +70,9 @@ static void authority(const char *cert, const char *key) {
 
 /* Split at the first NUL: the certificate, then the key. Without one, both in one text. */
 static void two_texts(const uint8_t *data, size_t size) {
-  const uint8_t *nul = memchr(data, 0, size);
-  size_t len = nul ? (size_t)(nul - data) : size;
-  char *cert = strndup((const char *)data, len), *key = nul ? strndup((const char *)nul + 1, size - len - 1) : strndup((const char *)data, len);
+  struct fuzz_texts in = fuzz_split(data, size);
+  char *cert = strndup((const char *)in.first, in.first_len);
+  char *key = in.second ? strndup((const char *)in.second, in.second_len) : strndup((const char *)in.first, in.first_len);
   if (cert && key)
     authority(cert, key);
   free(cert);
@@ -83,9 +81,9 @@ static void two_texts(const uint8_t *data, size_t size) {
 
 /* Each three bytes: where, and what is there now; a NUL cuts the text. */
 static void edits(const uint8_t *data, size_t size) {
-  char cert[sizeof ca_pem], key[sizeof ca_key];
-  memcpy(cert, ca_pem, sizeof cert);
-  memcpy(key, ca_key, sizeof key);
+  char cert[sizeof ca.pem], key[sizeof ca.key];
+  memcpy(cert, ca.pem, sizeof cert);
+  memcpy(key, ca.key, sizeof key);
   size_t cert_len = strlen(cert), key_len = strlen(key);
   for (; size >= 3; data += 3, size -= 3) {
     size_t at = ((size_t)data[0] << 8 | data[1]) % (cert_len + key_len);

@@ -11,8 +11,7 @@
 #include "orca-apiserver/explain_view.h"
 #include "orca-apiserver/round.h"
 #include "orca-apiserver/status_view.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+#include "tests/fuzz/fuzz.h"
 
 #define NOW INT64_C(1700000000000)
 #define RECORD_MAX ((size_t)512 << 10)

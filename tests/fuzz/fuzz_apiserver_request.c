@@ -8,8 +8,7 @@
 #include "common/bus/pb.h"
 #include "orca-apiserver/api.h"
 #include "orca-apiserver/routes.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+#include "tests/fuzz/fuzz.h"
 
 static struct node_config config;
 static char node_name[] = "n1", address[] = "127.0.0.1", id[] = "fuzz", role[] = "admin";

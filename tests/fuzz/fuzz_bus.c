@@ -4,8 +4,7 @@
 #include <string.h>
 
 #include "common/bus/internal.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+#include "tests/fuzz/fuzz.h"
 
 static int transmit(struct bus_conn *conn, const uint8_t *header, size_t len, zmq_msg_t *body) {
   struct bus_frame frame;

@@ -4,8 +4,7 @@
 #include <string.h>
 
 #include "common/cron/cron.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+#include "tests/fuzz/fuzz.h"
 
 static int32_t summer(void *arg, int64_t at) { /* an hour ahead in every other half year */
   (void)arg;

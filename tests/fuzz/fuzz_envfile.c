@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/envfile/envfile.h"
+#include "tests/fuzz/fuzz.h"
 
 static int each(void *arg, const char *name, const char *value, size_t len, unsigned line, struct err *err) {
   (void)arg;
@@ -13,7 +14,6 @@ static int each(void *arg, const char *name, const char *value, size_t len, unsi
   return 0;
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   struct err err;
   if (size <= 1 << 16)

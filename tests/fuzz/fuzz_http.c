@@ -11,9 +11,7 @@
 
 #include "common/http/http.h"
 #include "common/loop.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-int LLVMFuzzerInitialize(int *argc, char ***argv);
+#include "tests/fuzz/fuzz.h"
 
 #define BODY_MAX ((size_t)4096)
 

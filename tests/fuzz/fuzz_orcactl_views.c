@@ -9,9 +9,7 @@
 #include "orcactl/sse.h"
 #include "orcactl/text.h"
 #include "orcactl/view.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-int LLVMFuzzerInitialize(int *argc, char ***argv);
+#include "tests/fuzz/fuzz.h"
 
 int LLVMFuzzerInitialize(int *argc, char ***argv) {
   (void)argc;

@@ -7,8 +7,7 @@
 #include "orca-proxy/head.h"
 #include "orca-proxy/routes.h"
 #include "orca-proxy/serial.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+#include "tests/fuzz/fuzz.h"
 
 static void check(bool ok) {
   if (!ok)

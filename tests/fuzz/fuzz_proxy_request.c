@@ -9,8 +9,7 @@
 #include "orca-proxy/head.h"
 #include "orca-proxy/serial.h"
 #include "orca-proxy/target.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+#include "tests/fuzz/fuzz.h"
 
 static void check(bool ok) {
   if (!ok)

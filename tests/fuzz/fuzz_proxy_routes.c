@@ -5,8 +5,7 @@
 
 #include "common/bus/pb.h"
 #include "orca-proxy/routes.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+#include "tests/fuzz/fuzz.h"
 
 static void again(const struct routes *r) {
   struct buf file = BUF_INIT(ROUTES_FILE_MAX);

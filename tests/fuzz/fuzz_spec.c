@@ -7,9 +7,7 @@
 #include "common/bus/pb.h"
 #include "common/spec/node_config.h"
 #include "common/spec/spec.h"
-#include "tests/fuzz/files.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+#include "tests/fuzz/fuzz.h"
 
 static const char *lookup(const char *name) {
   if (*name == 'T') /* one that is good as a token */

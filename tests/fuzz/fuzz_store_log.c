@@ -6,11 +6,10 @@
 #include "orca-store/log.h"
 #include "orca-store/log_format.h"
 #include "orca-store/snapshot.h"
+#include "tests/fuzz/fuzz.h"
 #include "tests/lib/simdisk.c"
 
 #define SEGMENT 16384
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static const uint8_t cluster[DLOG_CLUSTER_ID] = "fuzzed";
 

@@ -8,18 +8,16 @@
 
 #include "common/tls/cert.h"
 #include "common/tls/server.h"
-#include "tests/fuzz/ca.h"
+#include "tests/fuzz/fuzz.h"
+#include "tests/lib/ca.h"
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-int LLVMFuzzerInitialize(int *argc, char ***argv);
-
-static char ca_pem[4096], ca_key[2048];
+static struct ca ca;
 static struct tls_server *server;
 
 static int sign(const uint8_t *data, size_t size, struct buf *chain, struct err *err) {
   static const char *const names[] = {"n1", "10.0.0.1"};
   struct tls_signing how = {
-      .ca_pem = ca_pem, .ca_key_pem = ca_key, .common_name = "n1", .names = names, .name_count = 2, .now_s = INT64_C(1800000000), .life_s = 86400};
+      .ca_pem = ca.pem, .ca_key_pem = ca.key, .common_name = "n1", .names = names, .name_count = 2, .now_s = INT64_C(1800000000), .life_s = 86400};
   int64_t until;
   return tls_sign(data, size, &how, chain, &until, err);
 }
@@ -29,7 +27,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv) {
   (void)argv;
   struct buf key = BUF_INIT(TLS_PEM_MAX), request = BUF_INIT(TLS_REQUEST_MAX), chain = BUF_INIT(TLS_PEM_MAX);
   struct err err;
-  fuzz_make_ca(ca_pem, ca_key);
+  ca_make(&ca, INT64_C(86400) * 3650);
   if (tls_key_and_request(&key, &request, &err) < 0 || sign(request.data, request.len, &chain, &err) < 0 ||
       !(server = tls_server_new(buf_str(&chain), chain.len, buf_str(&key), key.len, &err)))
     abort();

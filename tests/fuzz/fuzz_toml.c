@@ -4,8 +4,7 @@
 #include <string.h>
 
 #include "common/toml/toml.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+#include "tests/fuzz/fuzz.h"
 
 static void note(void *arg, unsigned line, unsigned column, const char *message) {
   unsigned *count = arg;

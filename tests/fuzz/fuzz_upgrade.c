@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/http/upgrade.h"
+#include "tests/fuzz/fuzz.h"
 
 struct result {
   enum http_upgrade_state state;
@@ -32,7 +33,6 @@ static struct result run(const uint8_t *data, size_t size, size_t piece) {
   return r;
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   if (size < 2 || size > 12000)
     return 0;

@@ -7,6 +7,7 @@
 
 #include "common/ws/exec_wire.h"
 #include "common/ws/ws.h"
+#include "tests/fuzz/fuzz.h"
 
 #define LIMIT 1024u
 
@@ -78,7 +79,6 @@ static struct feed run(const uint8_t *data, size_t size, size_t piece, enum ws_r
   return f;
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   if (size < 2)
     return 0;

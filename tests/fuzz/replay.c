@@ -6,7 +6,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+#include "tests/fuzz/fuzz.h"
+
 __attribute__((weak)) int LLVMFuzzerInitialize(int *argc, char ***argv);
 
 #define INPUT_MAX ((size_t)4 << 20)

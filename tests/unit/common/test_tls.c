@@ -3,7 +3,6 @@
 #include <openssl/err.h>
 #include <openssl/pem.h>
 #include <openssl/ssl.h>
-#include <openssl/x509v3.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -20,51 +19,9 @@
 
 #include "common/tls/cert.h"
 #include "common/tls/server.h"
+#include "tests/lib/ca.h"
 
 #define DAY INT64_C(86400)
-
-struct ca {
-  char pem[4096], key[2048];
-  X509 *cert;
-};
-
-static void to_text(BIO *bio, char *out, size_t size) {
-  char *text;
-  long len = BIO_get_mem_data(bio, &text);
-  assert_true(len > 0 && (size_t)len < size);
-  memcpy(out, text, (size_t)len);
-  out[len] = 0;
-  BIO_free(bio);
-}
-
-static void ca_make(struct ca *ca, int64_t life_s) {
-  EVP_PKEY *key = EVP_EC_gen("P-256");
-  X509 *cert = X509_new();
-  X509_NAME *name = X509_get_subject_name(cert);
-  X509_set_version(cert, X509_VERSION_3);
-  ASN1_INTEGER_set(X509_get_serialNumber(cert), 1);
-  X509_gmtime_adj(X509_getm_notBefore(cert), -DAY);
-  X509_gmtime_adj(X509_getm_notAfter(cert), (long)life_s);
-  X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_UTF8, (const unsigned char *)"a CA", -1, -1, 0);
-  X509_set_issuer_name(cert, name);
-  X509_set_pubkey(cert, key);
-  X509V3_CTX ctx;
-  X509V3_set_ctx(&ctx, cert, cert, NULL, NULL, 0);
-  X509_EXTENSION *constraints = X509V3_EXT_conf_nid(NULL, &ctx, NID_basic_constraints, "critical,CA:TRUE");
-  X509_EXTENSION *key_id = X509V3_EXT_conf_nid(NULL, &ctx, NID_subject_key_identifier, "hash");
-  X509_add_ext(cert, constraints, -1);
-  X509_add_ext(cert, key_id, -1);
-  X509_EXTENSION_free(constraints);
-  X509_EXTENSION_free(key_id);
-  assert_true(X509_sign(cert, key, EVP_sha256()) > 0);
-  BIO *pem = BIO_new(BIO_s_mem()), *key_pem = BIO_new(BIO_s_mem());
-  PEM_write_bio_X509(pem, cert);
-  PEM_write_bio_PKCS8PrivateKey(key_pem, key, NULL, NULL, 0, NULL, NULL);
-  to_text(pem, ca->pem, sizeof ca->pem);
-  to_text(key_pem, ca->key, sizeof ca->key);
-  ca->cert = cert;
-  EVP_PKEY_free(key);
-}
 
 static const char *const names[] = {"10.1.2.3", "fd00::7", "n1", "localhost", "10.1.2.3", "orca.example.com"};
 
@@ -124,7 +81,6 @@ static void test_a_signed_certificate(void **state) {
   assert_string_equal(of_ca.sha256, of_file.sha256);
   assert_int_equal(strlen(of_ca.sha256), 64);
   issued_free(&i);
-  X509_free(ca.cert);
 }
 
 static void test_it_never_outlives_its_ca(void **state) {
@@ -142,7 +98,6 @@ static void test_it_never_outlives_its_ca(void **state) {
   assert_int_equal(tls_sign(i.request.data, i.request.len, &how, &chain, &until, &err), -1);
   assert_non_null(strstr(err.msg, "expired"));
   issued_free(&i);
-  X509_free(ca.cert);
 }
 
 static size_t request_of(EVP_PKEY *key, uint8_t *out, size_t size) {
@@ -199,8 +154,6 @@ static void test_requests_that_are_refused(void **state) {
   assert_int_equal(err.code, ERR_CORRUPT);
   snprintf(ca.key, sizeof ca.key, "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMAAA\n-----END ENCRYPTED PRIVATE KEY-----\n");
   assert_int_equal(sign_it(&ca, der, len, &err), -1);
-  X509_free(ca.cert);
-  X509_free(other.cert);
 }
 
 /* ---- connections ---- */
@@ -215,6 +168,15 @@ struct pair {
   int fd[2];
 };
 
+static void trust(SSL_CTX *ctx, const struct ca *ca) {
+  BIO *pem = BIO_new_mem_buf(ca->pem, -1);
+  X509 *cert = PEM_read_bio_X509(pem, NULL, NULL, NULL);
+  assert_non_null(cert);
+  X509_STORE_add_cert(SSL_CTX_get_cert_store(ctx), cert);
+  X509_free(cert);
+  BIO_free(pem);
+}
+
 static void pair_open(struct pair *p, int version) {
   struct err err;
   ca_make(&p->ca, 3650 * DAY);
@@ -225,7 +187,7 @@ static void pair_open(struct pair *p, int version) {
   p->stream = tls_stream_new(p->server, p->fd[0]);
   p->ctx = SSL_CTX_new(TLS_client_method());
   SSL_CTX_set_max_proto_version(p->ctx, version);
-  X509_STORE_add_cert(SSL_CTX_get_cert_store(p->ctx), p->ca.cert);
+  trust(p->ctx, &p->ca);
   SSL_CTX_set_verify(p->ctx, SSL_VERIFY_PEER, NULL);
   p->client = SSL_new(p->ctx);
   SSL_set_fd(p->client, p->fd[1]);
@@ -238,7 +200,6 @@ static void pair_close(struct pair *p) {
   tls_server_free(p->server);
   SSL_free(p->client);
   SSL_CTX_free(p->ctx);
-  X509_free(p->ca.cert);
   issued_free(&p->issued);
   close(p->fd[0]);
   if (p->fd[1] >= 0)
@@ -352,7 +313,6 @@ static void test_pairs_that_do_not_belong_together(void **state) {
   assert_null(tls_server_new("rubbish", 7, buf_str(&b.key), b.key.len, &err));
   issued_free(&a);
   issued_free(&b);
-  X509_free(ca.cert);
 }
 
 int main(void) {

@@ -5,9 +5,6 @@
 #include <stdint.h>
 
 #include <cmocka.h>
-#include <openssl/evp.h>
-#include <openssl/pem.h>
-#include <openssl/x509v3.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +14,7 @@
 #include "common/tls/cert.h"
 #include "orca-proxy/certificate.h"
 #include "proto/node.pb-c.h"
+#include "tests/lib/ca.h"
 
 #define ASKED_MAX 10
 
@@ -32,7 +30,7 @@ struct world {
   struct state *state;
   struct certificate *certificate;
   const char *wanted;
-  struct buf ca, ca_key;
+  struct ca ca;
   struct bus_call call;
   bool open;
   unsigned asked, changed;
@@ -57,49 +55,14 @@ struct bus_call *bus_call(struct bus_conn *conn, const ProtobufCMessage *message
   return &world.call;
 }
 
-/* A CA of the test's own, as PEM texts. */
-static void make_ca(struct world *w) {
-  EVP_PKEY *key = EVP_EC_gen("P-256");
-  X509 *cert = X509_new();
-  X509_set_version(cert, 2);
-  ASN1_INTEGER_set(X509_get_serialNumber(cert), 1);
-  X509_gmtime_adj(X509_getm_notBefore(cert), -60);
-  X509_gmtime_adj(X509_getm_notAfter(cert), 86400L * 900);
-  X509_NAME_add_entry_by_txt(X509_get_subject_name(cert), "CN", MBSTRING_ASC, (const unsigned char *)"ca", -1, -1, 0);
-  X509_set_issuer_name(cert, X509_get_subject_name(cert));
-  X509_set_pubkey(cert, key);
-  X509V3_CTX ctx;
-  X509V3_set_ctx(&ctx, cert, cert, NULL, NULL, 0);
-  X509_EXTENSION *constraints = X509V3_EXT_conf_nid(NULL, &ctx, NID_basic_constraints, "critical,CA:TRUE");
-  X509_EXTENSION *key_id = X509V3_EXT_conf_nid(NULL, &ctx, NID_subject_key_identifier, "hash");
-  X509_add_ext(cert, constraints, -1);
-  X509_add_ext(cert, key_id, -1);
-  X509_EXTENSION_free(constraints);
-  X509_EXTENSION_free(key_id);
-  assert_true(X509_sign(cert, key, EVP_sha256()) > 0);
-  BIO *out = BIO_new(BIO_s_mem()), *out_key = BIO_new(BIO_s_mem());
-  char *text;
-  assert_true(PEM_write_bio_X509(out, cert) && PEM_write_bio_PrivateKey(out_key, key, NULL, NULL, 0, NULL, NULL));
-  w->ca = BUF_INIT(TLS_PEM_MAX);
-  w->ca_key = BUF_INIT(TLS_PEM_MAX);
-  long len = BIO_get_mem_data(out, &text);
-  buf_add(&w->ca, text, (size_t)len);
-  len = BIO_get_mem_data(out_key, &text);
-  buf_add(&w->ca_key, text, (size_t)len);
-  BIO_free(out);
-  BIO_free(out_key);
-  X509_free(cert);
-  EVP_PKEY_free(key);
-}
-
 /* The apiserver answers what was asked last, with a certificate for that name. */
 static void answer(struct world *w, const char *name) {
   struct err err;
   struct bus_call call = w->call;
   struct buf chain = BUF_INIT(TLS_PEM_MAX), body = BUF_INIT(2 * TLS_PEM_MAX);
   int64_t until;
-  struct tls_signing how = {.ca_pem = buf_str(&w->ca),
-                            .ca_key_pem = buf_str(&w->ca_key),
+  struct tls_signing how = {.ca_pem = w->ca.pem,
+                            .ca_key_pem = w->ca.key,
                             .common_name = "n1",
                             .names = &name,
                             .name_count = 1,
@@ -148,7 +111,7 @@ static int set_up(void **state) {
   world.state = state_open(world.dir, &err);
   assert_non_null(world.loop);
   assert_non_null(world.state);
-  make_ca(&world);
+  ca_make(&world.ca, INT64_C(86400) * 900);
   world.certificate = certificate_new(world.loop, world.state, on_changed, &world, &err);
   assert_non_null(world.certificate);
   assert_int_equal(certificate_want(world.certificate, &world.wanted, 1, &err), 0);
@@ -167,8 +130,6 @@ static int tear_down(void **state) {
   certificate_free(w->certificate);
   state_close(w->state);
   loop_free(w->loop);
-  buf_free(&w->ca);
-  tls_wipe(&w->ca_key);
   static const char *const names[] = {"/proxy/api.pem", "/proxy/lock", "/proxy", ""};
   for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
     snprintf(path, sizeof path, "%s%s", w->dir, names[i]);
