@@ -14,23 +14,8 @@ static int setup(void **state) {
   return 0;
 }
 
-static int teardown(void **state) {
-  world_free(*state);
-  return 0;
-}
-
-static json_t *say_as(struct world *w, const char *token, const char *method, const char *path, const char *body, const char *query,
-                      const char *value, int status) {
-  struct api_request *r = ask(w, method, path, token, body, query, value);
-  if (!r->answered || r->status != status)
-    fail_msg("%s %s: %d, not %d: %s", method, path, r->status, status, buf_str(&r->out));
-  json_t *json = answer_of(r);
-  api_request_unref(r);
-  return json;
-}
-
 static void say(struct world *w, const char *method, const char *path, const char *body, int status) {
-  json_decref(say_as(w, "a", method, path, body, NULL, NULL, status));
+  json_decref(answer_to(w, method, path, "a", body, NULL, NULL, status));
 }
 
 static const Model__Job *job(struct world *w, const char *name) {
@@ -52,7 +37,7 @@ static void a_revision_for_what_changed_and_a_run_for_each(void **state) {
   assert_int_equal(job(w, "j")->revision, 3);
   assert_int_equal(job(w, "j")->requested, 2); /* it runs by its schedule */
   /* A dry run shows the difference. */
-  json_t *json = say_as(w, "a", "POST", "/api/v1/deploy", JOB(",\"schedule\":\"@hourly\""), "dry_run", "true", 200);
+  json_t *json = answer_to(w, "POST", "/api/v1/deploy", "a", JOB(",\"schedule\":\"@hourly\""), "dry_run", "true", 200);
   json_t *change = json_array_get(json_object_get(json, "changes"), 0);
   assert_non_null(strstr(json_string_value(json_object_get(change, "diff")), "+schedule = \"@hourly\""));
   assert_true(json_is_true(json_object_get(change, "job")));
@@ -95,7 +80,7 @@ static void pruned_but_not_tasks(void **state) {
   say(w, "POST", "/api/v1/deploy", JOB(""), 200);
   say(w, "POST", "/api/v1/tasks", "{\"image\":\"x:1\",\"name\":\"t\",\"project\":\"shop\"}", 202);
   json_t *json =
-      say_as(w, "a", "POST", "/api/v1/deploy", "{\"services\":[{\"name\":\"api\",\"project\":\"shop\",\"image\":\"x:1\"}]}", "prune", "true", 200);
+      answer_to(w, "POST", "/api/v1/deploy", "a", "{\"services\":[{\"name\":\"api\",\"project\":\"shop\",\"image\":\"x:1\"}]}", "prune", "true", 200);
   assert_string_equal(json_string_value(json_array_get(json_object_get(json, "removed"), 0)), "shop/j");
   json_decref(json);
   assert_null(job(w, "j"));
@@ -131,7 +116,7 @@ static void tasks(void **state) {
   assert_string_equal(spec->placement->labels[0]->value, "ssd");
   assert_non_null(spec->job);
   assert_int_equal(job(w, "t")->requested, 1);
-  json_t *json = say_as(w, "a", "POST", "/tasks", "{\"image\":\"x:1\"}", NULL, NULL, 202); /* a name is made up */
+  json_t *json = answer_to(w, "POST", "/tasks", "a", "{\"image\":\"x:1\"}", NULL, NULL, 202); /* a name is made up */
   assert_int_equal(strncmp(json_string_value(json_object_get(json, "job")), "default/task-", 13), 0);
   json_decref(json);
   static const char *const bad[] = {
@@ -159,8 +144,8 @@ static void tasks(void **state) {
   };
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
     say(w, "POST", "/tasks", bad[i], 400);
-  json_decref(say_as(w, "s", "POST", "/tasks", "{\"image\":\"x\",\"project\":\"other\"}", NULL, NULL, 403));
-  json_decref(say_as(w, "s", "POST", "/tasks", "{\"image\":\"x\"}", "project", "shop", 202));
+  json_decref(answer_to(w, "POST", "/tasks", "s", "{\"image\":\"x\",\"project\":\"other\"}", NULL, NULL, 403));
+  json_decref(answer_to(w, "POST", "/tasks", "s", "{\"image\":\"x\"}", "project", "shop", 202));
 }
 
 /* What the policy takes back is not run again. */
@@ -182,21 +167,21 @@ static void the_policy_holds_for_jobs(void **state) {
 static void what_is_shown(void **state) {
   struct world *w = *state;
   put_job(w, "shop", "nightly", 1, "shop:1");
-  json_t *json = say_as(w, "a", "GET", "/api/v1/jobs", NULL, NULL, NULL, 200);
+  json_t *json = answer_to(w, "GET", "/api/v1/jobs", "a", NULL, NULL, NULL, 200);
   json_t *one = json_array_get(json_object_get(json, "jobs"), 0);
   assert_string_equal(json_string_value(json_object_get(one, "status")), "succeeded");
   json_decref(json);
-  json = say_as(w, "a", "GET", "/api/v1/jobs/nightly", NULL, NULL, NULL, 200);
+  json = answer_to(w, "GET", "/api/v1/jobs/nightly", "a", NULL, NULL, NULL, 200);
   one = json_array_get(json_object_get(json_object_get(json, "job"), "runs"), 0);
   assert_int_equal(json_integer_value(json_object_get(one, "run")), 1);
   assert_int_equal(json_integer_value(json_object_get(one, "exit_code")), 0);
   assert_string_equal(json_string_value(json_object_get(json_object_get(json, "spec"), "image")), "shop:1");
   json_decref(json);
-  json_decref(say_as(w, "a", "GET", "/api/v1/jobs/nightly", NULL, "run", "1", 200));
-  json_decref(say_as(w, "a", "GET", "/api/v1/jobs/nightly", NULL, "run", "2", 404));
-  json_decref(say_as(w, "a", "GET", "/api/v1/jobs/nightly", NULL, "run", "-1", 400));
-  json_decref(say_as(w, "a", "GET", "/api/v1/jobs/nightly", NULL, "run", "99999999999999999999999", 404));
-  json = say_as(w, "a", "GET", "/api/v1/status", NULL, NULL, NULL, 200);
+  json_decref(answer_to(w, "GET", "/api/v1/jobs/nightly", "a", NULL, "run", "1", 200));
+  json_decref(answer_to(w, "GET", "/api/v1/jobs/nightly", "a", NULL, "run", "2", 404));
+  json_decref(answer_to(w, "GET", "/api/v1/jobs/nightly", "a", NULL, "run", "-1", 400));
+  json_decref(answer_to(w, "GET", "/api/v1/jobs/nightly", "a", NULL, "run", "99999999999999999999999", 404));
+  json = answer_to(w, "GET", "/api/v1/status", "a", NULL, NULL, NULL, 200);
   assert_int_equal(json_array_size(json_object_get(json, "services")), 0);
   json_decref(json);
 }
@@ -217,18 +202,18 @@ static void they_are_found_everywhere(void **state) {
   PB_SET(&counts, last_success_ms, T0 + 500);
   put(w, "/job-state/shop/nightly", &counts.base);
 
-  json_t *json = say_as(w, "a", "GET", "/api/v1/status", NULL, NULL, NULL, 200);
+  json_t *json = answer_to(w, "GET", "/api/v1/status", "a", NULL, NULL, NULL, 200);
   assert_int_equal(json_array_size(json_object_get(json, "jobs")), 1);
   assert_non_null(strstr(json_string_value(json_object_get(json, "summary")), "no scheduler leads"));
   json_decref(json);
 
-  json = say_as(w, "a", "GET", "/api/v1/jobs/nightly/explain", NULL, NULL, NULL, 200);
+  json = answer_to(w, "GET", "/api/v1/jobs/nightly/explain", "a", NULL, NULL, NULL, 200);
   assert_int_equal(json_integer_value(json_object_get(json, "last_run")), 1);
   assert_string_equal(json_string_value(json_object_get(json_object_get(json, "job"), "status")), "succeeded");
   assert_non_null(json_string_value(json_object_get(json_object_get(json, "job"), "last_success")));
   json_decref(json);
 
-  json = say_as(w, "a", "GET", "/api/v1/services/nightly/history", NULL, NULL, NULL, 404);
+  json = answer_to(w, "GET", "/api/v1/services/nightly/history", "a", NULL, NULL, NULL, 404);
   assert_non_null(strstr(json_string_value(json_object_get(json, "error")), "orcactl job history shop/nightly"));
   json_decref(json);
   say(w, "GET", "/api/v1/services/nowhere/history", NULL, 404);
@@ -312,13 +297,13 @@ static void a_name_changes_its_kind(void **state) {
   struct world *w = *state;
   say(w, "POST", "/api/v1/deploy", JOB(""), 200);
   json_decref(
-      say_as(w, "a", "POST", "/api/v1/deploy", "{\"services\":[{\"name\":\"j\",\"project\":\"shop\",\"image\":\"x:1\"}]}", "prune", "true", 200));
+      answer_to(w, "POST", "/api/v1/deploy", "a", "{\"services\":[{\"name\":\"j\",\"project\":\"shop\",\"image\":\"x:1\"}]}", "prune", "true", 200));
   assert_null(job(w, "j"));
   const Model__Service *service = api_cache_service(&w->api.cache, "shop", "j", NULL);
   assert_non_null(service);
   assert_non_null(api_cache_revision(&w->api.cache, "shop", "j", service->revision));
   assert_int_equal(service->revision, 2); /* nothing that is left of the job passes for it */
-  json_decref(say_as(w, "a", "POST", "/api/v1/deploy", JOB(""), "prune", "true", 200));
+  json_decref(answer_to(w, "POST", "/api/v1/deploy", "a", JOB(""), "prune", "true", 200));
   assert_null(api_cache_service(&w->api.cache, "shop", "j", NULL));
   assert_int_equal(job(w, "j")->revision, 3);
   assert_non_null(api_cache_revision(&w->api.cache, "shop", "j", 3));
@@ -326,7 +311,7 @@ static void a_name_changes_its_kind(void **state) {
 }
 
 int main(void) {
-#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, world_teardown)
   const struct CMUnitTest tests[] = {
       TEST(a_revision_for_what_changed_and_a_run_for_each),
       TEST(verbs),

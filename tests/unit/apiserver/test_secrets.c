@@ -61,12 +61,7 @@ static int teardown(void **state) {
 }
 
 static json_t *say(struct world *w, const char *method, const char *path, const char *token, const char *body, const char *project, int status) {
-  struct api_request *r = ask(w, method, path, token, body, project ? "project" : NULL, project);
-  if (!r->answered || r->status != status)
-    fail_msg("%s %s: %d, not %d: %s", method, path, r->status, status, buf_str(&r->out));
-  json_t *json = answer_of(r);
-  api_request_unref(r);
-  return json;
+  return answer_to(w, method, path, token, body, project ? "project" : NULL, project, status);
 }
 
 static void does(struct world *w, const char *method, const char *path, const char *token, const char *body, const char *project, int status) {

@@ -268,11 +268,23 @@ static inline struct api_request *ask(struct world *w, const char *method, const
   return r;
 }
 
+/* The caller decrefs it. */
 static inline json_t *answer_of(struct api_request *r) {
   json_error_t fault;
   json_t *json = json_loadb((const char *)r->out.data, r->out.len, JSON_REJECT_DUPLICATES, &fault);
   if (!json)
     fail_msg("not JSON: %s: %s", fault.text, buf_str(&r->out));
+  return json;
+}
+
+/* A request that is answered at once with that status; the caller decrefs what it says. */
+static inline json_t *answer_to(struct world *w, const char *method, const char *path, const char *token, const char *body, const char *query_key,
+                                const char *query_value, int status) {
+  struct api_request *r = ask(w, method, path, token, body, query_key, query_value);
+  if (!r->answered || r->status != status)
+    fail_msg("%s %s: %d, not %d: %s", method, path, r->status, status, buf_str(&r->out));
+  json_t *json = answer_of(r);
+  api_request_unref(r);
   return json;
 }
 

@@ -10,14 +10,7 @@
 #include "common/spec/node_config.h"
 #include "common/spec/spec.h"
 #include "common/spec/spec_set.h"
-
-static void print_faults(const struct spec_faults *faults, struct buf *to) {
-  for (size_t i = 0; i < faults->count; i++) {
-    if (i)
-      buf_add_byte(to, '\n');
-    spec_fault_print(&faults->list[i], to);
-  }
-}
+#include "tests/unit/spec/faults.h"
 
 struct sample {
   const char *text, *faults;

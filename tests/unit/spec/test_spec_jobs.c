@@ -8,15 +8,9 @@
 #include <string.h>
 
 #include "common/spec/spec.h"
+#include "tests/unit/spec/faults.h"
 
 #define JOB "[[job]]\nname = \"j\"\nimage = \"x:1\"\n"
-
-static void print_all(const struct spec_faults *faults, struct buf *to) {
-  for (size_t i = 0; i < faults->count; i++) {
-    spec_fault_print(&faults->list[i], to);
-    buf_add_byte(to, '\n');
-  }
-}
 
 static void refused(const char *lines, const char *fault) {
   struct spec_set set;
@@ -24,7 +18,7 @@ static void refused(const char *lines, const char *fault) {
   struct buf text = BUF_INIT(4096), all = BUF_INIT(8192);
   buf_printf(&text, JOB "%s\n", lines);
   assert_int_equal(spec_parse_services("f", buf_str(&text), text.len, "shop", &set, &faults), -1);
-  print_all(&faults, &all);
+  print_faults(&faults, &all);
   if (!strstr(buf_str(&all), fault))
     fail_msg("%s: %s, not %s", lines, buf_str(&all), fault);
   spec_faults_free(&faults);
@@ -37,7 +31,7 @@ static struct spec_set read_set(const char *text) {
   struct spec_faults faults = {0};
   if (spec_parse_services("f", text, strlen(text), "shop", &set, &faults) < 0) {
     struct buf all = BUF_INIT(8192);
-    print_all(&faults, &all);
+    print_faults(&faults, &all);
     fail_msg("%s", buf_str(&all));
   }
   return set;
@@ -135,7 +129,7 @@ static void with_others(void **state) {
   struct spec_faults faults = {0};
   struct buf all = BUF_INIT(8192);
   spec_check_set(&set, NULL, 0, NULL, &faults);
-  print_all(&faults, &all);
+  print_faults(&faults, &all);
   assert_non_null(strstr(buf_str(&all), "f:4:1: shop/j.name: shop/j is there twice, as a service and as a job, first at f:1:1"));
   spec_faults_free(&faults);
   spec_set_free(&set);
@@ -145,7 +139,7 @@ static void with_others(void **state) {
                  "privileged = true\n");
   spec_check_set(&set, other.services, 1, NULL, &faults);
   buf_reset(&all);
-  print_all(&faults, &all);
+  print_faults(&faults, &all);
   assert_non_null(strstr(buf_str(&all), "shop/j is deployed as a job"));
   assert_non_null(strstr(buf_str(&all), "j2 is a job, which is never ready"));
   assert_non_null(strstr(buf_str(&all), "shop/j2.privileged: refused by [policy]"));

@@ -10,6 +10,7 @@
 
 #include "common/bus/pb.h"
 #include "common/spec/spec.h"
+#include "tests/unit/spec/faults.h"
 
 #define SEEDS 400
 
@@ -278,10 +279,7 @@ static Model__ServiceSpec *service(void) {
 
 static void show(const struct spec_faults *faults, const char *of) {
   struct buf b = BUF_INIT(65536);
-  for (size_t i = 0; i < faults->count; i++) {
-    spec_fault_print(&faults->list[i], &b);
-    buf_add_byte(&b, '\n');
-  }
+  print_faults(faults, &b);
   if (faults->count)
     fail_msg("%s\n%s", of, buf_str(&b));
   buf_free(&b);

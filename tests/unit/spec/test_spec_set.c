@@ -13,14 +13,7 @@
 #include "common/bus/pb.h"
 #include "common/spec/ids.h"
 #include "common/spec/spec.h"
-
-static void print_faults(const struct spec_faults *faults, struct buf *to) {
-  for (size_t i = 0; i < faults->count; i++) {
-    if (i)
-      buf_add_byte(to, '\n');
-    spec_fault_print(&faults->list[i], to);
-  }
-}
+#include "tests/unit/spec/faults.h"
 
 static void expect(struct spec_faults *faults, const char *what) {
   struct buf text = BUF_INIT(65536);

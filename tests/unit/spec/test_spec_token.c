@@ -10,6 +10,7 @@
 
 #include "common/crypto/crypto.h"
 #include "common/spec/spec.h"
+#include "tests/unit/spec/faults.h"
 
 #define GOOD "0123456789abcdefghijklmnopqrstuvwxyz"
 
@@ -94,8 +95,7 @@ static void what_is_weak_or_wrong_is_refused(void **state) {
     value = cases[i].env;
     snprintf(toml, sizeof toml, "[[token]]\n%s\n", cases[i].toml);
     assert_int_equal(resolve(toml, &set, &faults), -1);
-    for (size_t k = 0; k < faults.count; k++)
-      spec_fault_print(&faults.list[k], &text);
+    print_faults(&faults, &text);
     if (!strstr(buf_str(&text), cases[i].says))
       fail_msg("%s: %s", cases[i].toml, buf_str(&text));
     if (value)
