@@ -6,12 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <stdio.h>
-#include <signal.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -19,13 +14,15 @@
 
 #include "common/bus/pb.h"
 #include "common/loop.h"
-#include "orca-agent/agent.h"
 #include "orca-agent/docker.h"
 #include "orca-agent/docker_auth.h"
 #include "orca-agent/docker_frames.h"
 #include "orca-agent/docker_lines.h"
 #include "orca-agent/docker_parse.h"
 #include "common/image_ref.h"
+#include "tests/unit/agent/bare_agent.h"
+#include "tests/unit/agent/fake_docker.h"
+#include "tests/unit/agent/folder.h"
 
 #define ID "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 #define LABELS                                                                                                                                       \
@@ -277,40 +274,28 @@ static void test_registry_login(void **state) {
   assert_null(docker_auth_header_from(NULL, "a.example"));
 }
 
-static void write_text(const char *path, const char *text) {
-  FILE *f = fopen(path, "we");
-  assert_non_null(f);
-  fputs(text, f);
-  assert_int_equal(fclose(f), 0);
-}
-
 static void test_registry_login_file(void **state) {
   (void)state;
-  char dir[] = "/tmp/orca-docker-XXXXXX", path[64], below[64];
-  assert_non_null(mkdtemp(dir));
-  snprintf(path, sizeof path, "%s/config.json", dir);
+  static const char login[] = "{\"auths\":{\"r.example\":{\"auth\":\"dXNlcjpwYT4+cz8=\"}}}";
+  char dir[FOLDER_MAX], path[FOLDER_MAX + 16];
+  folder_make(dir);
   setenv("DOCKER_CONFIG", dir, 1);
   assert_null(docker_auth_header("r.example"));
-  write_text(path, "{ half");
+  folder_put_text(dir, "config.json", "{ half");
   assert_null(docker_auth_header("r.example"));
-  write_text(path, "{\"auths\":{\"r.example\":{\"auth\":\"dXNlcjpwYT4+cz8=\"}}}");
+  folder_put_text(dir, "config.json", login);
   char *header = docker_auth_header("r.example");
   assert_non_null(header);
   docker_auth_free(header);
   unsetenv("DOCKER_CONFIG");
-  snprintf(below, sizeof below, "%s/.docker", dir);
-  assert_int_equal(mkdir(below, 0700), 0);
-  char old[sizeof path];
-  memcpy(old, path, sizeof old);
-  snprintf(path, sizeof path, "%s/.docker/config.json", dir);
-  assert_int_equal(rename(old, path), 0);
+  snprintf(path, sizeof path, "%s/config.json", dir);
+  assert_int_equal(unlink(path), 0);
+  folder_put_text(dir, ".docker/config.json", login);
   setenv("HOME", dir, 1);
   header = docker_auth_header("r.example");
   assert_non_null(header);
   docker_auth_free(header);
-  assert_int_equal(unlink(path), 0);
-  assert_int_equal(rmdir(below), 0);
-  assert_int_equal(rmdir(dir), 0);
+  folder_remove(dir);
 }
 
 struct ended {
@@ -340,46 +325,35 @@ static void test_the_end_of_the_client(void **state) {
   (void)state;
   static const struct docker_link_ops ops = {nothing_up, nothing_up, no_event};
   struct err err;
-  struct loop *loop = loop_new(NULL, &err);
-  assert_non_null(loop);
-  struct http_client *http = http_client_new(loop, &err);
-  assert_non_null(http);
-  struct docker *d = docker_new(loop, http, "/nonexistent/docker.sock", &err);
-  assert_non_null(d);
-  assert_int_equal(docker_link_start(d, "{}", &ops, NULL, &err), 0);
+  struct agent *a = bare_agent_new(NULL);
+  bare_agent_connect(a, "/nonexistent/docker.sock");
+  assert_int_equal(docker_link_start(a->docker, "{}", &ops, NULL, &err), 0);
   struct ended ended = {0};
   for (int i = 0; i < 3; i++)
-    assert_non_null(docker_call(d, &(struct docker_options){.method = "GET", .path = "/info", .done = on_ended, .arg = &ended}));
-  docker_free(d);
+    assert_non_null(docker_call(a->docker, &(struct docker_options){.method = "GET", .path = "/info", .done = on_ended, .arg = &ended}));
+  docker_free(a->docker);
+  a->docker = NULL;
   assert_int_equal(ended.count, 3);
   assert_int_equal(ended.code, ERR_CANCELLED);
-  http_client_free(http);
-  loop_free(loop);
+  bare_agent_free(a);
 }
 
 /* A Docker that says its version, and of two containers that they have died: one an hour from now, one now. */
-static void serve(int listener) {
-  prctl(PR_SET_PDEATHSIG, SIGKILL);
+static void say_deaths(int fd, const char *asked) {
   static const char version[] = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 19\r\nConnection: close\r\n\r\n"
                                 "{\"Version\":\"20.10\"}";
-  for (;;) {
-    int fd = accept(listener, NULL, NULL);
-    char asked[2048] = "", line[256], answer[1024];
-    if (fd < 0 || recv(fd, asked, sizeof asked - 1, 0) <= 0)
-      _exit(1);
-    if (strstr(asked, "/version")) {
-      send(fd, version, sizeof version - 1, 0);
-      close(fd);
-      continue;
-    }
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    int len =
-        snprintf(line, sizeof line, "{\"timeNano\":%lld}\n{\"timeNano\":%lld}\n", (now.tv_sec + 3600) * 1000000000LL, now.tv_sec * 1000000000LL);
-    snprintf(answer, sizeof answer, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n",
-             (unsigned)len, line);
-    send(fd, answer, strlen(answer), 0);
+  char line[256], answer[1024];
+  if (strstr(asked, "/version")) {
+    send(fd, version, sizeof version - 1, 0);
+    close(fd);
+    return;
   }
+  struct timespec now;
+  clock_gettime(CLOCK_REALTIME, &now);
+  int len = snprintf(line, sizeof line, "{\"timeNano\":%lld}\n{\"timeNano\":%lld}\n", (now.tv_sec + 3600) * 1000000000LL, now.tv_sec * 1000000000LL);
+  snprintf(answer, sizeof answer, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n",
+           (unsigned)len, line);
+  send(fd, answer, strlen(answer), 0);
 }
 
 struct heard {
@@ -399,70 +373,29 @@ static void one_event(void *arg, const json_t *event) {
     loop_stop(h->loop);
 }
 
-static void too_late(void *arg) {
-  loop_stop(arg);
-}
-
 static void test_events_of_a_clock_that_was_put_back(void **state) {
   (void)state;
   static const struct docker_link_ops ops = {link_up, nothing_up, one_event};
   struct err err;
-  struct sockaddr_un at = {.sun_family = AF_UNIX};
-  snprintf(at.sun_path, sizeof at.sun_path, "/tmp/orca-test-docker.%d", (int)getpid());
-  int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  assert_int_equal(bind(listener, (struct sockaddr *)&at, sizeof at), 0);
-  assert_int_equal(listen(listener, 8), 0);
-  pid_t child = fork();
-  if (child == 0)
-    serve(listener);
-  struct loop *loop = loop_new(NULL, &err);
-  assert_non_null(loop);
-  struct heard heard = {.loop = loop};
-  struct loop_timer limit = {.cb = too_late, .arg = loop};
-  struct http_client *http = http_client_new(loop, &err);
-  assert_non_null(http);
-  struct docker *d = docker_new(loop, http, at.sun_path, &err);
-  assert_non_null(d);
-  assert_int_equal(docker_link_start(d, "{}", &ops, &heard, &err), 0);
-  assert_int_equal(loop_timer_in(loop, &limit, 2 * NS_PER_SEC, &err), 0);
-  assert_int_equal(loop_run(loop, &err), 0);
+  struct fake_docker d;
+  fake_docker_open(&d, say_deaths);
+  struct agent *a = bare_agent_new(NULL);
+  struct heard heard = {.loop = a->loop};
+  bare_agent_connect(a, d.path);
+  assert_int_equal(docker_link_start(a->docker, "{}", &ops, &heard, &err), 0);
+  bare_agent_run(a, 2 * NS_PER_SEC);
   assert_int_equal(heard.events, 2);
-  loop_timer_cancel(loop, &limit);
-  docker_free(d);
-  http_client_free(http);
-  loop_free(loop);
-  kill(child, SIGKILL);
-  waitpid(child, NULL, 0);
-  close(listener);
-  unlink(at.sun_path);
-}
-
-static bool was_asked(struct loop *loop, int listener) {
-  struct err err;
-  struct loop_timer limit = {.cb = too_late, .arg = loop};
-  assert_int_equal(loop_timer_in(loop, &limit, 20 * NS_PER_MS, &err), 0);
-  assert_int_equal(loop_run(loop, &err), 0);
-  int fd = accept(listener, NULL, NULL);
-  if (fd >= 0)
-    close(fd);
-  return fd >= 0;
+  bare_agent_free(a);
+  fake_docker_close(&d);
 }
 
 /* A master's answer, or a log's end, was waited for; meanwhile the core has begun anew. */
 static void test_what_the_core_has_given_up_is_not_done(void **state) {
   (void)state;
-  struct err err;
-  struct sockaddr_un at = {.sun_family = AF_UNIX};
-  snprintf(at.sun_path, sizeof at.sun_path, "/tmp/orca-test-docker.%d", (int)getpid());
-  int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-  assert_int_equal(bind(listener, (struct sockaddr *)&at, sizeof at), 0);
-  assert_int_equal(listen(listener, 8), 0);
-  struct agent *a = calloc(1, sizeof *a);
-  assert_non_null(a);
-  assert_non_null(a->loop = loop_new(NULL, &err));
-  assert_non_null(a->http = http_client_new(a->loop, &err));
-  assert_non_null(a->docker = docker_new(a->loop, a->http, at.sun_path, &err));
-  assert_int_equal(agent_core_init(&a->core, "n1", "c1", 1, &err), 0);
+  struct fake_docker d;
+  fake_docker_open(&d, NULL);
+  struct agent *a = bare_agent_new(NULL);
+  bare_agent_connect(a, d.path);
   char project[] = "shop", service[] = "api", node[] = "n1";
   Model__Instance inst = MODEL__INSTANCE__INIT;
   Node__Assignment assigned = NODE__ASSIGNMENT__INIT, *list[] = {&assigned};
@@ -486,21 +419,17 @@ static void test_what_the_core_has_given_up_is_not_done(void **state) {
     agent_docker_do(a, &act);
     if (ops[n] == AGENT_OP_START)
       agent_docker_start_container(a, &act);
-    assert_false(was_asked(a->loop, listener));
+    bare_agent_run(a, 20 * NS_PER_MS);
+    assert_false(fake_docker_was_asked(&d));
     i->op = ops[n];
     i->op_id = 7;
     agent_docker_do(a, &act);
-    assert_true(was_asked(a->loop, listener));
+    bare_agent_run(a, 20 * NS_PER_MS);
+    assert_true(fake_docker_was_asked(&d));
   }
-  a->closing = true;
-  docker_free(a->docker);
-  http_client_free(a->http);
   agent_actions_fini(&out);
-  agent_core_fini(&a->core);
-  loop_free(a->loop);
-  free(a);
-  close(listener);
-  unlink(at.sun_path);
+  bare_agent_free(a);
+  fake_docker_close(&d);
 }
 
 int main(void) {

@@ -2,23 +2,20 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
-#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/un.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
 #include "common/logs/mark.h"
-#include "orca-agent/agent.h"
 #include "orca-agent/last_words.h"
 #include "orca-agent/log_lines.h"
+#include "tests/unit/agent/bare_agent.h"
+#include "tests/unit/agent/fake_docker.h"
 
 static uint8_t buf[LOG_LINES_BUFFER];
 
@@ -210,22 +207,12 @@ static void test_last_lines(void **state) {
 }
 
 /* A Docker of which each container has said "bye". */
-static void serve(int listener) {
-  prctl(PR_SET_PDEATHSIG, SIGKILL);
+static void say_bye(int fd, const char *asked) {
+  (void)asked;
   static const char answer[] = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2b\r\n\1\0\0\0\0\0\0\x23"
                                "2026-11-21T12:00:00.000000000Z bye\n\r\n0\r\n\r\n";
-  for (;;) {
-    int fd = accept(listener, NULL, NULL);
-    char asked[2048];
-    if (fd < 0 || recv(fd, asked, sizeof asked, 0) <= 0)
-      _exit(1);
-    send(fd, answer, sizeof answer - 1, MSG_NOSIGNAL);
-    close(fd);
-  }
-}
-
-static void too_late(void *arg) {
-  loop_stop(arg);
+  send(fd, answer, sizeof answer - 1, MSG_NOSIGNAL);
+  close(fd);
 }
 
 /* As when Docker, or many jobs, end in one moment. */
@@ -233,51 +220,30 @@ static void test_last_words_of_many(void **state) {
   (void)state;
   enum { MANY = 50 };
   struct err err;
-  struct sockaddr_un at = {.sun_family = AF_UNIX};
-  snprintf(at.sun_path, sizeof at.sun_path, "/tmp/orca-test-logs.%d", (int)getpid());
-  int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  assert_int_equal(bind(listener, (struct sockaddr *)&at, sizeof at), 0);
-  assert_int_equal(listen(listener, 8), 0);
-  pid_t child = fork();
-  if (child == 0)
-    serve(listener);
-  struct daemon daemon = {.config.docker = at.sun_path};
-  struct agent *a = calloc(1, sizeof *a);
-  assert_non_null(a);
-  a->daemon = &daemon;
-  a->draining = true; /* what the core wants done is not of interest */
-  assert_non_null(a->loop = loop_new(NULL, &err));
-  assert_int_equal(agent_core_init(&a->core, "n1", "cluster00000", 2, &err), 0);
+  struct fake_docker d;
+  fake_docker_open(&d, say_bye);
+  struct daemon daemon = {.config.docker = d.path};
+  struct agent *a = bare_agent_new(&daemon);
   assert_non_null(a->words = last_words_open(a, &err));
-  assert_non_null(a->core.instances = calloc(MANY, sizeof(struct agent_instance *)));
   int64_t ended = INT64_C(1795262400) * NS_PER_SEC + 1;
-  for (; a->core.count < MANY; a->core.count++) {
-    struct agent_instance *i = a->core.instances[a->core.count] = calloc(1, sizeof *i);
-    assert_non_null(i);
-    snprintf(i->id, sizeof i->id, "shop/job.%zu", 100 + a->core.count);
-    i->words_ns = ended;
+  while (a->core.count < MANY) {
+    char id[INSTANCE_ID_MAX];
+    snprintf(id, sizeof id, "shop/job.%zu", 100 + a->core.count);
+    bare_agent_add(a, id)->words_ns = ended;
   }
   for (size_t n = 0; n < MANY; n++) {
     struct agent_action act = {.kind = AGENT_ACT_WORDS, .number = (uint64_t)ended, .container = "0123456789ab"};
     snprintf(act.instance, sizeof act.instance, "%s", a->core.instances[n]->id);
     last_words_read(a->words, &act);
   }
-  struct loop_timer limit = {.cb = too_late, .arg = a->loop};
-  assert_int_equal(loop_timer_in(a->loop, &limit, NS_PER_SEC, &err), 0);
-  assert_int_equal(loop_run(a->loop, &err), 0);
+  bare_agent_run(a, NS_PER_SEC);
   for (size_t n = 0; n < MANY; n++) {
     assert_true(a->core.instances[n]->words_ns == 0);
     assert_int_equal(a->core.instances[n]->last_lines_len, 3);
   }
   last_words_close(a->words);
-  agent_actions_fini(&a->queue);
-  agent_core_fini(&a->core);
-  loop_free(a->loop);
-  free(a);
-  kill(child, SIGKILL);
-  waitpid(child, NULL, 0);
-  close(listener);
-  unlink(at.sun_path);
+  bare_agent_free(a);
+  fake_docker_close(&d);
 }
 
 int main(void) {

@@ -4,65 +4,32 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
-#include <ftw.h>
 #include <linux/if_bridge.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "orca-agent/net_stats.h"
-
-static char root[64];
-
-static void put(const char *path, const void *data, size_t len) {
-  char whole[512];
-  snprintf(whole, sizeof whole, "%s/%s", root, path);
-  for (char *p = whole + strlen(root) + 1; (p = strchr(p, '/')); p++) {
-    *p = 0;
-    mkdir(whole, 0700);
-    *p = '/';
-  }
-  FILE *f = fopen(whole, "w");
-  assert_non_null(f);
-  fwrite(data, 1, len, f);
-  fclose(f);
-}
-
-static void text(const char *path, const char *data) {
-  put(path, data, strlen(data));
-}
+#include "tests/unit/agent/folder.h"
 
 static const char arp[] = "IP address       HW type     Flags       HW address            Mask     Device\n"
                           "172.18.0.20      0x1         0x2         02:42:ac:12:00:14     *        br-1\n"
                           "172.18.0.2       0x1         0x2         aa:bb:cc:00:00:02     *        br-1\n"
                           "172.18.0.3       0x1         0x0         00:00:00:00:00:00     *        br-1\n";
 
-static int drop(const char *path, const struct stat *st, int flag, struct FTW *at) {
-  (void)st;
-  (void)flag;
-  (void)at;
-  return remove(path);
-}
-
 static void finds_and_reads(void **state) {
   (void)state;
-  char interface[IF_NAMESIZE];
+  char root[FOLDER_MAX], interface[IF_NAMESIZE];
   uint64_t rx, tx;
   struct __fdb_entry table[3] = {{.mac_addr = {0xaa, 0xbb, 0xcc, 0, 0, 2}, .port_no = 9, .is_local = 1},
                                  {.mac_addr = {0xaa, 0xbb, 0xcc, 0, 0, 2}, .port_no = 2},
                                  {.mac_addr = {0x02, 0x42, 172, 18, 0, 4}, .port_no = 3}};
-  snprintf(root, sizeof root, "/tmp/orca-net-XXXXXX");
-  assert_non_null(mkdtemp(root));
-  text("net/arp", arp);
-  put("class/net/br-1/brforward", table, sizeof table);
-  text("class/net/br-1/brif/veth1/port_no", "0x1\n");
-  text("class/net/br-1/brif/veth2/port_no", "0x2\n");
-  text("class/net/br-1/brif/veth3/port_no", "0x3\n");
-  text("class/net/eth0/address", "x\n");
-  text("class/net/veth2/statistics/tx_bytes", "1000\n");
-  text("class/net/veth2/statistics/rx_bytes", "200\n");
+  folder_make(root);
+  folder_put_text(root, "net/arp", arp);
+  folder_put(root, "class/net/br-1/brforward", table, sizeof table);
+  folder_put_text(root, "class/net/br-1/brif/veth1/port_no", "0x1\n");
+  folder_put_text(root, "class/net/br-1/brif/veth2/port_no", "0x2\n");
+  folder_put_text(root, "class/net/br-1/brif/veth3/port_no", "0x3\n");
+  folder_put_text(root, "class/net/eth0/address", "x\n");
+  folder_put_text(root, "class/net/veth2/statistics/tx_bytes", "1000\n");
+  folder_put_text(root, "class/net/veth2/statistics/rx_bytes", "200\n");
   assert_int_equal(net_stats_find(root, root, "172.18.0.2", interface), 0);
   assert_string_equal(interface, "veth2");
   assert_int_equal(net_stats_read(root, interface, &rx, &tx), 0);
@@ -74,7 +41,7 @@ static void finds_and_reads(void **state) {
   assert_int_equal(net_stats_find(root, root, "", interface), -1);
   assert_int_equal(net_stats_find(root, root, "nonsense", interface), -1);
   assert_int_equal(net_stats_read(root, "veth9", &rx, &tx), -1);
-  assert_int_equal(nftw(root, drop, 16, FTW_DEPTH | FTW_PHYS), 0);
+  folder_remove(root);
 }
 
 static void parses(void **state) {

@@ -1,6 +1,5 @@
 /* What touches the node: a spec as Docker's JSON, files of the infra directory, host paths, cgroup figures, reports. */
 #include <fcntl.h>
-#include <ftw.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -18,45 +17,26 @@
 #include "common/bus/pb.h"
 #include "common/crypto/crypto.h"
 #include "common/loop.h"
-#include "orca-agent/agent.h"
 #include "orca-agent/cgroup.h"
 #include "orca-agent/container_json.h"
 #include "orca-agent/files.h"
 #include "orca-agent/report.h"
 #include "orca-agent/verdicts.h"
+#include "tests/unit/agent/bare_agent.h"
+#include "tests/unit/agent/folder.h"
 
-static char dir[64];
+static char dir[FOLDER_MAX];
 
 static int make_dir(void **state) {
   (void)state;
-  snprintf(dir, sizeof dir, "/tmp/orca-test-XXXXXX");
-  return mkdtemp(dir) ? 0 : -1;
-}
-
-static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw) {
-  (void)st;
-  (void)type;
-  (void)ftw;
-  return remove(path);
+  folder_make(dir);
+  return 0;
 }
 
 static int remove_dir(void **state) {
   (void)state;
-  return nftw(dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
-}
-
-static void write_text(const char *path, const char *text) {
-  char full[512];
-  snprintf(full, sizeof full, "%s/%s", dir, path);
-  for (char *slash = strchr(full + strlen(dir) + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
-    *slash = 0;
-    mkdir(full, 0755);
-    *slash = '/';
-  }
-  FILE *f = fopen(full, "we");
-  assert_non_null(f);
-  fputs(text, f);
-  fclose(f);
+  folder_remove(dir);
+  return 0;
 }
 
 /* ---- cgroups ---- */
@@ -66,11 +46,12 @@ static void test_cgroup_v1(void **state) {
   char proc[128], root[128];
   snprintf(proc, sizeof proc, "%s/proc1", dir);
   snprintf(root, sizeof root, "%s/v1", dir);
-  write_text("proc1/42/cgroup", "12:pids:/docker/abc\n5:memory:/docker/abc\n3:cpu,cpuacct:/docker/abc\n1:name=systemd:/docker/abc\n0::/docker/abc\n");
-  write_text("v1/cpuacct/docker/abc/cpuacct.usage", "123456789\n");
-  write_text("v1/memory/docker/abc/memory.usage_in_bytes", "5000\n");
-  write_text("v1/memory/docker/abc/memory.stat", "inactive_file 7\ntotal_inactive_file 1000\n");
-  write_text("v1/pids/docker/abc/pids.current", "3\n");
+  folder_put_text(dir, "proc1/42/cgroup",
+                  "12:pids:/docker/abc\n5:memory:/docker/abc\n3:cpu,cpuacct:/docker/abc\n1:name=systemd:/docker/abc\n0::/docker/abc\n");
+  folder_put_text(dir, "v1/cpuacct/docker/abc/cpuacct.usage", "123456789\n");
+  folder_put_text(dir, "v1/memory/docker/abc/memory.usage_in_bytes", "5000\n");
+  folder_put_text(dir, "v1/memory/docker/abc/memory.stat", "inactive_file 7\ntotal_inactive_file 1000\n");
+  folder_put_text(dir, "v1/pids/docker/abc/pids.current", "3\n");
   struct cgroup_paths paths;
   struct cgroup_usage u;
   assert_int_equal(cgroup_find(proc, root, 42, &paths), 0);
@@ -86,11 +67,11 @@ static void test_cgroup_v2(void **state) {
   char proc[128], root[128];
   snprintf(proc, sizeof proc, "%s/proc2", dir);
   snprintf(root, sizeof root, "%s/v2", dir);
-  write_text("proc2/42/cgroup", "0::/system.slice/docker-abc.scope\n");
-  write_text("v2/system.slice/docker-abc.scope/cpu.stat", "usage_usec 5\nuser_usec 3\n");
-  write_text("v2/system.slice/docker-abc.scope/memory.current", "100\n");
-  write_text("v2/system.slice/docker-abc.scope/memory.stat", "anon 1\ninactive_file 300\n");
-  write_text("v2/system.slice/docker-abc.scope/pids.current", "2\n");
+  folder_put_text(dir, "proc2/42/cgroup", "0::/system.slice/docker-abc.scope\n");
+  folder_put_text(dir, "v2/system.slice/docker-abc.scope/cpu.stat", "usage_usec 5\nuser_usec 3\n");
+  folder_put_text(dir, "v2/system.slice/docker-abc.scope/memory.current", "100\n");
+  folder_put_text(dir, "v2/system.slice/docker-abc.scope/memory.stat", "anon 1\ninactive_file 300\n");
+  folder_put_text(dir, "v2/system.slice/docker-abc.scope/pids.current", "2\n");
   struct cgroup_paths paths;
   struct cgroup_usage u;
   assert_int_equal(cgroup_find(proc, root, 42, &paths), 0);
@@ -109,7 +90,7 @@ static void test_cgroup_hostile(void **state) {
   static const char *const texts[] = {"", ":::\n", "0::\n", "0::/../../etc/\n", "no colons\n", "0::relative\n"};
   struct cgroup_paths paths;
   for (size_t n = 0; n < sizeof texts / sizeof *texts; n++) {
-    write_text("proc3/1/cgroup", texts[n]);
+    folder_put_text(dir, "proc3/1/cgroup", texts[n]);
     assert_int_equal(cgroup_find(proc, root, 1, &paths), -1);
   }
 }
@@ -359,20 +340,11 @@ static void test_a_verdict_waits_for_a_look_that_failed(void **state) {
   struct err err;
   char state_dir[128];
   struct daemon daemon = {.config.state_dir = state_dir};
-  struct agent *a = calloc(1, sizeof *a);
-  assert_non_null(a);
   snprintf(state_dir, sizeof state_dir, "%s/judged", dir);
-  write_text("judged/agent/verdicts", "0123456789ab 5 1 1\nba9876543210 5 1 1\n");
-  a->daemon = &daemon;
-  a->draining = true; /* what the core wants done is not of interest */
-  assert_non_null(a->loop = loop_new(NULL, &err));
-  assert_int_equal(agent_core_init(&a->core, "n1", "cluster00000", 2, &err), 0);
-  struct agent_instance *i = calloc(1, sizeof *i);
-  assert_non_null(i);
-  assert_non_null(a->core.instances = calloc(1, sizeof(struct agent_instance *)));
-  a->core.instances[a->core.count++] = i;
+  folder_put_text(dir, "judged/agent/verdicts", "0123456789ab 5 1 1\nba9876543210 5 1 1\n");
+  struct agent *a = bare_agent_new(&daemon);
+  struct agent_instance *i = bare_agent_add(a, "shop/api.1");
   a->core.ever_listed = true;
-  snprintf(i->id, sizeof i->id, "shop/api.1");
   snprintf(i->c.id, sizeof i->c.id, "0123456789ab");
   i->look_failed = true;
   struct verdicts *v = verdicts_open(a, &err);
@@ -388,10 +360,7 @@ static void test_a_verdict_waits_for_a_look_that_failed(void **state) {
   verdicts_restore(v);
   assert_true(i->verdict.known && i->verdict.ready);
   verdicts_close(v);
-  agent_actions_fini(&a->queue);
-  agent_core_fini(&a->core);
-  loop_free(a->loop);
-  free(a);
+  bare_agent_free(a);
 }
 
 /* ---- reports ---- */
