@@ -64,7 +64,7 @@ static void test_lines(void **state) {
     say(1, "2026-11-21T12:00:01.000000000Z and the rest\n");
     over();
     struct log_lines l;
-    struct log_line line[5];
+    struct log_line line[5] = {0};
     char text[5][40];
     size_t n = 0;
     log_lines_init(&l, buf);
@@ -194,8 +194,8 @@ static void test_last_lines(void **state) {
   assert_memory_equal(l.text, "half whole?\na?b\xc3\xa4?", l.len);
 
   static char long_one[20000];
-  for (size_t i = 0; i + 1 < sizeof long_one; i += 2)
-    memcpy(long_one + i, "\xc3\xa4", 2);
+  for (size_t i = 0; i < sizeof long_one; i++)
+    long_one[i] = i % 2 ? '\xa4' : '\xc3';
   l.len = 0;
   last_lines_add(&l, (const uint8_t *)long_one, sizeof long_one, false);
   last_lines_add(&l, (const uint8_t *)long_one, sizeof long_one - 1, false);

@@ -474,8 +474,10 @@ static void test_report_of_texts_that_were_cut(void **state) {
   assert_int_equal(pb_pack(&st->base, &packed), 0);
   model__instance_status__free_unpacked(st, NULL);
   st = (Model__InstanceStatus *)(void *)pb_unpack(&model__instance_status__descriptor, packed.data, packed.len, &err);
-  if (!st)
+  if (!st) {
     fail_msg("%s", err.msg);
+    return;
+  }
   assert_string_equal(st->reason, "Gr\xc3\xb6");
   assert_string_equal(st->progress, "41 ? percent");
   report_event(&r, &act, "n1", 1);

@@ -82,10 +82,10 @@ static void test_values(void **state) {
 /* A tar of one file. */
 static size_t tar(uint8_t out[2048], char type, const char *size, const char *text) {
   memset(out, 0, 2048);
-  memcpy(out, "passwd", 6);
-  memcpy(out + 124, size, strlen(size));
+  snprintf((char *)out, 100, "passwd");
+  snprintf((char *)out + 124, 12, "%s", size);
   out[156] = (uint8_t)type;
-  memcpy(out + 512, text, strlen(text));
+  snprintf((char *)out + 512, 2048 - 512, "%s", text);
   return 2048;
 }
 
