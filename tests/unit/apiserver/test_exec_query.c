@@ -1,13 +1,6 @@
 /* What an exec asks for in its query, and which instance is meant. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
-#include <string.h>
-
-#include "common/bus/pb.h"
 #include "orca-apiserver/exec_query.h"
+#include "tests/unit/apiserver/world.h"
 
 static Node__StartExec *parse(const char *const *query, struct err *err) {
   struct api_request r = {0};
@@ -55,63 +48,42 @@ static void bad_queries_are_refused(void **state) {
   }
 }
 
-static void add(struct api_cache *cache, uint64_t number, const char *node, Model__Phase phase, bool ready) {
-  char project[] = "shop", service[] = "api", key[KEY_MAX], where[16];
-  struct err err;
-  snprintf(where, sizeof where, "%s", node);
-  Model__Instance i = MODEL__INSTANCE__INIT;
-  i.project = project;
-  i.service = service;
-  i.node = where;
-  PB_SET(&i, number, number);
-  PB_SET(&i, epoch, 1);
-  key_numbered(key, KEY_INSTANCES, project, service, number);
-  assert_int_equal(api_cache_put_message(cache, key, &i.base, 1, &err), 0);
-  Model__InstanceStatus s = MODEL__INSTANCE_STATUS__INIT;
-  s.project = project;
-  s.service = service;
-  s.node = where;
-  PB_SET(&s, number, number);
-  PB_SET(&s, epoch, 1);
-  PB_SET(&s, phase, phase);
-  PB_SET(&s, ready, ready);
-  key_numbered(key, KEY_INSTANCE_STATUS, project, service, number);
-  assert_int_equal(api_cache_put_message(cache, key, &s.base, 1, &err), 0);
+static void add(struct world *w, uint64_t number, const char *node, Model__Phase phase, bool ready) {
+  put_instance(w, "shop", "api", number, 1, node, MODEL__DESIRED__DESIRED_RUN);
+  put_status(w, "shop", "api", number, node, phase, ready);
 }
 
-static uint64_t chosen(const struct api_cache *cache, const char *wanted, enum err_code *code) {
+static uint64_t chosen(const struct world *w, const char *wanted, enum err_code *code) {
   struct err err = {.code = ERR_NONE};
-  const Model__Instance *one = exec_query_instance(cache, "shop", "api", wanted, &err);
+  const Model__Instance *one = exec_query_instance(&w->api.cache, "shop", "api", wanted, &err);
   *code = one ? ERR_NONE : err.code;
   return one ? one->number : 0;
 }
 
 static void the_lowest_ready_one_is_meant(void **state) {
-  (void)state;
-  struct api_cache cache = {0};
+  struct world *w = *state;
   enum err_code code;
-  assert_int_equal(chosen(&cache, NULL, &code), 0);
+  assert_int_equal(chosen(w, NULL, &code), 0);
   assert_int_equal(code, ERR_CONFLICT);
-  add(&cache, 1, "", MODEL__PHASE__PHASE_WAITING, false);
-  add(&cache, 2, "n1", MODEL__PHASE__PHASE_RUNNING, false);
-  assert_int_equal(chosen(&cache, NULL, &code), 2);
-  add(&cache, 3, "n1", MODEL__PHASE__PHASE_RUNNING, true);
-  add(&cache, 4, "n1", MODEL__PHASE__PHASE_RUNNING, true);
-  assert_int_equal(chosen(&cache, NULL, &code), 3);
-  assert_int_equal(chosen(&cache, "", &code), 3);
-  assert_int_equal(chosen(&cache, "4", &code), 4);
-  assert_int_equal(chosen(&cache, "shop/api.2", &code), 2);
-  assert_int_equal(chosen(&cache, "1", &code), 0);
+  add(w, 1, "", MODEL__PHASE__PHASE_WAITING, false);
+  add(w, 2, "n1", MODEL__PHASE__PHASE_RUNNING, false);
+  assert_int_equal(chosen(w, NULL, &code), 2);
+  add(w, 3, "n1", MODEL__PHASE__PHASE_RUNNING, true);
+  add(w, 4, "n1", MODEL__PHASE__PHASE_RUNNING, true);
+  assert_int_equal(chosen(w, NULL, &code), 3);
+  assert_int_equal(chosen(w, "", &code), 3);
+  assert_int_equal(chosen(w, "4", &code), 4);
+  assert_int_equal(chosen(w, "shop/api.2", &code), 2);
+  assert_int_equal(chosen(w, "1", &code), 0);
   assert_int_equal(code, ERR_CONFLICT);
-  assert_int_equal(chosen(&cache, "9", &code), 0);
+  assert_int_equal(chosen(w, "9", &code), 0);
   assert_int_equal(code, ERR_NOT_FOUND);
-  assert_int_equal(chosen(&cache, "shop/db.2", &code), 0);
+  assert_int_equal(chosen(w, "shop/db.2", &code), 0);
   assert_int_equal(code, ERR_INVALID);
-  api_cache_fini(&cache);
 }
 
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(a_query_becomes_a_start), cmocka_unit_test(bad_queries_are_refused),
-                                     cmocka_unit_test(the_lowest_ready_one_is_meant)};
+                                     cmocka_unit_test_setup_teardown(the_lowest_ready_one_is_meant, world_setup, world_teardown)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
