@@ -22,7 +22,7 @@
 #include "common/image_ref.h"
 #include "tests/unit/agent/bare_agent.h"
 #include "tests/unit/agent/fake_docker.h"
-#include "tests/unit/agent/folder.h"
+#include "tests/lib/folder.h"
 
 #define ID "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 #define LABELS                                                                                                                                       \

@@ -7,7 +7,7 @@
 #include <linux/if_bridge.h>
 
 #include "orca-agent/net_stats.h"
-#include "tests/unit/agent/folder.h"
+#include "tests/lib/folder.h"
 
 static const char arp[] = "IP address       HW type     Flags       HW address            Mask     Device\n"
                           "172.18.0.20      0x1         0x2         02:42:ac:12:00:14     *        br-1\n"

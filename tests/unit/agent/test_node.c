@@ -23,7 +23,7 @@
 #include "orca-agent/report.h"
 #include "orca-agent/verdicts.h"
 #include "tests/unit/agent/bare_agent.h"
-#include "tests/unit/agent/folder.h"
+#include "tests/lib/folder.h"
 
 static char dir[FOLDER_MAX];
 

@@ -4,9 +4,10 @@
 #include <unistd.h>
 
 #include "orca-apiserver/secrets.h"
+#include "tests/lib/folder.h"
 #include "tests/unit/apiserver/world.h"
 
-static char dir[64], api_dir[96];
+static char dir[FOLDER_MAX], api_dir[96];
 
 static void path_of(const char *name, char out[200]) {
   snprintf(out, 200, "%s/%s", api_dir, name);
@@ -32,8 +33,7 @@ static bool is_there(const char *name) {
 #define KEY_A "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
 
 static int setup(void **state) {
-  snprintf(dir, sizeof dir, "/tmp/orca-test-XXXXXX");
-  assert_non_null(mkdtemp(dir));
+  folder_make(dir);
   snprintf(api_dir, sizeof api_dir, "%s/apiserver", dir);
   mkdir(api_dir, 0700);
   write_key("master.key", KEY_A, 0400);
@@ -48,14 +48,7 @@ static int setup(void **state) {
 }
 
 static int teardown(void **state) {
-  static const char *const names[] = {"master.key", "master.key.next", "master.key.new"};
-  char path[200];
-  for (size_t i = 0; i < 3; i++) {
-    path_of(names[i], path);
-    unlink(path);
-  }
-  rmdir(api_dir);
-  rmdir(dir);
+  folder_remove(dir);
   world_free(*state);
   return 0;
 }

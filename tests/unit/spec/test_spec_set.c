@@ -6,13 +6,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 #include <cmocka.h>
 
 #include "common/bus/pb.h"
 #include "common/spec/ids.h"
 #include "common/spec/spec.h"
+#include "tests/lib/folder.h"
 #include "tests/unit/spec/faults.h"
 
 static void expect(struct spec_faults *faults, const char *what) {
@@ -314,39 +314,12 @@ static void test_env(void **state) {
 
 /* ---- the infra directory ---- */
 
-static char root[] = "/tmp/orca-test-infra-XXXXXX";
-
-static void put(const char *path, const char *text, size_t len) {
-  char full[512];
-  snprintf(full, sizeof full, "%s/%s", root, path);
-  for (char *slash = full + strlen(root) + 1; (slash = strchr(slash, '/')); *slash++ = '/') {
-    *slash = 0;
-    mkdir(full, 0755);
-  }
-  FILE *f = fopen(full, "w");
-  assert_non_null(f);
-  assert_int_equal(fwrite(text, 1, len, f), len);
-  assert_int_equal(fclose(f), 0);
-}
-
-static void put_text(const char *path, const char *text) {
-  put(path, text, strlen(text));
-}
+static char root[FOLDER_MAX];
 
 static void link_to(const char *to, const char *path) {
   char full[512];
   snprintf(full, sizeof full, "%s/%s", root, path);
   assert_int_equal(symlink(to, full), 0);
-}
-
-static void remove_tree(void) {
-  char command[] = "rm", option[] = "-rf", *argv[] = {command, option, root, NULL};
-  pid_t pid = fork();
-  if (pid == 0) {
-    execvp("rm", argv);
-    _exit(127);
-  }
-  assert_true(pid > 0);
 }
 
 static int read_infra(struct spec_set *set, struct spec_faults *faults) {
@@ -358,19 +331,19 @@ static void test_infra(void **state) {
   (void)state;
   struct spec_set set = {0};
   struct spec_faults faults = {0};
-  assert_non_null(mkdtemp(root));
+  folder_make(root);
   assert_int_equal(read_infra(&set, &faults), 0);
   assert_int_equal(set.service_count, 0);
   assert_null(set.cluster);
-  put_text("cluster.toml", "[cluster]\nname = \"p\"\n");
-  put_text("services/shop/config/a.conf", "A");
-  put_text("services/shop/config/d/b.conf", "B");
-  put_text("services/shop/config/d/e/c.conf", "A");
-  put_text("services/shop/config/empty", "");
-  put_text("services/notes/README", "no project");
-  put_text("services/shop/service.toml",
-           SERVICE("a") "mounts = [\"./services/shop/config/a.conf:/a.conf:ro\", \"services/shop/../shop/config:/c\", \"/srv:/srv\"]\n");
-  put_text("services/blog/service.toml", SERVICE("b") "project = \"news\"\n");
+  folder_put_text(root, "cluster.toml", "[cluster]\nname = \"p\"\n");
+  folder_put_text(root, "services/shop/config/a.conf", "A");
+  folder_put_text(root, "services/shop/config/d/b.conf", "B");
+  folder_put_text(root, "services/shop/config/d/e/c.conf", "A");
+  folder_put_text(root, "services/shop/config/empty", "");
+  folder_put_text(root, "services/notes/README", "no project");
+  folder_put_text(root, "services/shop/service.toml",
+                  SERVICE("a") "mounts = [\"./services/shop/config/a.conf:/a.conf:ro\", \"services/shop/../shop/config:/c\", \"/srv:/srv\"]\n");
+  folder_put_text(root, "services/blog/service.toml", SERVICE("b") "project = \"news\"\n");
   assert_int_equal(read_infra(&set, &faults), 0);
   assert_int_equal(set.service_count, 2);
   assert_string_equal(set.services[0]->project, "news");
@@ -404,7 +377,7 @@ static void test_infra(void **state) {
   char before[65], after[65];
   spec_hash(set.services[1], before);
   spec_set_free(&set);
-  put_text("services/shop/config/d/b.conf", "changed");
+  folder_put_text(root, "services/shop/config/d/b.conf", "changed");
   assert_int_equal(read_infra(&set, &faults), 0);
   spec_hash(set.services[1], after);
   assert_string_not_equal(before, after); /* a changed file makes another revision */
@@ -418,22 +391,22 @@ static void test_infra(void **state) {
   free(real);
 
   char *big = calloc(1, SPEC_FILE_MAX + 1);
-  put("services/shop/big/x", big, SPEC_FILE_MAX + 1);
+  folder_put(root, "services/shop/big/x", big, SPEC_FILE_MAX + 1);
   for (int i = 0; i < 9; i++) {
     char path[64];
     snprintf(path, sizeof path, "services/shop/many/%d", i);
     big[0] = (char)i;
-    put(path, big, SPEC_FILE_MAX);
+    folder_put(root, path, big, SPEC_FILE_MAX);
   }
   free(big);
   link_to("/etc/passwd", "services/shop/config/link");
   link_to("config", "services/shop/linked");
-  put_text("services/shop/service.toml",
-           SERVICE("a") "mounts = [\"services/shop/config:/1\", \"services/shop/linked/a.conf:/2\", \"nope:/3\", \".:/4\",\n"
-                        "\"services/shop/big:/5\", \"services/shop/many:/6\"]\nnope = 1\n");
-  put_text("services/blog/service.toml", "[[service]]\nname = \"B\"\n");
-  put_text("services/UP/service.toml", "");
-  put_text("cluster.toml", "[clutser]\n");
+  folder_put_text(root, "services/shop/service.toml",
+                  SERVICE("a") "mounts = [\"services/shop/config:/1\", \"services/shop/linked/a.conf:/2\", \"nope:/3\", \".:/4\",\n"
+                               "\"services/shop/big:/5\", \"services/shop/many:/6\"]\nnope = 1\n");
+  folder_put_text(root, "services/blog/service.toml", "[[service]]\nname = \"B\"\n");
+  folder_put_text(root, "services/UP/service.toml", "");
+  folder_put_text(root, "cluster.toml", "[clutser]\n");
   assert_int_equal(read_infra(&set, &faults), -1);
   expect(&faults,
          "cluster.toml:1:2: clutser: unknown key: did you mean `cluster`?\n"
@@ -447,7 +420,7 @@ static void test_infra(void **state) {
          "services/shop/service.toml:6:1: service[0].mounts[4]: x: larger than 1048576 bytes\n"
          "services/shop/service.toml:6:25: service[0].mounts[5]: with it, the files of all mounts are larger than 8 MiB\n"
          "services/shop/service.toml:7:1: service[0].nope: unknown key");
-  remove_tree();
+  folder_remove(root);
 }
 
 static void test_schema(void **state) {

@@ -6,9 +6,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "orca-store/acl.h"
+#include "tests/lib/folder.h"
 
 static ProtobufCBinaryData b(const char *s) {
   return (ProtobufCBinaryData){strlen(s), (uint8_t *)(uintptr_t)s};
@@ -79,26 +79,17 @@ static void test_ranges(void **state) {
 #define KEY_A "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
 #define KEY_B "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"
 
-static void write_key(const char *dir, const char *name, const char *text) {
-  char path[96];
-  snprintf(path, sizeof path, "%s/%s", dir, name);
-  FILE *f = fopen(path, "we");
-  assert_non_null(f);
-  fputs(text, f);
-  assert_int_equal(fclose(f), 0);
-}
-
 static void test_keys(void **state) {
   (void)state;
-  char dir[] = "/tmp/orca-acl-XXXXXX", long_dir[5000];
+  char dir[FOLDER_MAX], long_dir[5000];
   struct acl acl = {0};
   struct err err;
   enum acl_role role;
-  assert_non_null(mkdtemp(dir));
+  folder_make(dir);
   assert_int_equal(acl_load(&acl, dir, &err), -1);
   assert_int_equal(err.code, ERR_NOT_FOUND);
-  write_key(dir, "apiserver.pub", KEY_A "\n");
-  write_key(dir, "admin.pub", KEY_B);
+  folder_put_text(dir, "apiserver.pub", KEY_A "\n");
+  folder_put_text(dir, "admin.pub", KEY_B);
   assert_int_equal(acl_load(&acl, dir, &err), 0);
   assert_true(acl_find(&acl, KEY_A, &role) && role == ACL_APISERVER && !acl_may_operate(role));
   assert_true(acl_find(&acl, KEY_B, &role) && role == ACL_ADMIN && acl_may_operate(role));
@@ -107,7 +98,7 @@ static void test_keys(void **state) {
   /* What is no key is told, and what was known stays. */
   static const char *const bad[] = {"", "\n", "short\n", KEY_A "a\n", KEY_A "\n\n"};
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-    write_key(dir, "scheduler.pub", bad[i]);
+    folder_put_text(dir, "scheduler.pub", bad[i]);
     assert_int_equal(acl_load(&acl, dir, &err), -1);
     assert_non_null(strstr(err.msg, "scheduler.pub"));
     assert_true(acl_find(&acl, KEY_A, &role));
@@ -115,12 +106,7 @@ static void test_keys(void **state) {
   memset(long_dir, 'd', sizeof long_dir);
   long_dir[sizeof long_dir - 1] = 0;
   assert_int_equal(acl_load(&acl, long_dir, &err), -1);
-  for (int i = 0; i < 3; i++) {
-    char path[96];
-    snprintf(path, sizeof path, "%s/%s", dir, ((const char *[]){"apiserver.pub", "admin.pub", "scheduler.pub"})[i]);
-    assert_int_equal(unlink(path), 0);
-  }
-  assert_int_equal(rmdir(dir), 0);
+  folder_remove(dir);
 }
 
 int main(void) {

@@ -4,7 +4,6 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
-#include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +13,7 @@
 #include "common/storec/storec.h"
 #include "orca-store/store.h"
 #include "orca-store/store_rpc.h"
+#include "tests/lib/folder.h"
 
 #define WAIT (10 * NS_PER_SEC)
 #define SEEN 64
@@ -24,7 +24,7 @@ struct seen {
 };
 
 struct rig {
-  char dir[64], endpoint[96];
+  char dir[FOLDER_MAX], endpoint[96];
   struct loop *loop;
   struct bus_key_pair store_keys, admin_keys, scheduler_keys;
   struct acl acl;
@@ -122,8 +122,7 @@ static int setup(void **state) {
   if (!r)
     return -1;
   setenv("ZSYS_SIGHANDLER", "false", 1);
-  snprintf(r->dir, sizeof r->dir, "/tmp/orca-storec-XXXXXX");
-  assert_non_null(mkdtemp(r->dir));
+  folder_make(r->dir);
   r->loop = loop_new(NULL, &err);
   assert_non_null(r->loop);
   assert_int_equal(bus_key_new(&r->store_keys, &err), 0);
@@ -142,20 +141,13 @@ static int setup(void **state) {
   return 0;
 }
 
-static int remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw) {
-  (void)st;
-  (void)flag;
-  (void)ftw;
-  return remove(path);
-}
-
 static int teardown(void **state) {
   struct rig *r = *state;
   storec_free(r->c);
   bus_free(r->client_bus);
   stop_store(r);
   loop_free(r->loop);
-  nftw(r->dir, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+  folder_remove(r->dir);
   unlink(r->endpoint + strlen("ipc://"));
   free(r);
   return 0;

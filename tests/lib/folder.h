@@ -1,6 +1,6 @@
-/* A folder of a test's own. What goes wrong fails the test. */
-#ifndef ORCA_TESTS_UNIT_AGENT_FOLDER_H
-#define ORCA_TESTS_UNIT_AGENT_FOLDER_H
+/* A folder of a test's own. What goes wrong is told and ends the test. */
+#ifndef ORCA_TESTS_LIB_FOLDER_H
+#define ORCA_TESTS_LIB_FOLDER_H
 
 #include <stddef.h>
 

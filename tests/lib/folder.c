@@ -1,18 +1,23 @@
-#include "tests/unit/agent/folder.h"
+#include "tests/lib/folder.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include <errno.h>
 #include <ftw.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
+static void must(bool done, const char *path) {
+  if (done)
+    return;
+  fprintf(stderr, "%s: %s\n", path, strerror(errno));
+  abort();
+}
+
 void folder_make(char dir[FOLDER_MAX]) {
   snprintf(dir, FOLDER_MAX, "/tmp/orca-test-XXXXXX");
-  assert_non_null(mkdtemp(dir));
+  must(mkdtemp(dir) != NULL, dir);
 }
 
 static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw) {
@@ -23,7 +28,7 @@ static int remove_one(const char *path, const struct stat *st, int type, struct 
 }
 
 void folder_remove(const char *dir) {
-  assert_int_equal(nftw(dir, remove_one, 16, FTW_DEPTH | FTW_PHYS), 0);
+  must(nftw(dir, remove_one, 16, FTW_DEPTH | FTW_PHYS) == 0, dir);
 }
 
 void folder_put(const char *dir, const char *path, const void *data, size_t len) {
@@ -35,9 +40,9 @@ void folder_put(const char *dir, const char *path, const void *data, size_t len)
     *slash = '/';
   }
   FILE *f = fopen(full, "we");
-  assert_non_null(f);
-  assert_int_equal(fwrite(data, 1, len, f), len);
-  assert_int_equal(fclose(f), 0);
+  must(f != NULL, full);
+  bool written = fwrite(data, 1, len, f) == len;
+  must(fclose(f) == 0 && written, full);
 }
 
 void folder_put_text(const char *dir, const char *path, const char *text) {
