@@ -11,7 +11,7 @@
 #include "common/log.h"
 #include "orca-apiserver/routes.h"
 
-#define TRIES 8
+#define TRIES 32
 #define TRIM_AT_ONCE 64
 
 static void waiters_due(void *arg);
@@ -233,11 +233,20 @@ const Model__Service *api_find_service(struct api_request *r, uint64_t *mod) {
 
 /* ---- writes ---- */
 
+void api_change_wanted(struct api *api, struct storec_txn *txn) {
+  const struct api_object *last = api_cache_object(&api->cache, API_WANTED, KEY_WANTED);
+  Model__Wanted wanted = MODEL__WANTED__INIT;
+  PB_SET(&wanted, changed_ms, api_now_ms(api));
+  storec_if_mod_revision(txn, KEY_WANTED, last ? last->mod : 0);
+  storec_put_message(txn, KEY_WANTED, &wanted.base, 0);
+}
+
 static void write_once(struct api_write *w);
 
 static void write_free(struct api_write *w) {
   if (w->free_ctx)
     w->free_ctx(w->ctx);
+  spec_faults_free(&w->faults);
   api_request_unref(w->request);
   free(w);
 }
@@ -287,7 +296,9 @@ static void write_once(struct api_write *w) {
     return;
   }
   storec_txn_free(txn);
-  if (rc < 0) {
+  if (rc < 0 && w->faults.count) {
+    api_fail_faults(w->request, ERR_UNPROCESSABLE, &w->faults);
+  } else if (rc < 0) {
     api_fail(w->request, &err);
   } else {
     api_audit_nothing(w->request);

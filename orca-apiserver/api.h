@@ -85,16 +85,21 @@ struct api_write {
   struct api *api;
   struct api_request *request;
   /* Builds the transaction from the cache; called again after a conflict. 0: commit it; 1: nothing to change, answer; 2: commit it, it is a first
-   * part, and build the next when it is there; -1: err. */
+   * part, and build the next when it is there; -1: err, or faults when there are any. */
   int (*build)(struct api_write *write, struct storec_txn *txn, struct err *err);
   void (*answer)(struct api_write *write); /* committed, and the cache has it */
   void (*free_ctx)(void *ctx);             /* may be NULL */
   void *ctx;
+  struct spec_faults faults;
   unsigned tries;
   bool more; /* what build said last was 2 */
 };
 /* Copies *write; takes its ctx. The request is answered in the end, by answer or with the error. */
 void api_write_start(const struct api_write *write);
+
+/* For every transaction that brings in specs, or takes some away that others may name: what was checked between services (domains, ports, names)
+ * still holds when it is committed, since of two that were planned on the same one is planned again. */
+void api_change_wanted(struct api *api, struct storec_txn *txn);
 
 #define API_HISTORY_MAX 5000
 /* Appends an event to the transaction, and trims this daemon's history to the newest API_HISTORY_MAX. */

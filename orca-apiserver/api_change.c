@@ -103,6 +103,8 @@ static int apply(struct api_write *w, const Model__Service *old, Model__Service 
       return -1;
     if (runs != old->revision && api_domains_free(&api->cache, api_cache_revision(&api->cache, p, n, runs)->spec, sees, w->request, err) < 0)
       return -1;
+    if (runs != old->revision)
+      api_change_wanted(api, txn);
     PB_SET(s, revision, runs);
     PB_SET(s, generation, old->generation + 1);
     PB_SET(s, stopped, 0);
@@ -141,6 +143,7 @@ static int apply(struct api_write *w, const Model__Service *old, Model__Service 
       return -1;
     if (api_domains_free(&api->cache, api_cache_revision(&api->cache, p, n, to)->spec, sees, w->request, err) < 0)
       return -1;
+    api_change_wanted(api, txn);
     PB_SET(s, revision, to);
     api_service_event(api, txn, w->request, "service.rollback", p, n, "from revision %" PRIu64 " to %" PRIu64, old->revision, to);
     return 0;
@@ -172,6 +175,7 @@ static int build(struct api_write *w, struct storec_txn *txn, struct err *err) {
     char key[KEY_MAX];
     key_service(key, KEY_SERVICES, old->project, old->name);
     storec_if_mod_revision(txn, key, mod);
+    api_change_wanted(w->api, txn);
     api_upkeep_purge(&w->api->cache, old->project, old->name, txn);
     api_upkeep_files(&w->api->cache, is_this, c, NULL, txn);
     api_service_event(w->api, txn, w->request, "service.removed", old->project, old->name, "removed, its spec with it");
@@ -271,8 +275,12 @@ struct many {
   bool all; /* that the token sees; else those of the project */
   char project[64];
   bool purge;
-  struct api_smap done; /* PROJECT/NAME */
+  struct api_smap done; /* PROJECT/NAME, of the parts that are committed */
+  struct api_smap part; /* of the one that is being built */
+  unsigned tries;       /* when it was: one more now, and it was not committed */
 };
+
+#define PART_OPS 5000u /* a transaction holds 10,000 */
 
 static bool is_meant(struct api_write *w, const Model__Service *s) {
   const struct many *m = w->ctx;
@@ -283,8 +291,8 @@ static bool is_purged(void *arg, const char *project, const char *name) {
   char id[130];
   snprintf(id, sizeof id, "%s/%s", project, name);
   const struct many *m = arg;
-  size_t at = api_smap_lower(&m->done, id);
-  return at < m->done.count && strcmp(m->done.list[at].key, id) == 0;
+  size_t at = api_smap_lower(&m->part, id);
+  return at < m->part.count && strcmp(m->part.list[at].key, id) == 0;
 }
 
 static int stop_one(struct api_write *w, const Model__Service *s, uint64_t mod, struct storec_txn *txn, struct err *err) {
@@ -293,7 +301,7 @@ static int stop_one(struct api_write *w, const Model__Service *s, uint64_t mod, 
     return 0;
   char id[130], key[KEY_MAX];
   snprintf(id, sizeof id, "%s/%s", s->project, s->name);
-  if (!api_smap_slot(&m->done, id))
+  if (!api_smap_slot(&m->part, id))
     return err_set(err, ERR_MEMORY, "no memory for a change");
   if (m->purge) {
     key_service(key, KEY_SERVICES, s->project, s->name);
@@ -312,6 +320,7 @@ static int stop_one(struct api_write *w, const Model__Service *s, uint64_t mod, 
   return 0;
 }
 
+/* The same of jobs. */
 static int build_jobs(struct api_write *w, struct storec_txn *txn, size_t *meant, struct err *err) {
   struct many *m = w->ctx;
   size_t count;
@@ -325,8 +334,10 @@ static int build_jobs(struct api_write *w, struct storec_txn *txn, size_t *meant
     ++*meant;
     if (job->suspended && !m->purge)
       continue;
+    if (storec_txn_ops(txn) >= PART_OPS)
+      return 2;
     snprintf(id, sizeof id, "%s/%s", job->project, job->name);
-    if (!api_smap_slot(&m->done, id))
+    if (!api_smap_slot(&m->part, id))
       return err_set(err, ERR_MEMORY, "no memory for a change");
     if (m->purge) {
       api_job_purge(&w->api->cache, job->project, job->name, mod, txn);
@@ -340,26 +351,52 @@ static int build_jobs(struct api_write *w, struct storec_txn *txn, size_t *meant
   return 0;
 }
 
-static int build_many(struct api_write *w, struct storec_txn *txn, struct err *err) {
+/* A purge may be more than one transaction: services go one after the other, those that are gone are remembered for the answer. */
+static int begin_part(struct api_write *w, struct storec_txn *txn, struct err *err) {
   struct many *m = w->ctx;
-  size_t count, meant = 0;
+  bool committed = m->tries == w->tries;
+  m->tries = w->tries;
+  for (size_t i = 0; committed && i < m->part.count; i++)
+    if (!api_smap_slot(&m->done, m->part.list[i].key))
+      return err_set(err, ERR_MEMORY, "no memory for a change");
+  api_smap_clear(&m->part, NULL);
+  if (m->purge)
+    api_change_wanted(w->api, txn);
+  return 0;
+}
+
+/* As api_write.build. */
+static int build_services(struct api_write *w, struct storec_txn *txn, size_t *meant, struct err *err) {
+  size_t count;
   const struct api_smap_entry *all = api_cache_all(&w->api->cache, API_SERVICES, &count);
-  api_smap_clear(&m->done, NULL);
   for (size_t i = 0; i < count; i++) {
     const Model__Service *s = API_MSG(&all[i], Model__Service);
     if (!is_meant(w, s))
       continue;
-    meant++;
+    ++*meant;
+    if (storec_txn_ops(txn) >= PART_OPS)
+      return 2;
     if (stop_one(w, s, ((const struct api_object *)all[i].value)->mod, txn, err) < 0)
       return -1;
   }
-  if (build_jobs(w, txn, &meant, err) < 0)
+  return 0;
+}
+
+static int build_many(struct api_write *w, struct storec_txn *txn, struct err *err) {
+  struct many *m = w->ctx;
+  size_t meant = 0;
+  if (begin_part(w, txn, err) < 0)
     return -1;
-  if (!m->all && !meant)
+  int rc = build_services(w, txn, &meant, err);
+  if (rc == 0)
+    rc = build_jobs(w, txn, &meant, err);
+  if (rc < 0)
+    return -1;
+  if (!m->all && !meant && !m->done.count)
     return err_set(err, ERR_NOT_FOUND, "project not found: %s", m->project);
   if (m->purge)
     api_upkeep_files(&w->api->cache, is_purged, m, NULL, txn);
-  return m->done.count ? 0 : 1;
+  return rc == 2 ? 2 : m->part.count || m->done.count ? 0 : 1;
 }
 
 static void answer_many(struct api_write *w) {
@@ -368,6 +405,8 @@ static void answer_many(struct api_write *w) {
   api_json_array(&json, m->purge ? "removed" : "stopped");
   for (size_t i = 0; i < m->done.count; i++)
     api_json_str(&json, NULL, m->done.list[i].key);
+  for (size_t i = 0; i < m->part.count; i++)
+    api_json_str(&json, NULL, m->part.list[i].key);
   api_json_array_end(&json);
   api_reply_end(w->request);
 }
@@ -375,6 +414,7 @@ static void answer_many(struct api_write *w) {
 static void free_many(void *ctx) {
   struct many *m = ctx;
   api_smap_clear(&m->done, NULL);
+  api_smap_clear(&m->part, NULL);
   free(m);
 }
 

@@ -285,10 +285,7 @@ static bool is_removed(void *arg, const char *project, const char *name) {
 static int build(struct api_write *w, struct storec_txn *txn, struct err *err) {
   struct deploy *d = w->ctx;
   struct api_plan plan;
-  struct spec_faults faults = {0};
-  int rc = make_plan(w->request, d, false, &plan, &faults, err);
-  spec_faults_free(&faults);
-  if (rc < 0)
+  if (make_plan(w->request, d, false, &plan, &w->faults, err) < 0)
     return -1;
   if (plan.cluster_changes && !may_change_cluster(w->request)) {
     api_plan_free(&plan);
@@ -308,6 +305,7 @@ static int build(struct api_write *w, struct storec_txn *txn, struct err *err) {
     return 2;
   }
   if (changes) {
+    api_change_wanted(w->api, txn);
     for (size_t i = 0; i < plan.count; i++)
       put_item(w, &plan.items[i], txn);
     if (plan.cluster_changes && put_cluster(w, &plan, d->set.cluster, txn, err) < 0) {

@@ -18,6 +18,7 @@
 /* kind, prefix, message (of what is kept unpacked), how it is kept */
 #define API_KINDS(X)                                                                                                                                 \
   X(API_CLUSTER, KEY_CLUSTER, model__cluster_spec__descriptor, API_KEEP_MESSAGE)                                                                     \
+  X(API_WANTED, KEY_WANTED, model__wanted__descriptor, API_KEEP_MESSAGE)                                                                             \
   X(API_SERVICES, KEY_SERVICES, model__service__descriptor, API_KEEP_MESSAGE)                                                                        \
   X(API_REVISIONS, KEY_REVISIONS, model__revision__descriptor, API_KEEP_MESSAGE)                                                                     \
   X(API_REVISION_STATUS, KEY_REVISION_STATUS, model__revision_status__descriptor, API_KEEP_MESSAGE)                                                  \

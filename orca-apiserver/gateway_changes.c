@@ -124,6 +124,7 @@ void gateway_changed(struct gateway *g, enum api_kind kind, const char *key, con
   case API_TOKENS:
   case API_AUDIT:
   case API_LEADER:
+  case API_WANTED:
   case API_HISTORY_APISERVER:
   case API_HISTORY_SCHEDULER:
   case API_FILES:

@@ -24,8 +24,9 @@ static const char *const *const may_read[ACL_ROLE_COUNT] = {
 };
 
 static const char *const *const may_write[ACL_ROLE_COUNT] = {
-    [ACL_APISERVER] = (const char *const[]){"/cluster", "/services/", "/revisions/", "/revision-status/", "/files/", "/jobs/", "/secrets/", "/certs/",
-                                            "/tokens/", "/audit/", "/nodes/", "/node-status/", "/instance-status/", "/history/apiserver/", NULL},
+    [ACL_APISERVER] =
+        (const char *const[]){"/cluster", "/wanted", "/services/", "/revisions/", "/revision-status/", "/files/", "/jobs/", "/secrets/", "/certs/",
+                              "/tokens/", "/audit/", "/nodes/", "/node-status/", "/instance-status/", "/history/apiserver/", NULL},
     [ACL_SCHEDULER] =
         (const char *const[]){"/instances/", "/rollouts/", "/job-state/", "/job-runs/", "/leader/scheduler", "/history/scheduler/", NULL},
     [ACL_ADMIN] = (const char *const[]){"", NULL},

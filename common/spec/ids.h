@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #define KEY_CLUSTER "/cluster"
+#define KEY_WANTED "/wanted"
 #define KEY_SERVICES "/services/"
 #define KEY_REVISIONS "/revisions/"
 #define KEY_REVISION_STATUS "/revision-status/"

@@ -114,7 +114,7 @@ def test_a_run_that_takes_too_long_is_stopped(shared):
     shared.deploy("slow", job("sleeper", "sleep 600", 'timeout = "1s"'))
     run = wait_for(lambda: next((r for r in runs(shared, "sleeper", "slow") if r["state"] == "timed_out"), None), 30, message="timed out")
     assert "timeout" in run["reason"]
-    wait_for(lambda: not shared.containers("slow/sleeper"), message="stopped and removed")
+    wait_for(lambda: not shared.containers("slow/sleeper"), 30, message="stopped and removed")
 
 
 def test_a_schedule_of_every_second_runs_each_once_and_is_pruned(shared):

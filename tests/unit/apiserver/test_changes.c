@@ -256,6 +256,52 @@ static void somebody_was_faster(void **state) {
   json_decref(say(w, "POST", "/api/v1/services/api/scale", "{\"replicas\":5}", NULL, NULL, 409));
 }
 
+#define DOMAIN(project) "{\"services\":[{\"name\":\"web\",\"project\":\"" project "\",\"image\":\"x:1\",\"port\":80,\"domain\":\"d.test\"}]}"
+
+/* While one deploy is on its way to the store, another one lands there. */
+static void commit_after_another(void *arg, struct storec_txn *txn, storec_txn_fn *done, void *done_arg) {
+  struct world *w = arg;
+  w->api.commit = world_commit;
+  json_decref(deploy(w, DOMAIN("other"), 1, 0));
+  world_commit(arg, txn, done, done_arg);
+}
+
+static void two_deploys_at_once_do_not_get_one_domain(void **state) {
+  struct world *w = *state;
+  w->api.commit = commit_after_another;
+  json_t *json = say(w, "POST", "/api/v1/deploy", DOMAIN("shop"), NULL, NULL, 422);
+  assert_non_null(strstr(json_string_value(json_object_get(json, "error")), "d.test"));
+  assert_int_equal(length(json, "details"), 1);
+  json_decref(json);
+  assert_null(service(w, "web"));
+}
+
+static void a_purge_of_more_than_a_transaction_holds(void **state) {
+  struct world *w = *state;
+  size_t left;
+  for (unsigned i = 0; i < 120; i++) {
+    char name[16];
+    snprintf(name, sizeof name, "s%u", i);
+    put_service(w, "shop", name, 50, 1);
+    for (uint64_t r = 1; r <= 50; r++) {
+      put_revision(w, "shop", name, r, "x:1", NULL);
+      char key[KEY_MAX];
+      Model__RevisionStatus resolved = MODEL__REVISION_STATUS__INIT;
+      key_numbered(key, KEY_REVISION_STATUS, "shop", name, r);
+      put(w, key, &resolved.base);
+    }
+  }
+  w->refuse = 1;
+  json_t *json = say(w, "DELETE", "/api/v1/projects/shop", NULL, "purge", "true", 200);
+  assert_int_equal(length(json, "removed"), 120);
+  json_decref(json);
+  assert_in_range(w->commits, 4, 5); /* one was refused */
+  api_cache_all(&w->api.cache, API_REVISIONS, &left);
+  assert_int_equal(left, 0);
+  api_cache_all(&w->api.cache, API_SERVICES, &left);
+  assert_int_equal(left, 0);
+}
+
 static void cluster_toml_takes_an_admin(void **state) {
   struct world *w = *state;
   const char *body = "{\"cluster\":{\"cluster\":{\"name\":\"c\"},\"policy\":{\"allow_privileged\":true}},\"services\":[]}";
@@ -365,6 +411,8 @@ int main(void) {
       T(bodies_that_are_none),
       T(one_name_in_several_projects),
       T(somebody_was_faster),
+      T(two_deploys_at_once_do_not_get_one_domain),
+      T(a_purge_of_more_than_a_transaction_holds),
       T(cluster_toml_takes_an_admin),
       T(old_revisions_are_let_go),
       T(a_restart_is_of_what_runs),
