@@ -20,12 +20,7 @@ static int setup(void **state) {
 }
 
 static json_t *say(struct world *w, const char *method, const char *path, const char *body, const char *query, const char *value, int status) {
-  struct api_request *r = ask(w, method, path, "a", body, query, value);
-  if (!r->answered || r->status != status)
-    fail_msg("%s %s: %d, not %d: %s", method, path, r->status, status, buf_str(&r->out));
-  json_t *json = answer_of(r);
-  api_request_unref(r);
-  return json;
+  return answer_to(w, method, path, "a", body, query, value, status);
 }
 
 static size_t length(json_t *json, const char *key) {
