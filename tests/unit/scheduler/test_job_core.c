@@ -11,6 +11,7 @@
 
 #include "common/cron/zone.h"
 #include "orca-scheduler/job_core.h"
+#include "tests/unit/scheduler/xorshift.h"
 
 #define MAX 64u
 #define T0 INT64_C(1772323200000) /* 2026-03-01 00:00 UTC */
@@ -405,10 +406,7 @@ static void another_job_has_no_history(void **state) {
 static uint64_t seed;
 
 static uint64_t random_below(uint64_t n) {
-  seed ^= seed << 13;
-  seed ^= seed >> 7;
-  seed ^= seed << 17;
-  return seed % n;
+  return xorshift64(&seed) % n;
 }
 
 /* What runs of an instance: taken out of the store's reach, as containers are. */

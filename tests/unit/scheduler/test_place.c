@@ -11,6 +11,7 @@
 #include "common/bus/pb.h"
 #include "orca-scheduler/needs.h"
 #include "orca-scheduler/place.h"
+#include "tests/unit/scheduler/xorshift.h"
 
 #define MIB (UINT64_C(1) << 20)
 #define NODES 4
@@ -268,8 +269,7 @@ static void test_usage_never_drifts(void **state) {
   } *list = calloc(200, sizeof *list);
   uint64_t rng = 88172645463325252u;
   for (int i = 0; i < 50000; i++) {
-    rng ^= rng << 13, rng ^= rng >> 7, rng ^= rng << 17;
-    struct taken *t = &list[rng % 200];
+    struct taken *t = &list[xorshift64(&rng) % 200];
     if (t->in_use) {
       place_release(f->table.nodes[t->node], &t->need, t->group);
       t->in_use = false;

@@ -1,66 +1,10 @@
 /* What a deploy would do, step by step, before it is done; and that asking changes nothing. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <time.h>
 
-#include "common/bus/pb.h"
 #include "orca-scheduler/plan.h"
+#include "tests/unit/scheduler/core_rig.h"
 
-#define NOW INT64_C(1700000000000)
 #define MIB (UINT64_C(1) << 20)
-
-struct world {
-  struct sched_core *core;
-  struct sched_actions actions;
-  int64_t now;
-};
-
-static char *text(const char *s) {
-  return (char *)(uintptr_t)s;
-}
-
-static int setup(void **state) {
-  struct world *w = calloc(1, sizeof *w);
-  w->core = sched_core_new();
-  w->now = NOW;
-  *state = w;
-  return w->core ? 0 : -1;
-}
-
-static int teardown(void **state) {
-  struct world *w = *state;
-  sched_core_free(w->core);
-  sched_actions_fini(&w->actions);
-  free(w);
-  return 0;
-}
-
-static void put(struct world *w, const char *key, const ProtobufCMessage *m) {
-  uint8_t packed[4096];
-  struct sched_event event = {.kind = SCHED_EVENT_PUT, .key = key, .value = packed, .len = protobuf_c_message_pack(m, packed)};
-  assert_int_equal(sched_core_step(w->core, &event, w->now, &w->actions, NULL), 0);
-}
-
-static void put_node(struct world *w, const char *name, uint64_t memory, bool ready) {
-  char key[KEY_MAX];
-  Model__Node node = MODEL__NODE__INIT;
-  Model__NodeStatus status = MODEL__NODE_STATUS__INIT;
-  node.name = text(name);
-  PB_SET(&status, state, ready ? MODEL__NODE_STATE__NODE_READY : MODEL__NODE_STATE__NODE_UNREACHABLE);
-  PB_SET(&status, docker_ok, 1);
-  PB_SET(&status, memory, memory);
-  PB_SET(&status, cpu_milli, 64000);
-  key_named(key, KEY_NODES, name);
-  put(w, key, &node.base);
-  key_named(key, KEY_NODE_STATUS, name);
-  put(w, key, &status.base);
-}
 
 /* A change, and its place in memory. */
 struct one {
@@ -99,51 +43,40 @@ static void make(struct one *o, const char *name, uint64_t revision, uint32_t re
   }
 }
 
-static void store(struct world *w, const struct one *o) {
-  char key[KEY_MAX];
-  key_numbered(key, KEY_REVISIONS, "shop", o->name, o->revision.number);
-  put(w, key, &o->revision.base);
-  key_service(key, KEY_SERVICES, "shop", o->name);
-  put(w, key, &o->service.base);
+static void store(struct rig *r, struct one *o) {
+  rig_put_revision(r, o->name, o->revision.number, &o->spec, 0);
+  rig_put_service(r, o->name, &o->service);
 }
 
-/* Makes the world run what is stored: everything placed becomes ready. */
-static void settle(struct world *w) {
+/* Makes the rig run what is stored: everything placed becomes ready. */
+static void settle(struct rig *r) {
   for (int i = 0; i < 50; i++) {
-    const struct sched_event run = {.kind = SCHED_EVENT_RUN};
-    assert_int_equal(sched_core_step(w->core, &run, w->now, &w->actions, NULL), 0);
-    size_t count = w->actions.count;
-    const struct sched_state *state = sched_core_state(w->core);
+    assert_int_equal(rig_decide(r, 0, NULL), 0);
+    size_t count = r->actions.count;
+    const struct sched_state *state = sched_core_state(r->core);
     for (size_t s = 0; s < state->count; s++)
       for (size_t k = 0; k < state->list[s]->instance_count; k++) {
         const struct sched_instance *in = state->list[s]->instances[k];
         if (!in->record || in->status || !*in->record->node)
           continue;
-        char key[KEY_MAX];
-        Model__InstanceStatus status = MODEL__INSTANCE_STATUS__INIT;
-        status.node = in->record->node;
-        PB_SET(&status, epoch, 1);
-        PB_SET(&status, phase, MODEL__PHASE__PHASE_RUNNING);
-        PB_SET(&status, ready, 1);
-        key_numbered(key, KEY_INSTANCE_STATUS, "shop", state->list[s]->name, in->number);
-        put(w, key, &status.base);
+        rig_put_running(r, state->list[s]->name, in->number, in->record->node);
         count++;
       }
-    w->now += 10000;
+    r->now += 10000;
     if (!count && i > 3)
       return;
   }
 }
 
 /* "create shop/api.1@n1; stop …" */
-static struct sched_plan *plan(struct world *w, struct one *list, size_t count, char *out, size_t size) {
+static struct sched_plan *plan(struct rig *r, struct one *list, size_t count, char *out, size_t size) {
   Node__PlannedChange *changes[400];
   Node__Plan ask = NODE__PLAN__INIT;
   ask.changes = changes;
   for (size_t i = 0; i < count; i++)
     changes[ask.n_changes++] = &list[i].change;
   struct err err;
-  struct sched_plan *p = sched_plan_new(w->core, &ask, w->now, &err);
+  struct sched_plan *p = sched_plan_new(r->core, &ask, r->now, &err);
   assert_non_null(p);
   while (sched_plan_advance(p, 10, &err) > 0) {
   }
@@ -157,12 +90,12 @@ static struct sched_plan *plan(struct world *w, struct one *list, size_t count, 
 }
 
 static void test_first_deploy(void **state) {
-  struct world *w = *state;
-  put_node(w, "n1", 1000 * MIB, true);
+  struct rig *r = *state;
+  rig_put_node(r, "n1", true, 1000 * MIB, 0);
   struct one o;
   make(&o, "api", 1, 2, 100 * MIB, NULL);
   char out[1000];
-  struct sched_plan *p = plan(w, &o, 1, out, sizeof out);
+  struct sched_plan *p = plan(r, &o, 1, out, sizeof out);
   assert_string_equal(out, "create shop/api.1@n1; create shop/api.2@n1");
   const Node__PlanStep *first = sched_plan_result(p)->steps[0];
   assert_int_equal(first->revision, 1);
@@ -170,68 +103,68 @@ static void test_first_deploy(void **state) {
   assert_true(first->verdicts[0]->chosen);
   sched_plan_free(p);
   /* Nothing of it is in the real state. */
-  assert_null(sched_state_service(sched_core_state(w->core), "shop/api"));
-  assert_int_equal(place_node_find(&sched_core_state(w->core)->nodes, "n1")->memory_used, 0);
+  assert_null(rig_service(r, "api"));
+  assert_int_equal(place_node_find(&sched_core_state(r->core)->nodes, "n1")->memory_used, 0);
 }
 
 static void test_rolling_update(void **state) {
-  struct world *w = *state;
-  put_node(w, "n1", 1000 * MIB, true);
+  struct rig *r = *state;
+  rig_put_node(r, "n1", true, 1000 * MIB, 0);
   struct one o;
   make(&o, "api", 1, 2, 100 * MIB, NULL);
-  store(w, &o);
-  settle(w);
+  store(r, &o);
+  settle(r);
   make(&o, "api", 2, 2, 100 * MIB, NULL);
   char out[1000];
-  sched_plan_free(plan(w, &o, 1, out, sizeof out));
+  sched_plan_free(plan(r, &o, 1, out, sizeof out));
   assert_string_equal(out, "create shop/api.3@n1; stop shop/api.1@n1; create shop/api.4@n1; stop shop/api.2@n1");
   /* Fewer of them. */
   make(&o, "api", 1, 1, 100 * MIB, NULL);
   o.change.revision = NULL;
-  sched_plan_free(plan(w, &o, 1, out, sizeof out));
+  sched_plan_free(plan(r, &o, 1, out, sizeof out));
   assert_memory_equal(out, "stop shop/api.", 14);
   /* Purged. */
   o.change.service = NULL;
-  sched_plan_free(plan(w, &o, 1, out, sizeof out));
+  sched_plan_free(plan(r, &o, 1, out, sizeof out));
   assert_string_equal(out, "stop shop/api.1@n1; stop shop/api.2@n1");
   /* And still the real one has two that run. */
-  const struct sched_service *s = sched_state_service(sched_core_state(w->core), "shop/api");
+  const struct sched_service *s = rig_service(r, "api");
   assert_int_equal(s->instance_count, 2);
   assert_int_equal(s->instances[0]->record->desired, MODEL__DESIRED__DESIRED_RUN);
 }
 
 static void test_stop_first(void **state) {
-  struct world *w = *state;
-  put_node(w, "n1", 1000 * MIB, true);
+  struct rig *r = *state;
+  rig_put_node(r, "n1", true, 1000 * MIB, 0);
   struct one o;
   for (uint64_t revision = 1; revision <= 2; revision++) {
     make(&o, "db", revision, 1, 100 * MIB, NULL);
     PB_SET(&o.spec, port, 80);
     PB_SET(&o.spec, host_port, 5432);
     if (revision == 1) {
-      store(w, &o);
-      settle(w);
+      store(r, &o);
+      settle(r);
     }
   }
   char out[1000];
-  sched_plan_free(plan(w, &o, 1, out, sizeof out));
+  sched_plan_free(plan(r, &o, 1, out, sizeof out));
   assert_string_equal(out, "stop shop/db.1@n1; create shop/db.2@n1");
 }
 
 static void test_dependencies_come_first(void **state) {
-  struct world *w = *state;
-  put_node(w, "n1", 1000 * MIB, true);
+  struct rig *r = *state;
+  rig_put_node(r, "n1", true, 1000 * MIB, 0);
   struct one o[2];
   make(&o[0], "web", 1, 1, MIB, "db");
   make(&o[1], "db", 1, 1, MIB, NULL);
   char out[1000];
-  struct sched_plan *p = plan(w, o, 2, out, sizeof out);
+  struct sched_plan *p = plan(r, o, 2, out, sizeof out);
   assert_non_null(strstr(out, "create shop/db.1@n1"));
   assert_non_null(strstr(out, "create shop/web.1@n1"));
   assert_true(strstr(out, "create shop/db.1@n1") < strstr(out, "create shop/web.1@n1"));
   sched_plan_free(p);
   /* Without it: blocked, with the reason. */
-  p = plan(w, o, 1, out, sizeof out);
+  p = plan(r, o, 1, out, sizeof out);
   const Node__Planned *planned = sched_plan_result(p);
   assert_true(planned->n_steps > 0);
   const Node__PlanStep *last = planned->steps[planned->n_steps - 1];
@@ -241,13 +174,13 @@ static void test_dependencies_come_first(void **state) {
 }
 
 static void test_no_room(void **state) {
-  struct world *w = *state;
-  put_node(w, "n1", 150 * MIB, true);
-  put_node(w, "n2", 1000 * MIB, false);
+  struct rig *r = *state;
+  rig_put_node(r, "n1", true, 150 * MIB, 0);
+  rig_put_node(r, "n2", false, 1000 * MIB, 0);
   struct one o;
   make(&o, "api", 1, 2, 100 * MIB, NULL);
   char out[1000];
-  struct sched_plan *p = plan(w, &o, 1, out, sizeof out);
+  struct sched_plan *p = plan(r, &o, 1, out, sizeof out);
   assert_string_equal(out, "create shop/api.1@n1; blocked shop/api.2@");
   const Node__PlanStep *blocked = sched_plan_result(p)->steps[1];
   assert_non_null(strstr(blocked->reason, "memory"));
@@ -256,8 +189,8 @@ static void test_no_room(void **state) {
 }
 
 static void test_what_if(void **state) {
-  struct world *w = *state;
-  put_node(w, "n1", 150 * MIB, true);
+  struct rig *r = *state;
+  rig_put_node(r, "n1", true, 150 * MIB, 0);
   struct one o;
   make(&o, "api", 1, 2, 100 * MIB, NULL);
   Model__NodeStatus more = MODEL__NODE_STATUS__INIT, *nodes[] = {&more};
@@ -271,7 +204,7 @@ static void test_what_if(void **state) {
   ask.n_changes = 1;
   ask.changes = changes;
   struct err err;
-  struct sched_plan *p = sched_plan_new(w->core, &ask, w->now, &err);
+  struct sched_plan *p = sched_plan_new(r->core, &ask, r->now, &err);
   assert_int_equal(sched_plan_advance(p, 1000, &err), 0);
   assert_int_equal(sched_plan_result(p)->n_steps, 2);
   assert_string_equal(sched_plan_result(p)->steps[0]->what, "create");
@@ -281,7 +214,7 @@ static void test_what_if(void **state) {
   char *down[] = {text("n1")};
   ask.n_nodes_down = 1;
   ask.nodes_down = down;
-  p = sched_plan_new(w->core, &ask, w->now, &err);
+  p = sched_plan_new(r->core, &ask, r->now, &err);
   assert_int_equal(sched_plan_advance(p, 1000, &err), 0);
   for (size_t i = 0; i < sched_plan_result(p)->n_steps; i++)
     assert_string_not_equal(sched_plan_result(p)->steps[i]->node, "n1");
@@ -289,7 +222,7 @@ static void test_what_if(void **state) {
 }
 
 static void test_hostile(void **state) {
-  struct world *w = *state;
+  struct rig *r = *state;
   struct one o;
   struct err err;
   Node__PlannedChange *changes[] = {&o.change};
@@ -300,24 +233,24 @@ static void test_hostile(void **state) {
   const char *bad[] = {"", "a/b", "0123456789012345678901234567890123456789012345678901234567890123456789"};
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
     o.change.name = text(bad[i]);
-    assert_null(sched_plan_new(w->core, &ask, w->now, &err));
+    assert_null(sched_plan_new(r->core, &ask, r->now, &err));
     assert_int_equal(err.code, ERR_INVALID);
   }
 }
 
 /* 200 services with 5 instances each, all replaced. */
 static void test_many(void **state) {
-  struct world *w = *state;
-  put_node(w, "n1", UINT64_C(1) << 40, true);
-  put_node(w, "n2", UINT64_C(1) << 40, true);
+  struct rig *r = *state;
+  rig_put_node(r, "n1", true, UINT64_C(1) << 40, 0);
+  rig_put_node(r, "n2", true, UINT64_C(1) << 40, 0);
   static struct one list[200];
   for (size_t i = 0; i < 200; i++) {
     char name[16];
     snprintf(name, sizeof name, "s%zu", i);
     make(&list[i], name, 1, 5, MIB, NULL);
-    store(w, &list[i]);
+    store(r, &list[i]);
   }
-  settle(w);
+  settle(r);
   for (size_t i = 0; i < 200; i++) {
     char name[16];
     snprintf(name, sizeof name, "s%zu", i);
@@ -326,7 +259,7 @@ static void test_many(void **state) {
   static char out[200000];
   struct timespec a, b;
   clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &a);
-  struct sched_plan *p = plan(w, list, 200, out, sizeof out);
+  struct sched_plan *p = plan(r, list, 200, out, sizeof out);
   clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &b);
   assert_int_equal(sched_plan_result(p)->n_steps, 2000);
   double ms = (double)(b.tv_sec - a.tv_sec) * 1e3 + (double)(b.tv_nsec - a.tv_nsec) / 1e6;
@@ -338,14 +271,14 @@ static void test_many(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test_setup_teardown(test_first_deploy, setup, teardown),
-      cmocka_unit_test_setup_teardown(test_rolling_update, setup, teardown),
-      cmocka_unit_test_setup_teardown(test_stop_first, setup, teardown),
-      cmocka_unit_test_setup_teardown(test_dependencies_come_first, setup, teardown),
-      cmocka_unit_test_setup_teardown(test_no_room, setup, teardown),
-      cmocka_unit_test_setup_teardown(test_what_if, setup, teardown),
-      cmocka_unit_test_setup_teardown(test_hostile, setup, teardown),
-      cmocka_unit_test_setup_teardown(test_many, setup, teardown),
+      cmocka_unit_test_setup_teardown(test_first_deploy, rig_setup, rig_teardown),
+      cmocka_unit_test_setup_teardown(test_rolling_update, rig_setup, rig_teardown),
+      cmocka_unit_test_setup_teardown(test_stop_first, rig_setup, rig_teardown),
+      cmocka_unit_test_setup_teardown(test_dependencies_come_first, rig_setup, rig_teardown),
+      cmocka_unit_test_setup_teardown(test_no_room, rig_setup, rig_teardown),
+      cmocka_unit_test_setup_teardown(test_what_if, rig_setup, rig_teardown),
+      cmocka_unit_test_setup_teardown(test_hostile, rig_setup, rig_teardown),
+      cmocka_unit_test_setup_teardown(test_many, rig_setup, rig_teardown),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -13,10 +13,16 @@
 #define T0 INT64_C(1700000000000)
 #define LIMIT 3000
 
+static const struct rollout_input one_wanted = {.exists = true,
+                                                .revision = 1,
+                                                .generation = 1,
+                                                .replicas = 1,
+                                                .revision_known = true,
+                                                .policy = {.max_surge = 1, .timeout_ms = LIMIT, .auto_rollback = true}};
+
 static void it_waits_for_days(void **state) {
   (void)state;
-  struct rollout_input in = {.exists = true, .revision = 1, .generation = 1, .replicas = 1, .revision_known = true};
-  in.policy = (struct rollout_policy){.max_surge = 1, .timeout_ms = LIMIT, .auto_rollback = true};
+  struct rollout_input in = one_wanted;
   struct rollout rollout = {0};
   struct rollout_output out;
   rollout_step(&in, &rollout, NULL, 0, T0, &out);
@@ -51,8 +57,7 @@ static void it_waits_for_days(void **state) {
 
 static void so_does_what_depends_on_it(void **state) {
   (void)state;
-  struct rollout_input in = {.exists = true, .revision = 1, .generation = 1, .replicas = 1, .revision_known = true};
-  in.policy = (struct rollout_policy){.max_surge = 1, .timeout_ms = LIMIT, .auto_rollback = true};
+  struct rollout_input in = one_wanted;
   in.waiting = "waiting for db";
   in.waits_for_held = true;
   struct rollout rollout = {0};
@@ -73,8 +78,7 @@ static void so_does_what_depends_on_it(void **state) {
 
 static void nor_while_no_scheduler_is_there(void **state) {
   (void)state;
-  struct rollout_input in = {.exists = true, .revision = 1, .generation = 1, .replicas = 1, .revision_known = true};
-  in.policy = (struct rollout_policy){.max_surge = 1, .timeout_ms = LIMIT, .auto_rollback = true};
+  struct rollout_input in = one_wanted;
   struct rollout rollout = {0};
   struct rollout_output out;
   struct rollout_instance one = {.number = 1, .revision = 1, .generation = 1, .desired_since_ms = T0, .placed = true, .node_exists = true};
@@ -90,8 +94,7 @@ static void nor_while_no_scheduler_is_there(void **state) {
 /* Stopped in the middle, and started when something of it is still about, on a node that is away. */
 static void nor_while_it_is_stopped(void **state) {
   (void)state;
-  struct rollout_input in = {.exists = true, .revision = 1, .generation = 1, .replicas = 1, .revision_known = true};
-  in.policy = (struct rollout_policy){.max_surge = 1, .timeout_ms = LIMIT, .auto_rollback = true};
+  struct rollout_input in = one_wanted;
   struct rollout rollout = {0};
   struct rollout_output out;
   rollout_step(&in, &rollout, NULL, 0, T0, &out);

@@ -1,235 +1,128 @@
 /* Jobs through the whole core, from records to transactions, with a model of the store: crashes between a decision and its transaction and right
  * after it, and transactions that are lost. No tick is taken twice, none is lost, nothing is written where nothing has changed. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include "common/bus/pb.h"
-#include "orca-scheduler/sched_core.h"
+#include "tests/unit/scheduler/core_rig.h"
+#include "tests/unit/scheduler/xorshift.h"
 
 #define T0 INT64_C(1772323200000)
-#define KEYS_MAX 4000u
-
-struct item {
-  char key[KEY_MAX];
-  uint8_t *value;
-  size_t len;
-};
 
 struct world {
-  struct sched_core *core;
-  struct sched_actions actions;
-  struct item *items;
-  size_t count;
-  int64_t now;
+  struct rig rig;
   uint64_t seed, starts;
 };
 
 static uint64_t below(struct world *w, uint64_t n) {
-  w->seed ^= w->seed << 13;
-  w->seed ^= w->seed >> 7;
-  w->seed ^= w->seed << 17;
-  return w->seed % n;
+  return xorshift64(&w->seed) % n;
 }
 
-static size_t find(const struct world *w, const char *key) {
-  size_t i = 0;
-  while (i < w->count && strcmp(w->items[i].key, key) != 0)
-    i++;
-  return i;
-}
-
-static void store_put(struct world *w, const char *key, const uint8_t *value, size_t len) {
-  size_t i = find(w, key);
-  if (i == w->count) {
-    assert_true(w->count < KEYS_MAX);
-    w->items[w->count++] = (struct item){0};
-    snprintf(w->items[i].key, sizeof w->items[i].key, "%s", key);
-  }
-  free(w->items[i].value);
-  w->items[i].value = malloc(len + 1);
-  assert_non_null(w->items[i].value);
-  memcpy(w->items[i].value, value, len);
-  w->items[i].len = len;
-}
-
-static void store_delete(struct world *w, const char *key) {
-  size_t i = find(w, key);
-  if (i == w->count)
-    return;
-  free(w->items[i].value);
-  w->items[i] = w->items[--w->count];
-}
-
-static void feed(struct world *w, const struct item *item) {
-  const struct sched_event event = {.kind = SCHED_EVENT_PUT, .key = item->key, .value = item->value, .len = item->len};
-  assert_int_equal(sched_core_step(w->core, &event, w->now, &w->actions, NULL), 0);
-}
-
+/* A scheduler dies, and another begins. */
 static void begin(struct world *w) {
-  const struct sched_event synced = {.kind = SCHED_EVENT_SYNCED};
-  sched_core_free(w->core);
-  w->core = sched_core_new();
-  assert_non_null(w->core);
-  for (size_t i = 0; i < w->count; i++)
-    feed(w, &w->items[i]);
-  assert_int_equal(sched_core_step(w->core, &synced, w->now, &w->actions, NULL), 0);
+  rig_begin(&w->rig, 0);
 }
 
-static void put(struct world *w, const char *key, const ProtobufCMessage *m) {
-  uint8_t bytes[8192];
-  assert_true(protobuf_c_message_get_packed_size(m) <= sizeof bytes);
-  store_put(w, key, bytes, protobuf_c_message_pack(m, bytes));
-  feed(w, &w->items[find(w, key)]);
-}
-
-static void del(struct world *w, const char *key) {
-  const struct sched_event event = {.kind = SCHED_EVENT_DELETE, .key = key};
-  store_delete(w, key);
-  assert_int_equal(sched_core_step(w->core, &event, w->now, &w->actions, NULL), 0);
-}
-
-/* The store takes no transaction that changes a key twice. */
-static void check_once(const struct sched_actions *actions) {
-  for (size_t i = 0; i < actions->count; i++)
-    for (size_t k = 0; k < i; k++)
-      assert_string_not_equal(actions->list[i].key, actions->list[k].key);
+static bool is_there(const struct world *w, const char *key) {
+  return rig_find(&w->rig, key) != NULL;
 }
 
 static void apply(struct world *w) {
-  check_once(&w->actions);
-  for (size_t i = 0; i < w->actions.count; i++) {
-    const struct sched_action *a = &w->actions.list[i];
+  assert_null(rig_changed_twice(&w->rig));
+  for (size_t i = 0; i < w->rig.actions.count; i++) {
+    const struct sched_action *a = &w->rig.actions.list[i];
     if (a->kind == SCHED_ACTION_PUT)
-      store_put(w, a->key, a->value, a->len);
+      rig_keep(&w->rig, a->key, a->value, a->len);
     else
-      store_delete(w, a->key);
+      rig_drop(&w->rig, a->key);
   }
 }
 
 static size_t decide(struct world *w) {
-  const struct sched_event event = {.kind = SCHED_EVENT_RUN, .wall_ms = w->now};
-  assert_int_equal(sched_core_step(w->core, &event, w->now, &w->actions, NULL), 0);
-  return w->actions.count;
+  assert_int_equal(rig_decide(&w->rig, 0, NULL), 0);
+  return w->rig.actions.count;
 }
 
+static void put_node_status(struct world *w, bool ready, int64_t since_ms) {
+  rig_put_node_status(&w->rig, "n1", ready, 1 << 30, since_ms);
+}
+
+/* Free it with free_world. */
 static struct world *new_world(uint64_t seed) {
   struct world *w = calloc(1, sizeof *w);
   assert_non_null(w);
-  w->items = calloc(KEYS_MAX, sizeof *w->items);
-  assert_non_null(w->items);
   w->seed = seed;
-  w->now = T0;
+  rig_init(&w->rig, T0, 4000);
   begin(w);
-  Model__Node node = MODEL__NODE__INIT;
-  Model__NodeStatus status = MODEL__NODE_STATUS__INIT;
-  char n1[] = "n1";
-  node.name = n1;
-  PB_SET(&status, state, MODEL__NODE_STATE__NODE_READY);
-  PB_SET(&status, docker_ok, 1);
-  PB_SET(&status, memory, 1 << 30);
-  PB_SET(&status, cpu_milli, 64000);
-  put(w, "/nodes/n1", &node.base);
-  put(w, "/node-status/n1", &status.base);
+  rig_put_node(&w->rig, "n1", true, 1 << 30, 0);
   return w;
 }
 
 static void free_world(struct world *w) {
-  for (size_t i = 0; i < w->count; i++)
-    free(w->items[i].value);
-  free(w->items);
-  sched_core_free(w->core);
-  sched_actions_fini(&w->actions);
+  rig_fini(&w->rig);
   free(w);
 }
 
 static void put_job(struct world *w, const char *schedule, uint64_t requested) {
   Model__Job job = MODEL__JOB__INIT;
-  Model__Revision revision = MODEL__REVISION__INIT;
   Model__ServiceSpec spec = MODEL__SERVICE_SPEC__INIT;
   Model__JobRules rules = MODEL__JOB_RULES__INIT;
-  char project[] = "shop", name[] = "j", image[] = "x";
-  job.project = spec.project = revision.project = project;
-  job.name = spec.name = revision.name = name;
-  spec.image = image;
   spec.job = &rules;
-  rules.schedule = (char *)(uintptr_t)schedule;
+  rules.schedule = text(schedule);
   PB_SET(&rules, history, 1000);
+  job.project = text("shop");
+  job.name = text("j");
   PB_SET(&job, revision, 1);
   PB_SET(&job, requested, requested);
   PB_SET(&job, created_ms, T0);
-  PB_SET(&revision, number, 1);
-  PB_SET(&revision, created_ms, T0);
-  revision.spec = &spec;
-  put(w, "/revisions/shop/j/0000000001", &revision.base);
-  put(w, "/jobs/shop/j", &job.base);
-}
-
-static const ProtobufCMessage *unpack(const struct item *item, const ProtobufCMessageDescriptor *desc) {
-  struct err err;
-  ProtobufCMessage *m = pb_unpack(desc, item->value, item->len, &err);
-  assert_non_null(m);
-  return m;
-}
-
-static void free_message(const ProtobufCMessage *m) {
-  protobuf_c_message_free_unpacked((ProtobufCMessage *)(uintptr_t)m, NULL);
+  rig_put_revision(&w->rig, "j", 1, &spec, T0);
+  rig_put(&w->rig, "/jobs/shop/j", &job.base);
 }
 
 /* The node's agent: starts what it is given, sees it end, removes what it is told to. */
-static void agent(struct world *w) {
-  struct item *copy = calloc(w->count, sizeof *copy);
-  size_t count = 0;
-  for (size_t i = 0; i < w->count; i++)
-    if (strncmp(w->items[i].key, KEY_INSTANCES, strlen(KEY_INSTANCES)) == 0)
-      copy[count++] = w->items[i];
-  char names[256][KEY_MAX];
-  assert_true(count < 256);
-  for (size_t i = 0; i < count; i++) {
-    const Model__Instance *instance = (const Model__Instance *)(const void *)unpack(&copy[i], &model__instance__descriptor);
-    key_numbered(names[i], KEY_INSTANCE_STATUS, "shop", "j", instance->number);
-    assert_true(instance->job);
-    size_t at = find(w, names[i]);
-    bool known = at < w->count;
-    if (strcmp(PB_STR(instance->node), "n1") != 0 || below(w, 3) == 0) {
-      /* not now */
-    } else if (instance->desired == MODEL__DESIRED__DESIRED_STOP) {
-      if (known)
-        del(w, names[i]);
-    } else {
-      Model__InstanceStatus status = MODEL__INSTANCE_STATUS__INIT;
-      char n1[] = "n1";
-      status.node = n1;
-      PB_SET(&status, epoch, instance->epoch);
-      PB_SET(&status, number, instance->number);
-      if (!known) {
-        w->starts++;
-        PB_SET(&status, phase, MODEL__PHASE__PHASE_RUNNING);
-        PB_SET(&status, started_ms, w->now);
-        put(w, names[i], &status.base);
-      } else if (below(w, 2)) {
-        PB_SET(&status, phase, MODEL__PHASE__PHASE_EXITED);
-        PB_SET(&status, exit_code, 0);
-        PB_SET(&status, started_ms, w->now);
-        PB_SET(&status, ended_ms, w->now);
-        put(w, names[i], &status.base);
-      }
-    }
-    free_message(&instance->base);
+static void agent_sees(struct world *w, const Model__Instance *instance) {
+  char key[KEY_MAX];
+  key_numbered(key, KEY_INSTANCE_STATUS, "shop", "j", instance->number);
+  assert_true(instance->job);
+  if (strcmp(PB_STR(instance->node), "n1") != 0 || below(w, 3) == 0)
+    return; /* not now */
+  if (instance->desired == MODEL__DESIRED__DESIRED_STOP) {
+    rig_delete(&w->rig, key);
+    return;
   }
-  free(copy);
+  Model__InstanceStatus status = MODEL__INSTANCE_STATUS__INIT;
+  status.node = text("n1");
+  PB_SET(&status, epoch, instance->epoch);
+  PB_SET(&status, number, instance->number);
+  PB_SET(&status, started_ms, w->rig.now);
+  if (!is_there(w, key)) {
+    w->starts++;
+    PB_SET(&status, phase, MODEL__PHASE__PHASE_RUNNING);
+    rig_put_instance_status(&w->rig, "j", &status);
+  } else if (below(w, 2)) {
+    PB_SET(&status, phase, MODEL__PHASE__PHASE_EXITED);
+    PB_SET(&status, exit_code, 0);
+    PB_SET(&status, ended_ms, w->rig.now);
+    rig_put_instance_status(&w->rig, "j", &status);
+  }
+}
+
+static void agent(struct world *w) {
+  Model__Instance *given[256];
+  size_t count = 0;
+  for (size_t i = 0; i < w->rig.count; i++) {
+    if (!has_prefix(w->rig.records[i].key, KEY_INSTANCES))
+      continue;
+    assert_true(count < sizeof given / sizeof *given);
+    given[count++] = rig_get(&w->rig, &model__instance__descriptor, w->rig.records[i].key);
+  }
+  for (size_t i = 0; i < count; i++) {
+    agent_sees(w, given[i]);
+    free_message(given[i]);
+  }
 }
 
 /* Decides until there is nothing to decide, with all that can happen to the one who does. */
 static void decide_somehow(struct world *w, bool crashes) {
   for (int rounds = 0; rounds < 50; rounds++) {
     size_t writes = decide(w);
-    bool more = w->actions.more;
+    bool more = w->rig.actions.more;
     switch (crashes ? below(w, 6) : 5) {
     case 0: /* dies before the transaction is stored */
       begin(w);
@@ -247,19 +140,37 @@ static void decide_somehow(struct world *w, bool crashes) {
   fail_msg("it never comes to rest (seed %llu)", (unsigned long long)w->seed);
 }
 
+/* So many runs are asked for, and the first of them runs. */
+static void one_runs(struct world *w, uint64_t requested) {
+  put_job(w, NULL, requested);
+  decide_somehow(w, false);
+  while (!w->starts)
+    agent(w);
+  decide_somehow(w, false);
+}
+
 static size_t runs(const struct world *w, int64_t *ticks, size_t most, size_t *ret_over) {
   size_t n = 0;
   *ret_over = 0;
-  for (size_t i = 0; i < w->count; i++) {
-    if (strncmp(w->items[i].key, KEY_JOB_RUNS, strlen(KEY_JOB_RUNS)) != 0)
+  for (size_t i = 0; i < w->rig.count; i++) {
+    if (!has_prefix(w->rig.records[i].key, KEY_JOB_RUNS))
       continue;
-    const Model__JobRun *run = (const Model__JobRun *)(const void *)unpack(&w->items[i], &model__job_run__descriptor);
+    Model__JobRun *run = rig_get(&w->rig, &model__job_run__descriptor, w->rig.records[i].key);
     assert_true(n < most);
     ticks[n++] = run->scheduled_ms;
     *ret_over += run->state == MODEL__RUN_STATE__RUN_SUCCEEDED || run->state == MODEL__RUN_STATE__RUN_SKIPPED;
-    free_message(&run->base);
+    free_message(run);
   }
   return n;
+}
+
+/* Of a run that must be there. */
+static Model__JobRun *job_run(const struct world *w, uint64_t number) {
+  char key[KEY_MAX];
+  key_numbered(key, KEY_JOB_RUNS, "shop", "j", number);
+  Model__JobRun *run = rig_get(&w->rig, &model__job_run__descriptor, key);
+  assert_non_null(run);
+  return run;
 }
 
 static void every_tick_once_whatever_crashes(void **state) {
@@ -270,7 +181,7 @@ static void every_tick_once_whatever_crashes(void **state) {
     size_t over;
     put_job(w, "0/10 * * * * *", 0);
     for (int second = 0; second <= 600; second++) {
-      w->now = T0 + second * INT64_C(1000);
+      w->rig.now = T0 + second * INT64_C(1000);
       decide_somehow(w, true);
       agent(w);
       decide_somehow(w, true);
@@ -299,20 +210,20 @@ static void at_rest_nothing_is_written(void **state) {
   for (int i = 0; i < 60; i++) {
     decide_somehow(w, false);
     agent(w);
-    w->now += 100;
+    w->rig.now += 100;
   }
   assert_int_equal(w->starts, 1);
   assert_int_equal(decide(w), 0);
-  assert_int_equal(w->actions.next_ms, w->now + 60000); /* the clock on the wall may be set */
+  assert_int_equal(w->rig.actions.next_ms, w->rig.now + 60000); /* the clock on the wall may be set */
   begin(w);
   assert_int_equal(decide(w), 0);
-  assert_true(find(w, "/instances/shop/j/0000000001") == w->count);
+  assert_false(is_there(w, "/instances/shop/j/0000000001"));
   /* Removed: nothing of it is left but its history of events. */
-  del(w, "/jobs/shop/j");
-  del(w, "/revisions/shop/j/0000000001");
+  rig_delete(&w->rig, "/jobs/shop/j");
+  rig_delete(&w->rig, "/revisions/shop/j/0000000001");
   decide_somehow(w, false);
-  for (size_t i = 0; i < w->count; i++)
-    assert_true(strncmp(w->items[i].key, "/job", 4) != 0 && strncmp(w->items[i].key, KEY_INSTANCES, strlen(KEY_INSTANCES)) != 0);
+  for (size_t i = 0; i < w->rig.count; i++)
+    assert_true(!has_prefix(w->rig.records[i].key, "/job") && !has_prefix(w->rig.records[i].key, KEY_INSTANCES));
   free_world(w);
 }
 
@@ -328,16 +239,16 @@ static void a_long_history_goes_in_parts(void **state) {
     PB_SET(&run, number, n);
     PB_SET(&run, state, MODEL__RUN_STATE__RUN_SUCCEEDED);
     key_numbered(key, KEY_JOB_RUNS, "shop", "j", n);
-    put(w, key, &run.base);
+    rig_put(&w->rig, key, &run.base);
   }
-  del(w, "/jobs/shop/j");
+  rig_delete(&w->rig, "/jobs/shop/j");
   for (int i = 0; i < 20; i++) {
     decide(w);
-    assert_true(w->actions.count < 900);
+    assert_true(w->rig.actions.count < 900);
     apply(w);
   }
-  for (size_t i = 0; i < w->count; i++)
-    assert_true(strncmp(w->items[i].key, "/job", 4) != 0);
+  for (size_t i = 0; i < w->rig.count; i++)
+    assert_true(!has_prefix(w->rig.records[i].key, "/job"));
   free_world(w);
 }
 
@@ -346,65 +257,50 @@ static void an_unreachable_node(void **state) {
   struct world *w = new_world(3);
   int64_t ticks[10];
   size_t over;
-  put_job(w, NULL, 1);
-  decide_somehow(w, false);
-  while (!w->starts)
-    agent(w);
-  decide_somehow(w, false);
-  Model__NodeStatus status = MODEL__NODE_STATUS__INIT;
-  PB_SET(&status, state, MODEL__NODE_STATE__NODE_UNREACHABLE);
-  PB_SET(&status, since_ms, w->now);
-  put(w, "/node-status/n1", &status.base);
+  one_runs(w, 1);
+  put_node_status(w, false, w->rig.now);
   decide_somehow(w, false);
   assert_int_equal(decide(w), 0); /* its agent may only be starting again */
-  assert_int_equal(w->actions.next_ms, w->now + 30000);
-  w->now += 30000;
+  assert_int_equal(w->rig.actions.next_ms, w->rig.now + 30000);
+  w->rig.now += 30000;
   decide_somehow(w, false);
   assert_int_equal(runs(w, ticks, 10, &over), 1);
-  const Model__JobRun *run =
-      (const Model__JobRun *)(const void *)unpack(&w->items[find(w, "/job-runs/shop/j/0000000001")], &model__job_run__descriptor);
+  Model__JobRun *run = job_run(w, 1);
   assert_int_equal(run->state, MODEL__RUN_STATE__RUN_FAILED);
   assert_string_equal(run->reason, "its node cannot be reached");
   assert_string_equal(run->node, "n1");
-  free_message(&run->base);
+  free_message(run);
   free_world(w);
-}
-
-static const Model__JobRun *job_run(const struct world *w, uint64_t number) {
-  char key[KEY_MAX];
-  key_numbered(key, KEY_JOB_RUNS, "shop", "j", number);
-  return (const Model__JobRun *)(const void *)unpack(&w->items[find(w, key)], &model__job_run__descriptor);
 }
 
 /* A job that comes after a service of its name gets no number of what is left of that: it would take the old one's place, and its end for its own. */
 static void numbers_that_are_taken(void **state) {
   (void)state;
-  char n1[] = "n1", project[] = "shop", name[] = "j";
   for (int with_record = 0; with_record < 2; with_record++) {
     struct world *w = new_world(1);
     Model__Instance instance = MODEL__INSTANCE__INIT;
     Model__InstanceStatus status = MODEL__INSTANCE_STATUS__INIT;
-    instance.project = project;
-    instance.service = name;
-    instance.node = status.node = n1;
+    instance.project = text("shop");
+    instance.service = text("j");
+    instance.node = status.node = text("n1");
     PB_SET(&instance, number, 1);
     PB_SET(&instance, epoch, 1);
     PB_SET(&instance, revision, 7);
     PB_SET(&instance, desired, MODEL__DESIRED__DESIRED_DRAIN);
-    PB_SET(&instance, desired_since_ms, w->now);
+    PB_SET(&instance, desired_since_ms, w->rig.now);
     PB_SET(&status, number, 1);
     PB_SET(&status, epoch, 1);
     PB_SET(&status, phase, MODEL__PHASE__PHASE_EXITED);
     PB_SET(&status, exit_code, 0);
     if (with_record)
-      put(w, "/instances/shop/j/0000000001", &instance.base);
-    put(w, "/instance-status/shop/j/0000000001", &status.base);
+      rig_put(&w->rig, "/instances/shop/j/0000000001", &instance.base);
+    rig_put(&w->rig, "/instance-status/shop/j/0000000001", &status.base);
     put_job(w, NULL, 1);
     decide_somehow(w, false);
-    const Model__JobRun *run = job_run(w, 1);
+    Model__JobRun *run = job_run(w, 1);
     assert_int_equal(run->state, MODEL__RUN_STATE__RUN_PENDING);
     assert_int_equal(run->instance, 2);
-    free_message(&run->base);
+    free_message(run);
     free_world(w);
   }
 }
@@ -417,22 +313,22 @@ static void a_run_whose_revision_is_gone(void **state) {
   PB_SET(&old, number, 1);
   PB_SET(&old, revision, 9);
   PB_SET(&old, request, 1);
-  put(w, "/job-runs/shop/j/0000000001", &old.base);
+  rig_put(&w->rig, "/job-runs/shop/j/0000000001", &old.base);
   Model__JobState kept = MODEL__JOB_STATE__INIT;
   PB_SET(&kept, handled, 1);
   PB_SET(&kept, next_number, 2);
   PB_SET(&kept, created_ms, T0);
   PB_SET(&kept, revision, 1);
-  put(w, "/job-state/shop/j", &kept.base);
+  rig_put(&w->rig, "/job-state/shop/j", &kept.base);
   put_job(w, NULL, 2);
   decide_somehow(w, false);
-  const Model__JobRun *run = job_run(w, 1);
+  Model__JobRun *run = job_run(w, 1);
   assert_int_equal(run->state, MODEL__RUN_STATE__RUN_FAILED);
   assert_string_equal(run->reason, "its revision 9 is gone");
-  free_message(&run->base);
+  free_message(run);
   run = job_run(w, 2);
   assert_string_equal(run->node, "n1");
-  free_message(&run->base);
+  free_message(run);
   free_world(w);
 }
 
@@ -442,21 +338,14 @@ static void a_node_is_away_by_the_schedulers_own_clock(void **state) {
   const int64_t off[] = {-INT64_C(3600000), INT64_C(3600000)};
   for (int i = 0; i < 2; i++) {
     struct world *w = new_world(3);
-    put_job(w, NULL, 1);
-    decide_somehow(w, false);
-    while (!w->starts)
-      agent(w);
-    decide_somehow(w, false);
-    Model__NodeStatus status = MODEL__NODE_STATUS__INIT;
-    PB_SET(&status, state, MODEL__NODE_STATE__NODE_UNREACHABLE);
-    PB_SET(&status, since_ms, w->now + off[i]);
-    put(w, "/node-status/n1", &status.base);
+    one_runs(w, 1);
+    put_node_status(w, false, w->rig.now + off[i]);
     assert_int_equal(decide(w), 0);
-    assert_int_equal(w->actions.next_ms, w->now + 30000);
-    put(w, "/node-status/n1", &status.base); /* told again */
-    w->now += 29999;
+    assert_int_equal(w->rig.actions.next_ms, w->rig.now + 30000);
+    put_node_status(w, false, w->rig.now + off[i]); /* told again */
+    w->rig.now += 29999;
     assert_int_equal(decide(w), 0);
-    w->now++;
+    w->rig.now++;
     assert_true(decide(w) > 0);
     free_world(w);
   }
@@ -468,37 +357,23 @@ static void what_lies_in_the_future(void **state) {
   const int64_t ahead = INT64_C(365) * 86400000;
   struct world *w = new_world(3);
   put_job(w, NULL, 1);
-  w->now += ahead;
+  w->rig.now += ahead;
   decide_somehow(w, false);
   while (!w->starts)
     agent(w);
   decide_somehow(w, false);
-  w->now -= ahead;
+  w->rig.now -= ahead;
   begin(w);
-  Model__NodeStatus status = MODEL__NODE_STATUS__INIT;
-  PB_SET(&status, state, MODEL__NODE_STATE__NODE_UNREACHABLE);
-  PB_SET(&status, since_ms, w->now + ahead);
-  put(w, "/node-status/n1", &status.base);
+  put_node_status(w, false, w->rig.now + ahead);
   begin(w);
-  const struct sched_service *job = sched_state_service(sched_core_state(w->core), "shop/j");
-  assert_int_equal(sched_service_instance(job, 1)->record->desired_since_ms, w->now); /* timeouts go by it */
+  assert_int_equal(rig_instance(&w->rig, "j", 1)->record->desired_since_ms, w->rig.now); /* timeouts go by it */
   decide_somehow(w, false);
-  w->now += 30000;
+  w->rig.now += 30000;
   decide_somehow(w, false);
-  const Model__JobRun *run = job_run(w, 1);
+  Model__JobRun *run = job_run(w, 1);
   assert_int_equal(run->state, MODEL__RUN_STATE__RUN_FAILED);
-  free_message(&run->base);
+  free_message(run);
   free_world(w);
-}
-
-static void put_node_state(struct world *w, Model__NodeState state) {
-  Model__NodeStatus status = MODEL__NODE_STATUS__INIT;
-  PB_SET(&status, state, state);
-  PB_SET(&status, since_ms, w->now);
-  PB_SET(&status, docker_ok, 1);
-  PB_SET(&status, memory, 1 << 30);
-  PB_SET(&status, cpu_milli, 64000);
-  put(w, "/node-status/n1", &status.base);
 }
 
 static void suspend(struct world *w, uint64_t requested) {
@@ -507,7 +382,7 @@ static void suspend(struct world *w, uint64_t requested) {
   PB_SET(&job, requested, requested);
   PB_SET(&job, created_ms, T0);
   PB_SET(&job, suspended, 1);
-  put(w, "/jobs/shop/j", &job.base);
+  rig_put(&w->rig, "/jobs/shop/j", &job.base);
 }
 
 /* There is room for it now, and it is not wanted any more: both came while no scheduler was there. */
@@ -515,22 +390,22 @@ static void what_goes_is_sent_nowhere_first(void **state) {
   (void)state;
   for (int with_service = 0; with_service < 2; with_service++) {
     struct world *w = new_world(3);
-    put_node_state(w, MODEL__NODE_STATE__NODE_UNREACHABLE);
+    put_node_status(w, false, w->rig.now);
     put_job(w, NULL, 1);
     decide_somehow(w, false);
-    assert_true(find(w, "/instances/shop/j/0000000001") < w->count);
-    put_node_state(w, MODEL__NODE_STATE__NODE_READY);
+    assert_true(is_there(w, "/instances/shop/j/0000000001"));
+    put_node_status(w, true, w->rig.now);
     if (with_service) { /* of the same name, after it */
       Model__Service service = MODEL__SERVICE__INIT;
       PB_SET(&service, revision, 1);
-      del(w, "/jobs/shop/j");
-      put(w, "/services/shop/j", &service.base);
+      rig_delete(&w->rig, "/jobs/shop/j");
+      rig_put(&w->rig, "/services/shop/j", &service.base);
     } else {
       suspend(w, 1);
     }
     begin(w);
     decide_somehow(w, false);
-    assert_true(find(w, "/instances/shop/j/0000000001") == w->count);
+    assert_false(is_there(w, "/instances/shop/j/0000000001"));
     free_world(w);
   }
 }
@@ -539,30 +414,25 @@ static void what_goes_is_sent_nowhere_first(void **state) {
 static void one_that_was_lost_comes_back(void **state) {
   (void)state;
   struct world *w = new_world(3);
-  put_job(w, NULL, 2);
+  one_runs(w, 2);
+  put_node_status(w, false, w->rig.now);
+  w->rig.now += 30000;
   decide_somehow(w, false);
-  while (!w->starts)
-    agent(w);
-  decide_somehow(w, false);
-  put_node_state(w, MODEL__NODE_STATE__NODE_UNREACHABLE);
-  w->now += 30000;
-  decide_somehow(w, false);
-  const Model__JobRun *run = job_run(w, 2);
+  Model__JobRun *run = job_run(w, 2);
   assert_int_equal(run->instance, 2);
   assert_string_equal(PB_STR(run->node), "");
-  free_message(&run->base);
-  put_node_state(w, MODEL__NODE_STATE__NODE_READY);
+  free_message(run);
+  put_node_status(w, true, w->rig.now);
   decide_somehow(w, false);
   run = job_run(w, 2);
   assert_string_equal(PB_STR(run->node), "");
-  free_message(&run->base);
-  const struct sched_service *job = sched_state_service(sched_core_state(w->core), "shop/j");
-  assert_string_equal(sched_service_instance(job, 2)->record->reason, "waits for what still runs of the job");
-  del(w, "/instance-status/shop/j/0000000001");
+  free_message(run);
+  assert_string_equal(rig_instance(&w->rig, "j", 2)->record->reason, "waits for what still runs of the job");
+  rig_delete(&w->rig, "/instance-status/shop/j/0000000001");
   decide_somehow(w, false);
   run = job_run(w, 2);
   assert_string_equal(run->node, "n1");
-  free_message(&run->base);
+  free_message(run);
   free_world(w);
 }
 
@@ -576,12 +446,12 @@ static void one_that_nobody_has_heard_of(void **state) {
   decide_somehow(w, false);
   put_job(w, NULL, 2);
   decide_somehow(w, false);
-  assert_true(find(w, "/instances/shop/j/0000000002") == w->count);
-  assert_int_equal(w->actions.next_ms, w->now + 5000);
-  w->now += 5000;
+  assert_false(is_there(w, "/instances/shop/j/0000000002"));
+  assert_int_equal(w->rig.actions.next_ms, w->rig.now + 5000);
+  w->rig.now += 5000;
   decide_somehow(w, false);
-  assert_true(find(w, "/instances/shop/j/0000000001") == w->count);
-  assert_true(find(w, "/instances/shop/j/0000000002") < w->count);
+  assert_false(is_there(w, "/instances/shop/j/0000000001"));
+  assert_true(is_there(w, "/instances/shop/j/0000000002"));
   free_world(w);
 }
 
@@ -593,14 +463,14 @@ static void nobody_was_there(void **state) {
   decide_somehow(w, false);
   while (!w->starts)
     agent(w);
-  put_node_state(w, MODEL__NODE_STATE__NODE_UNREACHABLE);
-  w->now += 600000;
+  put_node_status(w, false, w->rig.now);
+  w->rig.now += 600000;
   begin(w);
   decide_somehow(w, false);
-  const Model__JobRun *run = job_run(w, 1);
+  Model__JobRun *run = job_run(w, 1);
   assert_int_equal(run->state, MODEL__RUN_STATE__RUN_RUNNING);
-  free_message(&run->base);
-  assert_int_equal(w->actions.next_ms, w->now + 30000);
+  free_message(run);
+  assert_int_equal(w->rig.actions.next_ms, w->rig.now + 30000);
   free_world(w);
 }
 
