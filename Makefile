@@ -177,6 +177,7 @@ endef
 
 # A fuzzer of a daemon's (or orcactl's) parser is named fuzz_DAEMON_what.c and linked with that archive, built for fuzzing.
 FUZZ_C := $(wildcard tests/fuzz/fuzz_*.c)
+OBJECTS += $(FUZZ_C:%.c=$(B)/%.o) $(B)/tests/fuzz/replay.o
 FUZZERS := $(patsubst tests/fuzz/%.c,$(B)/fuzz/%,$(FUZZ_C))
 FUZZ_CFLAGS := -std=gnu17 -O1 -g -fno-omit-frame-pointer -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all -D_GNU_SOURCE -DORCA_FUZZ=1 -I. -I$(B)/gen $(LLHTTP_CPPFLAGS)
 $(B)/fuzz/obj/%.o: %.c | $(GEN_H)
@@ -219,7 +220,7 @@ unit-tests: $(UNIT)
 fuzzers: $(FUZZERS)
 bench-tools: $(BENCH)
 
--include $(OBJECTS:.o=.d)
+-include $(OBJECTS:.o=.d) $(OBJECTS:$(B)/%.o=$(B)/fuzz/obj/%.d) # what is built for fuzzing lies apart
 
 # ---------------------------------------------------------------- running
 
