@@ -11,7 +11,7 @@ struct counts {
 
 /* As far as the scheduler can know: it dates readiness when it hears of it, and a crash on its way to it is not its fault. */
 static bool seen_available(struct sim *s, int service, uint64_t number) {
-  const struct sched_instance *instance = rig_instance(&s->h.rig, service_name(service), number);
+  const struct sched_instance *instance = rig_instance(&s->h.rig, sim_service_name(service), number);
   return instance && instance->ready_since_ms && instance->ready_since_ms + (int64_t)s->min_ready <= s->h.rig.now;
 }
 
@@ -19,7 +19,7 @@ static struct counts count_instances(struct sim *s, int service) {
   struct counts n = {0};
   const struct rig *r = &s->h.rig;
   char prefix[KEY_MAX];
-  snprintf(prefix, sizeof prefix, "%sshop/%s/", KEY_INSTANCES, service_name(service));
+  snprintf(prefix, sizeof prefix, "%sshop/%s/", KEY_INSTANCES, sim_service_name(service));
   for (size_t i = 0; i < r->count; i++) {
     if (!has_prefix(r->records[i].key, prefix))
       continue;
@@ -41,7 +41,7 @@ static struct counts count_instances(struct sim *s, int service) {
 
 /* What the scheduler has not heard of yet it can't keep. */
 static bool knows_what_is_wanted(struct sim *s, int i) {
-  const struct sched_service *service = rig_service(&s->h.rig, service_name(i));
+  const struct sched_service *service = rig_service(&s->h.rig, sim_service_name(i));
   return service && service->record && (service->record->stopped ? 0 : service->record->replicas) == s->wanted[i];
 }
 
@@ -71,7 +71,7 @@ static void check_budgets(struct sim *s) {
     if (n.available >= keep)
       s->reached[i] = s->reached[i] || n.known_available >= keep;
     else
-      CHECK(&s->h, !s->reached[i], "%s: %u available, budget %u", service_name(i), n.available, keep);
+      CHECK(&s->h, !s->reached[i], "%s: %u available, budget %u", sim_service_name(i), n.available, keep);
   }
 }
 
@@ -80,38 +80,39 @@ static void check_surge(struct sim *s, const uint32_t before[SERVICES], const bo
     if (!created[i])
       continue;
     struct counts n = count_instances(s, i);
-    const struct sched_service *service = rig_service(&s->h.rig, service_name(i));
+    const struct sched_service *service = rig_service(&s->h.rig, sim_service_name(i));
     uint32_t wanted = service->record->stopped ? 0 : service->record->replicas;
     uint32_t surge = s->strategy[i] ? 0 : s->surge[i] || s->unavailable[i] ? s->surge[i] : 1;
-    CHECK(&s->h, n.unstopped <= wanted + surge, "%s: %u un-STOPped of %u + %u (%u before)", service_name(i), n.unstopped, wanted, surge, before[i]);
+    CHECK(&s->h, n.unstopped <= wanted + surge, "%s: %u un-STOPped of %u + %u (%u before)", sim_service_name(i), n.unstopped, wanted, surge,
+          before[i]);
     if (s->strategy[i] == 2)
-      CHECK(&s->h, n.existing <= wanted, "%s: %u exist of %u, stop-first", service_name(i), n.existing, wanted);
+      CHECK(&s->h, n.existing <= wanted, "%s: %u exist of %u, stop-first", sim_service_name(i), n.existing, wanted);
   }
 }
 
 static void check_settled(struct sim *s) {
   for (int i = 0; i < SERVICES; i++) {
-    Model__Service *m = get_service(s, i);
+    Model__Service *m = sim_get_service(s, i);
     if (!m) {
       struct counts left = count_instances(s, i);
-      CHECK(&s->h, left.existing == 0, "%s: %u are left of it", service_name(i), left.existing);
+      CHECK(&s->h, left.existing == 0, "%s: %u are left of it", sim_service_name(i), left.existing);
       continue;
     }
     char key[KEY_MAX];
-    key_service(key, KEY_ROLLOUTS, "shop", service_name(i));
+    key_service(key, KEY_ROLLOUTS, "shop", sim_service_name(i));
     Model__Rollout *r = rig_get(&s->h.rig, &model__rollout__descriptor, key);
-    CHECK(&s->h, r, "%s: no rollout", service_name(i));
+    CHECK(&s->h, r, "%s: no rollout", sim_service_name(i));
     struct counts n = count_instances(s, i);
     uint32_t wanted = m->stopped ? 0 : m->replicas;
     bool back = r->state == MODEL__ROLLOUT_STATE__ROLLOUT_ROLLED_BACK;
     CHECK(&s->h, r->state != MODEL__ROLLOUT_STATE__ROLLOUT_ROLLING_BACK || m->stopped || s->behaviour[i][r->stable_revision] != GOOD,
-          "%s: still rolling back", service_name(i));
-    CHECK(&s->h, r->revision == m->revision, "%s: rollout of %" PRIu64 " while %" PRIu64 " is wanted", service_name(i), r->revision, m->revision);
+          "%s: still rolling back", sim_service_name(i));
+    CHECK(&s->h, r->revision == m->revision, "%s: rollout of %" PRIu64 " while %" PRIu64 " is wanted", sim_service_name(i), r->revision, m->revision);
     uint64_t runs = back ? r->stable_revision : m->revision;
     if (s->behaviour[i][runs] == GOOD && r->state != MODEL__ROLLOUT_STATE__ROLLOUT_ROLLING_BACK) {
-      CHECK(&s->h, n.available == wanted && n.existing == wanted, "%s: %u available, %u exist, %u wanted (state %d, %s, %s)", service_name(i),
+      CHECK(&s->h, n.available == wanted && n.existing == wanted, "%s: %u available, %u exist, %u wanted (state %d, %s, %s)", sim_service_name(i),
             n.available, n.existing, wanted, (int)r->state, PB_STR(r->phase), PB_STR(r->reason));
-      CHECK(&s->h, m->stopped || r->state != MODEL__ROLLOUT_STATE__ROLLOUT_PROGRESSING, "%s: still progressing: %s", service_name(i),
+      CHECK(&s->h, m->stopped || r->state != MODEL__ROLLOUT_STATE__ROLLOUT_PROGRESSING, "%s: still progressing: %s", sim_service_name(i),
             PB_STR(r->phase));
     }
     free_message(m);
@@ -126,7 +127,7 @@ static void tell(const struct sim *s, const struct sched_action *a) {
     return;
   if (a->kind == SCHED_ACTION_DELETE) {
     say(&s->h, "  delete %s", a->key);
-  } else if (service_of_key(a->key) >= 0) {
+  } else if (sim_service_of_key(a->key) >= 0) {
     Model__Instance *m = rig_action_message(a, &model__instance__descriptor);
     say(&s->h, "  put %s rev %" PRIu64 " node '%s' desired %d: %s", a->key, m->revision, m->node, (int)m->desired, PB_STR(m->reason));
     free_message(m);
@@ -150,7 +151,7 @@ static void apply(struct sim *s) {
     const struct sched_action *a = &actions->list[i];
     if (has_prefix(a->key, KEY_HISTORY))
       continue;
-    int service = service_of_key(a->key);
+    int service = sim_service_of_key(a->key);
     tell(s, a);
     if (a->kind == SCHED_ACTION_DELETE) {
       rig_delete(&s->h.rig, a->key);
@@ -171,33 +172,31 @@ static bool run(struct sim *s) {
   int64_t next = s->h.rig.actions.next_ms;
   if (s->h.faults && chance(&s->h, 2)) { /* refused: another leads */
     say(&s->h, "transaction refused");
-    start_over(s);
+    sim_start_over(s);
   } else {
     apply(s);
     if (s->h.faults && chance(&s->h, 2)) {
       say(&s->h, "outcome lost");
-      start_over(s);
+      sim_start_over(s);
     }
-    catch_up(s);
+    sim_catch_up(s);
   }
   if (s->h.rig.actions.next_ms > next)
     s->h.rig.actions.next_ms = next;
-  agents_look(s);
+  sim_agents_look(s);
   check_budgets(s);
   return true;
 }
 
 static void tick(struct sim *s, int64_t until) {
-  int64_t next = agents_next(s);
-  if (s->queue_len)
-    earlier(&next, s->queue[0].at);
+  int64_t next = sim_next(s);
   earlier(&next, history_next_decision(&s->h));
   earlier(&next, until);
   if (next > s->h.now)
     history_go_to(&s->h, next);
-  agents_work(s);
+  sim_agents_work(s);
   check_budgets(s);
-  deliver(s);
+  sim_deliver(s);
   for (int n = 0; run(s); n++)
     CHECK(&s->h, n < 1000, "it decides without end");
   check_budgets(s);
@@ -215,53 +214,53 @@ static void advance(struct sim *s, int64_t ms) {
 
 static void user_acts(struct sim *s) {
   int i = (int)rnd(&s->h, SERVICES);
-  Model__Service *m = get_service(s, i);
+  Model__Service *m = sim_get_service(s, i);
   switch (rnd(&s->h, 7)) {
   case 6:
     if (m && chance(&s->h, 30)) {
-      purge(s, i);
+      sim_purge(s, i);
       if (chance(&s->h, 50))
-        deploy(s, i, GOOD, m->replicas);
+        sim_deploy(s, i, GOOD, m->replicas);
     }
     break;
   case 0:
   case 1:
     if (!m || chance(&s->h, 60))
-      deploy(s, i, GOOD, m ? m->replicas : 1 + (uint32_t)rnd(&s->h, 4));
+      sim_deploy(s, i, GOOD, m ? m->replicas : 1 + (uint32_t)rnd(&s->h, 4));
     else
-      deploy(s, i, (enum behaviour)rnd(&s->h, 4), m->replicas);
+      sim_deploy(s, i, (enum behaviour)rnd(&s->h, 4), m->replicas);
     break;
   case 2:
     if (m) {
       PB_SET(m, replicas, (uint32_t)rnd(&s->h, s->strategy[i] == 2 ? NODES + 1 : 6)); /* a host port is there once per node */
-      say(&s->h, "scale %s to %u", service_name(i), m->replicas);
-      rig_put_service(&s->h.rig, service_name(i), m);
-      set_wanted(s, i, m->stopped ? 0 : m->replicas);
+      say(&s->h, "scale %s to %u", sim_service_name(i), m->replicas);
+      rig_put_service(&s->h.rig, sim_service_name(i), m);
+      sim_set_wanted(s, i, m->stopped ? 0 : m->replicas);
     }
     break;
   case 3:
     if (m) {
       PB_SET(m, stopped, !m->stopped);
-      say(&s->h, "%s %s", m->stopped ? "stop" : "start", service_name(i));
-      rig_put_service(&s->h.rig, service_name(i), m);
-      set_wanted(s, i, m->stopped ? 0 : m->replicas);
+      say(&s->h, "%s %s", m->stopped ? "stop" : "start", sim_service_name(i));
+      rig_put_service(&s->h.rig, sim_service_name(i), m);
+      sim_set_wanted(s, i, m->stopped ? 0 : m->replicas);
     }
     break;
   case 4:
     if (m) {
       PB_SET(m, generation, m->generation + 1);
-      say(&s->h, "restart %s", service_name(i));
-      rig_put_service(&s->h.rig, service_name(i), m);
+      say(&s->h, "restart %s", sim_service_name(i));
+      rig_put_service(&s->h.rig, sim_service_name(i), m);
     }
     break;
   case 5:
     if (m && m->revision > 1) {
       uint64_t to = 1 + rnd(&s->h, s->last_revision[i]);
       char key[KEY_MAX];
-      key_numbered(key, KEY_REVISIONS, "shop", service_name(i), to);
+      key_numbered(key, KEY_REVISIONS, "shop", sim_service_name(i), to);
       PB_SET(m, revision, rig_find(&s->h.rig, key) ? to : m->revision);
-      say(&s->h, "roll back %s to %" PRIu64, service_name(i), m->revision);
-      rig_put_service(&s->h.rig, service_name(i), m);
+      say(&s->h, "roll back %s to %" PRIu64, sim_service_name(i), m->revision);
+      rig_put_service(&s->h.rig, sim_service_name(i), m);
     }
     break;
   }
@@ -276,24 +275,24 @@ static void misfortune(struct sim *s) {
       s->h.wall += jumps[rnd(&s->h, sizeof jumps / sizeof *jumps)];
       say(&s->h, "the clock is set: %" PRId64 " ms ahead", s->h.wall - FIRST_MS);
     } else {
-      delete_node(s, (int)rnd(&s->h, NODES));
+      sim_delete_node(s, (int)rnd(&s->h, NODES));
     }
     break;
   case 0:
   case 1: {
     struct container *c = &s->containers[rnd(&s->h, 12)];
     if (c->in_use && c->running && !c->stopping) {
-      say(&s->h, "crash of %s.%" PRIu64, service_name(c->service), c->number);
-      crash(s, c);
+      say(&s->h, "crash of %s.%" PRIu64, sim_service_name(c->service), c->number);
+      sim_crash(s, c);
     }
     break;
   }
   case 2:
-    put_node(s, (int)rnd(&s->h, NODES), chance(&s->h, 60));
+    sim_put_node(s, (int)rnd(&s->h, NODES), chance(&s->h, 60));
     break;
   case 3:
     say(&s->h, "the scheduler dies");
-    start_over(s);
+    sim_start_over(s);
     break;
   }
 }
@@ -301,7 +300,7 @@ static void misfortune(struct sim *s) {
 static void one_history(unsigned long seed) {
   struct sim *s = sim_new(seed);
   for (int i = 0; i < SERVICES; i++)
-    deploy(s, i, GOOD, 1 + (uint32_t)rnd(&s->h, 4));
+    sim_deploy(s, i, GOOD, 1 + (uint32_t)rnd(&s->h, 4));
   s->h.faults = chance(&s->h, 80);
   unsigned acts = 4 + (unsigned)rnd(&s->h, 12);
   for (unsigned i = 0; i < acts; i++) {
@@ -314,21 +313,21 @@ static void one_history(unsigned long seed) {
   say(&s->h, "the faults end");
   s->h.faults = false;
   for (int i = 0; i < NODES; i++)
-    put_node(s, i, true);
+    sim_put_node(s, i, true);
   for (int i = 0; i < MAX_AGENT; i++) /* acknowledgements that were lost are sent again */
     if (s->containers[i].in_use && s->containers[i].drained_at == NEVER - 1 && !s->containers[i].drained)
       s->containers[i].drained_at = s->h.now + 100;
   /* db must be there for api: what the user left stopped or broken is a reason to wait for ever. */
-  Model__Service *db = get_service(s, 1);
+  Model__Service *db = sim_get_service(s, 1);
   if (!db || db->stopped || db->replicas == 0 || s->behaviour[1][db->revision] != GOOD)
-    deploy(s, 1, GOOD, 2);
+    sim_deploy(s, 1, GOOD, 2);
   free_message(db);
   advance(s, 900000);
   if (s->last_revision[1] + 1 < MAX_REVISIONS)
     check_settled(s);
   /* A settled state: no actions, also not for a scheduler that has just come. */
   for (int i = 0; i < SERVICES; i++) {
-    Model__Service *m = get_service(s, i);
+    Model__Service *m = sim_get_service(s, i);
     bool good = !m || s->behaviour[i][m->revision] == GOOD;
     free_message(m);
     if (!good) {
@@ -338,7 +337,7 @@ static void one_history(unsigned long seed) {
   }
   history_go_to(&s->h, s->h.now + 1000);
   CHECK(&s->h, !run(s), "acts on a settled state");
-  start_over(s);
+  sim_start_over(s);
   CHECK(&s->h, !run(s), "a new scheduler acts on a settled state");
   history_go_to(&s->h, s->h.now + 3600000);
   CHECK(&s->h, !run(s), "acts on a settled state an hour later");
@@ -356,7 +355,7 @@ static size_t running_numbers(struct sim *s, int service, uint64_t out[16]) {
   size_t n = 0;
   for (uint64_t number = 1; number < 200; number++) {
     char key[KEY_MAX];
-    key_numbered(key, KEY_INSTANCES, "shop", service_name(service), number);
+    key_numbered(key, KEY_INSTANCES, "shop", sim_service_name(service), number);
     Model__Instance *m = rig_get(&s->h.rig, &model__instance__descriptor, key);
     if (!m)
       continue;
@@ -372,21 +371,21 @@ static void one_rollback(unsigned long seed) {
   for (int i = 0; i < SERVICES; i++) {
     s->strategy[i] = 0;
     s->unavailable[i] = 0;
-    deploy(s, i, GOOD, 1 + (uint32_t)rnd(&s->h, 4));
+    sim_deploy(s, i, GOOD, 1 + (uint32_t)rnd(&s->h, 4));
   }
   advance(s, 60000);
   check_settled(s);
   uint64_t before[16], after[16];
   size_t n = running_numbers(s, 2, before);
-  Model__Service *m = get_service(s, 2);
-  deploy(s, 2, (enum behaviour)(1 + rnd(&s->h, 3)), m->replicas);
+  Model__Service *m = sim_get_service(s, 2);
+  sim_deploy(s, 2, (enum behaviour)(1 + rnd(&s->h, 3)), m->replicas);
   free_message(m);
   advance(s, 1 + (int64_t)rnd(&s->h, 3000));
   if (chance(&s->h, 30))
-    start_over(s);
+    sim_start_over(s);
   advance(s, 300000);
   char key[KEY_MAX];
-  key_service(key, KEY_ROLLOUTS, "shop", service_name(2));
+  key_service(key, KEY_ROLLOUTS, "shop", sim_service_name(2));
   Model__Rollout *r = rig_get(&s->h.rig, &model__rollout__descriptor, key);
   CHECK(&s->h, r->state == MODEL__ROLLOUT_STATE__ROLLOUT_ROLLED_BACK, "not rolled back: %d %s %s", (int)r->state, PB_STR(r->phase),
         PB_STR(r->reason));
