@@ -8,6 +8,7 @@
 #include "common/log.h"
 #include "orca-agent/diagnose.h"
 #include "orca-agent/agent_secrets.h"
+#include "orca-agent/exec_marks.h"
 #include "orca-agent/exec_session.h"
 #include "orca-agent/gateway_rpc.h"
 #include "orca-agent/keeper_rpc.h"
@@ -148,8 +149,8 @@ int agent_open(struct agent *a, struct daemon *d, struct err *err) {
   if (!(a->files = files_open(config->state_dir, err)) || !(a->verdicts = verdicts_open(a, err)) || !(a->bus = daemon_bus(d, err)) ||
       !(a->http = http_client_new(a->loop, err)) || !(a->docker = docker_new(a->loop, a->http, config->docker, err)) ||
       !(a->usage = usage_open(a, err)) || !(a->logs = log_streams_open(a, err)) || !(a->words = last_words_open(a, err)) ||
-      !(a->keeper = keeper_open(a, err)) || !(a->execs = exec_sessions_open(a, err)) || !(a->gateway = gateway_open(a, err)) ||
-      agent_docker_start(a, err) < 0)
+      !(a->keeper = keeper_open(a, err)) || !(a->exec_marks = exec_marks_open(files_dir(a->files), err)) ||
+      !(a->execs = exec_sessions_open(a, err)) || !(a->gateway = gateway_open(a, err)) || agent_docker_start(a, err) < 0)
     return -1;
   loop_hook_add(a->loop, &a->hook);
   return 0;
@@ -172,6 +173,7 @@ void agent_close(struct agent *a) {
   bus_free(a->bus);
   verdicts_close(a->verdicts);
   agent_secrets_fini(a);
+  exec_marks_close(a->exec_marks);
   files_close(a->files);
   report_fini(&a->report);
   agent_actions_fini(&a->queue);

@@ -21,6 +21,7 @@ struct usage;
 struct verdicts;
 struct diagnosis;
 struct exec_sessions;
+struct exec_marks;
 
 struct agent {
   struct daemon *daemon;
@@ -43,6 +44,7 @@ struct agent {
   struct last_words *words;
   struct verdicts *verdicts;
   struct diagnosis *diagnoses; /* under way */
+  struct exec_marks *exec_marks;
   struct exec_sessions *execs;
   Model__NodeStatus node; /* its strings are the agent's */
   char docker_version[64], docker_error[256];

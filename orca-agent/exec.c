@@ -1,5 +1,5 @@
 /* A command in a container, for the keeper's exec probes: made, started, its output's tail kept, its exit code asked for. When its time is
- * over its processes are killed: Docker has no call for that. */
+ * over its processes are killed: Docker has no call for that. Of one whose end is not known the mark stays: the next agent ends it. */
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
@@ -9,6 +9,7 @@
 #include "common/bus/pb.h"
 #include "common/log.h"
 #include "orca-agent/docker_frames.h"
+#include "orca-agent/exec_marks.h"
 #include "orca-agent/exec_process.h"
 #include "orca-agent/keeper_rpc.h"
 #include "proto/keeper.pb-c.h"
@@ -28,10 +29,13 @@ struct exec {
   char tail[TAIL];
   size_t tail_len, total;
   bool timed_out, bad_frames;
+  bool over; /* nothing runs of it, as far as can be known */
 };
 
 static void exec_free(struct exec *e) {
   loop_timer_cancel(e->a->loop, &e->timer);
+  if (e->id[0] && e->over)
+    exec_unmark(e->a->exec_marks, e->id);
   free(e);
 }
 
@@ -92,6 +96,7 @@ static void on_inspected(void *arg, const struct docker_reply *reply) {
   struct exec *e = arg;
   e->docker = NULL;
   if (reply->code != ERR_NONE) {
+    e->over = reply->code == ERR_NOT_FOUND;
     give_up(e, reply->code, reply->message);
     return;
   }
@@ -99,7 +104,8 @@ static void on_inspected(void *arg, const struct docker_reply *reply) {
   json_int_t code = json_integer_value(json_object_get(reply->json, "ExitCode"));
   if (e->timed_out && running)
     exec_process_signal(e->container, exec_process_pid(reply->json), SIGKILL);
-  if (!e->timed_out && running) {
+  e->over = !running || e->timed_out;
+  if (!e->over) {
     give_up(e, ERR_IO, "the command's output ended before it did");
     return;
   }
@@ -135,6 +141,7 @@ static void on_created(void *arg, const struct docker_reply *reply) {
     return;
   }
   snprintf(e->id, sizeof e->id, "%s", id);
+  exec_mark(e->a->exec_marks, e->id, e->container);
   char path[AGENT_CONTAINER_ID + 32];
   snprintf(path, sizeof path, "/exec/%s/start", e->id);
   json_t *body = json_pack("{s:b, s:b}", "Detach", 0, "Tty", 0);

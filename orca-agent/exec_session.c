@@ -24,6 +24,7 @@
 #include "orca-agent/agent.h"
 #include "orca-agent/docker_frames.h"
 #include "orca-agent/exec_fault.h"
+#include "orca-agent/exec_marks.h"
 #include "orca-agent/exec_process.h"
 #include "orca-agent/exec_request.h"
 
@@ -33,7 +34,8 @@
 #define EXIT_FIRST (5 * NS_PER_MS)  /* Docker closes the stream a little before it knows the exit code */
 #define EXIT_MAX NS_PER_SEC
 #define HANGUP_EVERY (200 * NS_PER_MS)
-#define HANGUP_KILL 25u /* tries: five seconds after SIGHUP */
+#define HANGUP_AGAIN NS_PER_SEC /* while Docker is away */
+#define HANGUP_KILL 25u         /* tries: five seconds after SIGHUP */
 #define HANGUP_MAX 50u
 #define HANGUP_NOT_STARTED 10u /* Docker may still be about to start what was asked for */
 
@@ -49,6 +51,7 @@ struct session {
   struct docker_call *docker, *resizing;
   char instance[INSTANCE_ID_MAX], container[AGENT_CONTAINER_ID], exec_id[AGENT_CONTAINER_ID];
   bool tty, stdin_open, eof, half_closed, bad_frames, have_exit;
+  bool over; /* nothing runs of it, as far as can be known: its mark goes */
   int32_t exit_code;
   struct exec_fault fault; /* whether Docker's own words were that there is no such command */
   pid_t pid;               /* 0: not known yet */
@@ -97,9 +100,36 @@ static void fail_input(struct session *s, enum err_code code, const char *why) {
     bus_fail(input, &err);
 }
 
+static void on_io(void *arg, uint32_t events);
+static void on_timer(void *arg);
+
+static struct session *session_new(struct exec_sessions *execs, const char *container) {
+  struct session *s = calloc(1, sizeof *s);
+  if (!s)
+    return NULL;
+  *s = (struct session){.execs = execs,
+                        .fd = -1,
+                        .next = execs->list,
+                        .request = BUF_INIT(4096),
+                        .to_docker = BUF_INIT(EXEC_INPUT_MAX),
+                        .unsent = BUF_INIT(4 * PIECE),
+                        .item = BUF_INIT(PIECE)};
+  s->io = (struct loop_io){.cb = on_io, .arg = s};
+  s->timer = (struct loop_timer){.cb = on_timer, .arg = s};
+  http_upgrade_init(&s->head);
+  snprintf(s->container, sizeof s->container, "%s", container);
+  if (s->next)
+    s->next->prev = s;
+  execs->list = s;
+  execs->count++;
+  return s;
+}
+
 static void session_free(struct session *s) {
   struct exec_sessions *execs = s->execs;
   fail_input(s, ERR_NOT_FOUND, "the command has ended");
+  if (s->exec_id[0] && (s->over || s->have_exit))
+    exec_unmark(execs->a->exec_marks, s->exec_id);
   docker_cancel(s->docker);
   docker_cancel(s->resizing);
   close_stream(s);
@@ -137,12 +167,22 @@ static void give_up(struct session *s, enum err_code code, const char *why) {
 
 /* ---- ending what nobody listens to ---- */
 
+static void hangup_again(struct session *s, int64_t in) {
+  if (loop_timer_in(s->execs->a->loop, &s->timer, in, NULL) < 0)
+    session_free(s);
+}
+
 static void on_hangup_inspected(void *arg, const struct docker_reply *reply) {
   struct session *s = arg;
   s->docker = NULL;
+  if (reply->code == ERR_UNAVAILABLE || reply->code == ERR_TIMEOUT) {
+    hangup_again(s, HANGUP_AGAIN);
+    return;
+  }
   if (reply->code != ERR_NONE) {
-    if (reply->code != ERR_NOT_FOUND)
-      log_warn("a command that nobody listens to may go on", "instance", s->instance, "error", reply->message);
+    s->over = reply->code == ERR_NOT_FOUND;
+    if (!s->over)
+      log_warn("a command that nobody listens to may go on", "container", s->container, "error", reply->message);
     session_free(s);
     return;
   }
@@ -150,18 +190,20 @@ static void on_hangup_inspected(void *arg, const struct docker_reply *reply) {
   bool never_ran = !running && json_is_null(json_object_get(reply->json, "ExitCode"));
   s->pid = exec_process_pid(reply->json);
   unsigned try = s->tries++;
-  if ((!running && !(never_ran && try < HANGUP_NOT_STARTED)) || try >= HANGUP_MAX) {
+  s->over = !running && !(never_ran && try < HANGUP_NOT_STARTED);
+  if (s->over || try >= HANGUP_MAX) {
     session_free(s);
     return;
   }
   if (s->pid && (s->wait == 0 || try >= HANGUP_KILL)) {
     if (!exec_process_signal(s->container, s->pid, s->wait == 0 ? SIGHUP : SIGKILL)) {
+      s->over = true;
       session_free(s);
       return;
     }
     s->wait = 1;
   }
-  set_timer(s, HANGUP_EVERY);
+  hangup_again(s, HANGUP_EVERY);
 }
 
 static void inspect(struct session *s, docker_done_fn *done) {
@@ -398,8 +440,6 @@ static bool write_out(struct session *s) {
   return true;
 }
 
-static void on_timer(void *arg);
-
 static void on_started(struct session *s) {
   Node__ExecOutput out = NODE__EXEC_OUTPUT__INIT;
   PB_SET(&out, started, true);
@@ -503,6 +543,7 @@ static void on_created(void *arg, const struct docker_reply *reply) {
     return;
   }
   snprintf(s->exec_id, sizeof s->exec_id, "%s", id);
+  exec_mark(s->execs->a->exec_marks, s->exec_id, s->container);
   if (connect_docker(s, &err) < 0) {
     give_up(s, ERR_UNAVAILABLE, err.msg);
     return;
@@ -575,32 +616,16 @@ static int start(struct exec_sessions *execs, struct bus_call *call, const Node_
   if (execs->count >= EXEC_SESSIONS_MAX)
     return err_set(err, ERR_BUSY, "node %s has %u commands open already", a->core.node, EXEC_SESSIONS_MAX);
   json_t *body = exec_request_json(m);
-  struct session *s = body ? calloc(1, sizeof *s) : NULL;
+  struct session *s = body ? session_new(execs, i->c.id) : NULL;
   if (!s) {
     json_decref(body);
     return err_set(err, ERR_MEMORY, "no memory");
   }
-  *s = (struct session){.execs = execs,
-                        .id = m->session,
-                        .conn = bus_call_conn(call),
-                        .call = call,
-                        .tty = PB_GET(m, tty, 0),
-                        .stdin_open = PB_GET(m, stdin, 0),
-                        .fd = -1,
-                        .request = BUF_INIT(4096),
-                        .to_docker = BUF_INIT(EXEC_INPUT_MAX),
-                        .unsent = BUF_INIT(4 * PIECE),
-                        .item = BUF_INIT(PIECE)};
-  s->io = (struct loop_io){.cb = on_io, .arg = s};
-  s->timer = (struct loop_timer){.cb = on_timer, .arg = s};
-  http_upgrade_init(&s->head);
-  snprintf(s->instance, sizeof s->instance, "%s", i->id);
-  snprintf(s->container, sizeof s->container, "%s", i->c.id);
-  s->next = execs->list;
-  if (s->next)
-    s->next->prev = s;
-  execs->list = s;
-  execs->count++;
+  s->id = m->session;
+  s->conn = bus_call_conn(call);
+  s->call = call;
+  s->tty = PB_GET(m, tty, 0);
+  s->stdin_open = PB_GET(m, stdin, 0);
   want_size(s, PB_GET(m, rows, 0), PB_GET(m, cols, 0));
   char path[AGENT_CONTAINER_ID + 32];
   snprintf(path, sizeof path, "/containers/%s/exec", s->container);
@@ -651,12 +676,24 @@ void exec_sessions_input(struct exec_sessions *execs, struct bus_call *call, con
 
 /* ---- opening and closing ---- */
 
+/* By an agent before this one. */
+static void left_behind(void *arg, const char *exec_id, const char *container) {
+  struct session *s = session_new(arg, container);
+  if (!s)
+    return;
+  snprintf(s->exec_id, sizeof s->exec_id, "%s", exec_id);
+  s->state = STARTING;
+  hang_up(s);
+}
+
 struct exec_sessions *exec_sessions_open(struct agent *a, struct err *err) {
   struct exec_sessions *execs = calloc(1, sizeof *execs);
-  if (execs)
-    execs->a = a;
-  else
+  if (!execs) {
     err_set(err, ERR_MEMORY, "no memory");
+    return NULL;
+  }
+  execs->a = a;
+  exec_marks_each(a->exec_marks, left_behind, execs);
   return execs;
 }
 

@@ -89,6 +89,10 @@ void files_close(struct files *f) {
   free(f);
 }
 
+const char *files_dir(const struct files *f) {
+  return f->dir;
+}
+
 static bool sha_valid(const char *sha256) {
   return strlen(sha256) == 64 && strspn(sha256, "0123456789abcdef") == 64;
 }

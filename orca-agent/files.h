@@ -22,6 +22,7 @@
 struct files;
 struct files *files_open(const char *state_dir, struct err *err); /* makes the folders */
 void files_close(struct files *f);
+const char *files_dir(const struct files *f); /* STATE_DIR/agent */
 
 bool files_have(const struct files *f, const char *sha256);
 /* Refuses what does not hash to its name. */

@@ -413,15 +413,19 @@ def test_an_agent_that_dies_is_told(cluster):
     orca.wait_for(lambda: run(cluster, "box", "--", "true").returncode == 0, 30, message="it works again")
 
 
-def test_an_agent_that_is_stopped_ends_its_commands(cluster):
-    process = start(cluster, "box", "--", "sleep", "1000")
+@pytest.mark.parametrize("signo", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("ran", [0, 1])
+def test_what_an_agent_left_behind_is_ended(cluster, signo, ran):
+    """By the next one, however the first one went, and however little it knew of the command."""
+    process = start(cluster, "box", "--", "sh", "-c", "trap '' HUP; sleep 1000; sleep 2000")
     orca.wait_for(lambda: "sleep 1000" in processes(cluster), 5)
-    time.sleep(1)
-    cluster.kill("agent", signal.SIGTERM)
+    time.sleep(ran)
+    cluster.kill("agent", signo)
     _, err = process.communicate(timeout=15)
     assert process.returncode == 255 and err
-    orca.wait_for(lambda: len(processes(cluster)) == 1, 5)
+    orca.wait_for(lambda: len(processes(cluster)) == 1, 15)
     orca.wait_for(lambda: run(cluster, "box", "--", "true").returncode == 0, 30, message="it works again")
+    orca.wait_for(lambda: not list((cluster.run / "state/agent/execs").iterdir()), 5, message="no mark is left")
 
 
 def test_an_apiserver_that_dies_ends_all(cluster):

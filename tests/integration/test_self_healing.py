@@ -1,10 +1,11 @@
 """Crashes, crash loops, failing probes; every daemon killed in turn; two clusters on one Docker."""
 import json
 import os
+import signal
 import time
 
 import pytest
-from orca import APP, DAEMONS, Cluster, Loop, docker, wait_for
+from orca import APP, DAEMONS, Cluster, Loop, busybox_image, docker, wait_for
 
 WEB = f"""
 [[service]]
@@ -106,6 +107,27 @@ interval_secs = 1
         done = cluster.deploy("shop", spec.replace('"/ready"]', '"/nothing"]').replace('min_ready = "100ms"', 'timeout = "3s"'), check=False)
         assert done.returncode == 1
     finally:
+        cluster.ctl("--yes", "rm", "sh", "--purge")
+        wait_for(lambda: not cluster.containers("shop/sh"))
+        docker("image", "rm", image)
+
+
+def test_a_probe_that_hangs_does_not_outlive_its_agent(cluster):
+    image = "orca-test/hangs:1"
+    busybox_image(image, "sh", "sleep")
+    spec = f'[[service]]\nname = "sh"\nimage = "{image}"\n[service.deploy]\nmin_ready = "0s"\n[service.readiness]\nexec = ["/bin/sleep", "700"]\ninterval_secs = 60\ntimeout_secs = 50\n'
+
+    def probes():
+        return docker("top", cluster.running("shop/sh")[0]["Id"], "-eo", "pid,args").count("sleep 700")
+
+    try:
+        cluster.deploy("shop", spec, "--no-wait")
+        wait_for(lambda: cluster.running("shop/sh") and probes() == 1, 15, message="the probe hangs")
+        cluster.kill("keeper", signal.SIGSTOP)  # it would ask again
+        cluster.kill("agent")
+        wait_for(lambda: probes() == 0, 15, message="its command is ended")
+    finally:
+        cluster.kill("keeper", signal.SIGCONT)
         cluster.ctl("--yes", "rm", "sh", "--purge")
         wait_for(lambda: not cluster.containers("shop/sh"))
         docker("image", "rm", image)

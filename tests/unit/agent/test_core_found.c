@@ -64,6 +64,49 @@ static void test_assigned_between_list_and_answer(void **state) {
   rig_finish();
 }
 
+/* One part of all that is wanted, with this one in it, or none. */
+static void tell_part(uint32_t part, bool more, Node__Assignment *a) {
+  Node__DesiredState d = NODE__DESIRED_STATE__INIT;
+  PB_SET(&d, full, 1);
+  PB_SET(&d, version, 1);
+  PB_SET(&d, part, part);
+  PB_SET(&d, more, more);
+  d.assigned = &a;
+  d.n_assigned = a ? 1 : 0;
+  rig_step(&(struct agent_event){.kind = AGENT_EV_DESIRED, .desired = &d});
+  if (a)
+    node__assignment__free_unpacked(a, NULL);
+}
+
+/* What no part has had is not wanted, once the last one has come: not before, whatever is compared meanwhile, and whoever begins anew. */
+static void test_what_is_wanted_comes_in_parts(void **state) {
+  (void)state;
+  find_running(4, 2);
+  rig_settle(5);
+  const struct agent_instance *i = agent_core_find(&rig.core, "shop/api.1");
+  rig_want(API, 4, 2);
+  rig_want(OPEN, 1, 1);
+  tell_part(0, true, rig_assignment(OPEN, 0));
+  rig_settle(100);
+  assert_false(rig.core.have_desired);
+  assert_int_equal(i->want, AGENT_WANT_KEEP);
+  tell_part(1, false, rig_assignment(API, 0));
+  assert_true(rig.core.have_desired);
+  assert_int_equal(i->want, AGENT_WANT_RUN);
+  assert_int_equal(agent_core_find(&rig.core, "shop/web.1")->want, AGENT_WANT_RUN);
+
+  tell_part(0, true, rig_assignment(API, 0)); /* of a conversation that was cut off */
+  tell_part(0, true, rig_assignment(OPEN, 0));
+  rig_settle(100); /* in Docker's list it is all the time: that makes it none of the wanted */
+  assert_int_equal(i->want, AGENT_WANT_RUN);
+  tell_part(1, false, NULL);
+  rig.want[API][0].assigned = false;
+  rig_settle(5);
+  assert_null(agent_core_find(&rig.core, "shop/api.1"));
+  assert_int_equal(agent_core_find(&rig.core, "shop/web.1")->want, AGENT_WANT_RUN);
+  rig_finish();
+}
+
 /* One that Docker can't look at keeps neither the keeper nor the masters from hearing of the others. */
 static void test_a_look_that_fails_is_not_waited_for(void **state) {
   (void)state;
@@ -89,6 +132,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_without_master_keeps_and_restarts),
       cmocka_unit_test(test_assigned_between_list_and_answer),
+      cmocka_unit_test(test_what_is_wanted_comes_in_parts),
       cmocka_unit_test(test_a_look_that_fails_is_not_waited_for),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
