@@ -109,6 +109,11 @@ void api_when(struct api *api, uint64_t revision, int64_t wait_ns, void (*cb)(vo
 void api_reached(struct api *api) {
   if (api->waiters)
     wake_waiters(api);
+  api_wake_streams(api);
+}
+
+void api_wake_streams(void *arg) {
+  const struct api *api = arg;
   for (struct api_request *r = api->streams, *next; r; r = next) {
     next = r->next_stream;
     api_stream_wake(r);

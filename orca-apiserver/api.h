@@ -73,6 +73,7 @@ int64_t api_now_ms(const struct api *api);
 /* cb once the cache has reached the revision, at the latest when wait_ns has passed; at once when it has. */
 void api_when(struct api *api, uint64_t revision, int64_t wait_ns, void (*cb)(void *arg), void *arg);
 void api_reached(struct api *api); /* the cache's revision has grown: wakes waiters and streams */
+void api_wake_streams(void *api);  /* something that is not in the cache has changed */
 
 /* Answers a request whose head (and body, when there is one) is complete: authentication, permission, route, handler. */
 void api_dispatch(struct api *api, struct api_request *request);

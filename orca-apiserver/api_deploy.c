@@ -9,6 +9,7 @@
 #include "orca-apiserver/api.h"
 #include "orca-apiserver/deploy_jobs.h"
 #include "orca-apiserver/deploy_plan.h"
+#include "orca-apiserver/gateway.h"
 #include "orca-apiserver/plan_steps.h"
 #include "orca-apiserver/routes.h"
 #include "orca-apiserver/secrets.h"
@@ -18,6 +19,7 @@
 
 #define DEFAULT_TIMEOUT_MS 300000u
 #define GRACE_MS 60000
+#define ROUTED (2 * NS_PER_SEC)
 #define WARNINGS_MAX 32u
 #define PLAN_MAX ((size_t)32 << 20)
 
@@ -339,7 +341,8 @@ struct follow {
   bool plan_sent;
   struct followed *list;
   size_t count;
-  int64_t until_ms;
+  int64_t until;     /* of the loop's clock, as the next */
+  int64_t routed_by; /* proxies are waited for so long; 0: not yet */
 };
 
 static void follow_free(void *arg) {
@@ -454,6 +457,19 @@ static void done(struct follow *f, bool timed_out, struct buf *out) {
   buf_add_str(out, "\n\n");
 }
 
+/* Who deploys and then asks the proxies gets what was deployed. One that hangs is not waited for. */
+static bool is_routed(struct follow *f) {
+  struct api *api = f->api;
+  bool routed = true;
+  for (size_t i = 0; api->gateway && i < f->count && routed; i++)
+    routed = gateway_is_routed(api->gateway, f->list[i].project, f->list[i].name);
+  if (!routed && !f->routed_by) {
+    f->routed_by = loop_now(api->loop) + ROUTED;
+    api_when(api, UINT64_MAX, ROUTED, api_wake_streams, api);
+  }
+  return routed || loop_now(api->loop) >= f->routed_by;
+}
+
 static enum api_piece fill(void *arg, struct buf *out) {
   struct follow *f = arg;
   if (!f->plan_sent) {
@@ -473,8 +489,10 @@ static enum api_piece fill(void *arg, struct buf *out) {
     settled = look(f, &f->list[i], &v, &ok) && settled;
     progress(&f->list[i], &v, out);
   }
-  bool timed_out = !settled && api_now_ms(f->api) > f->until_ms;
+  bool timed_out = !settled && loop_now(f->api->loop) > f->until;
   if (!settled && !timed_out && !all_held(f))
+    return out->len ? API_PIECE_SOME : API_PIECE_NONE;
+  if (settled && !is_routed(f))
     return out->len ? API_PIECE_SOME : API_PIECE_NONE;
   done(f, timed_out, out);
   return API_PIECE_LAST;
@@ -505,7 +523,7 @@ static void follow(struct api_request *r, struct deploy *d) {
       longest = spec->deploy->timeout_ms;
   }
   /* The scheduler ends a rollout; this is for the case that there is none. Twice: there, and back. */
-  f->until_ms = api_now_ms(r->api) + (int64_t)(longest * 2) + GRACE_MS;
+  f->until = loop_now(r->api->loop) + ((int64_t)(longest * 2) + GRACE_MS) * NS_PER_MS;
   api_reply_stream(r, &follow_ops, f);
 }
 

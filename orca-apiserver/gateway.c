@@ -200,6 +200,21 @@ const struct api_route_table *gateway_routes(const struct gateway *g) {
   return &g->table;
 }
 
+bool gateway_is_routed(const struct gateway *g, const char *project, const char *name) {
+  char id[130];
+  snprintf(id, sizeof id, "%s/%s", project, name);
+  size_t at = api_smap_lower(&g->changes.dirty_services, id);
+  if (at < g->changes.dirty_services.count && strcmp(g->changes.dirty_services.list[at].key, id) == 0)
+    return false;
+  uint64_t changed = api_routes_changed(&g->table, id);
+  for (size_t i = 0; i < g->table.proxies.count; i++) {
+    const struct api_proxy *proxy = g->table.proxies.list[i].value;
+    if (proxy->connected && proxy->acked < changed)
+      return false;
+  }
+  return true;
+}
+
 void gateway_problems(const struct gateway *g, struct api_json *json) {
   for (size_t i = 0; i < g->table.proxies.count; i++) {
     const struct api_proxy *p = g->table.proxies.list[i].value;

@@ -37,6 +37,9 @@ void gateway_watch_figures(struct gateway *g);
 /* The route table, to look at. */
 const struct api_route_table *gateway_routes(const struct gateway *g);
 
+/* Whether every proxy that is connected serves the service's route as it is now, or has none to serve. When that may have changed, streams are woken. */
+bool gateway_is_routed(const struct gateway *g, const char *project, const char *name);
+
 /* What a proxy could not do of what it was told: one string each. */
 void gateway_problems(const struct gateway *g, struct api_json *json);
 

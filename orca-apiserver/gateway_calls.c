@@ -89,6 +89,7 @@ static void note_fault(struct gateway *g, struct gw_peer *p, const char *fault) 
 static void on_route_ack(struct gateway *g, struct gw_peer *p, struct bus_call *call, const Node__RouteAck *ack) {
   api_routes_proxy_ack(&g->table, p->node, ack->version, ack->draining, ack->n_draining);
   gw_changes_drains(g);
+  api_wake_streams(g->api);
   note_fault(g, p, PB_STR(ack->fault));
   struct api_proxy *proxy = api_smap_get(&g->table.proxies, p->node);
   if (proxy)

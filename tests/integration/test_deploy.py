@@ -34,6 +34,13 @@ def test_a_deployed_service_answers_through_the_proxy(cluster):
     assert container["Config"]["Labels"]["orca.cluster"] == cluster.id
 
 
+def test_a_deploy_ends_when_the_proxy_has_its_route(cluster):
+    for n in range(12):
+        cluster.write("shop", HELLO.replace("web.test", f"web{n}.test").replace("200ms", "0s").replace('name = "web"', f'name = "web{n}"'))
+        cluster.ctl("-C", str(cluster.infra), "deploy")
+        assert cluster.get(f"web{n}.test").status == 200, n
+
+
 def test_an_unchanged_deploy_touches_nothing(cluster):
     cluster.deploy("shop", HELLO)
     before = ids(cluster, "shop/web")
