@@ -133,6 +133,11 @@ void exchange_abort(struct worker *w, struct exchange *x) {
 
 /* After the head of an answer has been passed on, only a cut connection tells the client that the rest is missing. */
 static void cut(struct worker *w, struct exchange *x) {
+  struct sock *s = &x->client->sock;
+  if (x->state == EXCHANGE_ANSWERING && x->answer.out == BODY_UNTIL_CLOSE) { /* an orderly end would look like the whole: a reset */
+    setsockopt(s->fd, SOL_SOCKET, SO_LINGER, &(struct linger){.l_onoff = 1}, sizeof(struct linger));
+    s->failed = true;
+  }
   end(w, x, false);
 }
 

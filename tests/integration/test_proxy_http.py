@@ -160,6 +160,25 @@ def test_answers_of_every_framing(size, how, version):
             w.close()
 
 
+@pytest.mark.parametrize("version", ["1.1", "1.0"])
+@pytest.mark.parametrize("how", ["length", "chunked"])
+def test_half_an_answer_never_looks_whole(how, version):
+    def handler(wire, origin):
+        wire.request()
+        wire.send(b"HTTP/1.1 200 OK\r\n" + (b"Content-Length: 9\r\n\r\nhalf" if how == "length" else b"Transfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n"))
+        time.sleep(0.2)
+
+    with serving(handler) as p:
+        w = p.connect()
+        w.send(f"GET / HTTP/{version}\r\nHost: {HOST}\r\n\r\n")
+        m = w.head()
+        with pytest.raises(Closed if m.get("Content-Length") or m.get("Transfer-Encoding") else ConnectionResetError):
+            while m.get("Content-Length") or m.get("Transfer-Encoding"):
+                w.body(m)
+            while w.sock.recv(100):
+                pass
+
+
 def test_a_slow_reader_holds_its_sender_and_nobody_else():
     size = 128 << 20  # the kernel's own buffers may hold 36 MB of it
     sent = [0]
