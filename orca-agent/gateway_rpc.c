@@ -1,3 +1,4 @@
+#include "common/daemon/masters.h"
 #include "orca-agent/gateway_rpc.h"
 
 #include <stdio.h>
@@ -16,7 +17,6 @@
 #define FILE_TIMEOUT (30 * NS_PER_SEC)
 #define RETRY (500 * NS_PER_MS)
 #define SETTLE (5 * NS_PER_SEC) /* a first report waits this long for Docker to say what runs */
-#define MAX_MASTERS 16u
 
 struct gateway {
   struct agent *a;
@@ -373,15 +373,11 @@ struct gateway *gateway_open(struct agent *a, struct err *err) {
   g->a = a;
   g->retry = (struct loop_timer){.cb = on_retry, .arg = g};
   g->settle = (struct loop_timer){.cb = on_settle, .arg = g};
-  struct bus_address addresses[MAX_MASTERS];
-  char endpoints[MAX_MASTERS][300];
-  size_t count = config->master_count < MAX_MASTERS ? config->master_count : MAX_MASTERS;
-  for (size_t n = 0; n < count; n++) {
-    bool v6 = strchr(config->masters[n].address, ':') != NULL;
-    snprintf(endpoints[n], sizeof endpoints[n], v6 ? "tcp://[%s]:%u" : "tcp://%s:%u", config->masters[n].address, config->port_gateway);
-    addresses[n] = (struct bus_address){endpoints[n], config->masters[n].key};
+  struct masters masters;
+  if (masters_gateways(config, &masters, err) == 0) {
+    g->conn = bus_connect(a->bus, masters.list, masters.count, &ops, g, err);
+    masters_free(&masters);
   }
-  g->conn = bus_connect(a->bus, addresses, count, &ops, g, err);
   if (!g->conn) {
     free(g);
     return NULL;

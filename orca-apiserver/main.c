@@ -5,6 +5,7 @@
 
 #include "common/crypto/wiping_heap.h"
 #include "common/daemon/daemon.h"
+#include "common/daemon/masters.h"
 #include "common/log.h"
 #include "orca-apiserver/api.h"
 #include "orca-apiserver/http.h"
@@ -17,51 +18,17 @@ static const char *api_address(const struct node_config *config) {
   return strncmp(config->address, "127.", 4) == 0 ? config->address : "127.0.0.1";
 }
 
-struct stores {
-  struct bus_address *list;
-  size_t count;
-};
-
-static void stores_free(struct stores *s) {
-  for (size_t i = 0; i < s->count; i++)
-    free((void *)(uintptr_t)s->list[i].endpoint);
-  free(s->list);
-}
-
-/* The stores of all masters, this node's own first. */
-static int stores_of(const struct node_config *config, struct stores *ret, struct err *err) {
-  struct stores s = {.list = calloc(config->master_count + 1, sizeof *s.list)};
-  for (int own = 1; s.list && own >= 0; own--)
-    for (size_t i = 0; i < config->master_count; i++) {
-      const struct node_master *m = &config->masters[i];
-      char *endpoint;
-      if ((strcmp(m->name, config->name) == 0) != own || !*m->store_key)
-        continue;
-      if (asprintf(&endpoint, strchr(m->address, ':') ? "tcp://[%s]:%u" : "tcp://%s:%u", m->address, config->port_store) < 0) {
-        stores_free(&s);
-        return err_set(err, ERR_MEMORY, "no memory for addresses");
-      }
-      s.list[s.count++] = (struct bus_address){.endpoint = endpoint, .server_key = m->store_key};
-    }
-  if (!s.count) {
-    stores_free(&s);
-    return err_set(err, ERR_INVALID, "node.toml names no master with a store_key");
-  }
-  *ret = s;
-  return 0;
-}
-
 static int run(struct daemon *d) {
   struct err err;
   struct api api;
-  struct stores stores = {0};
+  struct masters stores = {0};
   struct api_http *http = NULL;
   struct store_link *link = NULL;
   char own[80];
   api_init(&api, d->loop, &d->config);
   api.bus = daemon_hold(d, &err) < 0 || keyring_open(&api.keyring, d->config.key_dir, &err) < 0 ? NULL : daemon_bus(d, &err);
   snprintf(own, sizeof own, "%s:%u", api_address(&d->config), d->config.port_api);
-  if (!api.bus || stores_of(&d->config, &stores, &err) < 0 || !(http = api_http_open(&api, api_address(&d->config), d->config.port_api, &err)) ||
+  if (!api.bus || masters_stores(&d->config, &stores, &err) < 0 || !(http = api_http_open(&api, api_address(&d->config), d->config.port_api, &err)) ||
       !(api.listeners = api_listeners_new(&api, own, api_http_accepted, http, &err)) ||
       !(link = store_link_open(&api, stores.list, stores.count, &err))) {
     daemon_fail(d, &err);
@@ -75,7 +42,7 @@ static int run(struct daemon *d) {
   api.listeners = NULL;
   api_http_close(http);
   store_link_close(link);
-  stores_free(&stores);
+  masters_free(&stores);
   bus_free(api.bus);
   api_fini(&api);
   return d->exit_code;

@@ -1,3 +1,4 @@
+#include "common/daemon/masters.h"
 #include "orca-apiserver/store_link.h"
 
 #include <errno.h>
@@ -190,10 +191,9 @@ static void settle_done(void *arg, bool succeeded, uint64_t revision, const stru
 static void open_gateway(struct store_link *link) {
   struct api *api = link->api;
   struct err err;
-  char endpoint[256];
-  snprintf(endpoint, sizeof endpoint, strchr(api->config->address, ':') ? "tcp://[%s]:%u" : "tcp://%s:%u", api->config->address,
-           api->config->port_gateway);
-  api->gateway = gateway_open(api, endpoint, &err);
+  char endpoint[MASTERS_ENDPOINT_MAX];
+  if (masters_endpoint(api->config->address, api->config->port_gateway, endpoint, &err) == 0)
+    api->gateway = gateway_open(api, endpoint, &err);
   if (!api->gateway) {
     err_context(&err, "node gateway");
     settle_later(link, &err);

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "common/bus/pb.h"
+#include "common/daemon/masters.h"
 #include "common/log.h"
 #include "orca-proxy/control_internal.h"
 
@@ -178,25 +179,12 @@ int control_connect(struct control *c, struct err *err) {
   if (config->master_count == 0)
     return 0;
   static const struct bus_conn_ops ops = {.up = on_up, .down = on_down, .call = on_call};
-  struct bus_address *list = calloc(config->master_count, sizeof *list);
-  char(*endpoints)[160] = calloc(config->master_count, sizeof *endpoints);
-  int rc = -1;
-  if (!list || !endpoints) {
-    err_set(err, ERR_MEMORY, "no memory");
-    goto out;
-  }
-  for (size_t i = 0; i < config->master_count; i++) {
-    const char *a = config->masters[i].address;
-    snprintf(endpoints[i], sizeof endpoints[i], strchr(a, ':') ? "tcp://[%s]:%u" : "tcp://%s:%u", a, config->port_gateway);
-    list[i] = (struct bus_address){.endpoint = endpoints[i], .server_key = config->masters[i].key};
-  }
-  if (!(c->link.bus = daemon_bus(c->daemon, err)) || !(c->link.conn = bus_connect(c->link.bus, list, config->master_count, &ops, c, err)))
-    goto out;
-  rc = control_stats_start(c, err);
-out:
-  free(list);
-  free(endpoints);
-  return rc;
+  struct masters masters;
+  if (masters_gateways(config, &masters, err) < 0)
+    return -1;
+  bool connects = (c->link.bus = daemon_bus(c->daemon, err)) && (c->link.conn = bus_connect(c->link.bus, masters.list, masters.count, &ops, c, err));
+  masters_free(&masters);
+  return connects ? control_stats_start(c, err) : -1;
 }
 
 void control_link_init(struct control *c) {

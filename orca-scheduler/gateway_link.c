@@ -1,3 +1,4 @@
+#include "common/daemon/masters.h"
 #include "orca-scheduler/gateway_link.h"
 
 #include <stdio.h>
@@ -187,21 +188,24 @@ struct gateway_link *gateway_link_open(struct loop *loop, struct bus *bus, const
   link->store = store;
   link->hook = (struct loop_hook){.cb = on_round, .arg = link};
   loop_hook_add(loop, &link->hook);
-  for (size_t i = 0; i < config->master_count && link->count < MASTERS_MAX; i++) {
-    const struct node_master *master = &config->masters[i];
-    struct master *m = &link->masters[link->count];
-    char endpoint[300];
-    snprintf(endpoint, sizeof endpoint, strchr(master->address, ':') ? "tcp://[%s]:%u" : "tcp://%s:%u", master->address, config->port_gateway);
+  struct masters masters;
+  int rc = masters_gateways(config, &masters, err);
+  for (size_t i = 0; rc == 0 && i < masters.count && i < MASTERS_MAX; i++) {
+    struct master *m = &link->masters[i];
     m->link = link;
     m->retry = (struct loop_timer){.cb = on_retry, .arg = m};
-    const struct bus_address address = {endpoint, master->key};
-    if (!(m->conn = bus_connect(bus, &address, 1, &ops, m, err))) {
-      gateway_link_close(link);
-      return NULL;
-    }
-    link->count++;
+    if ((m->conn = bus_connect(bus, &masters.list[i], 1, &ops, m, err)))
+      link->count++;
+    else
+      rc = -1;
   }
-  return link;
+  if (rc == 0) {
+    masters_free(&masters);
+    return link;
+  }
+  masters_free(&masters);
+  gateway_link_close(link);
+  return NULL;
 }
 
 void gateway_link_close(struct gateway_link *link) {

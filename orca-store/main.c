@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "common/daemon/daemon.h"
+#include "common/daemon/masters.h"
 #include "common/log.h"
 #include "orca-store/store.h"
 #include "orca-store/store_rpc.h"
@@ -84,11 +85,12 @@ static void on_reload(void *arg) {
 static int run(struct app *app, struct bus **bus, struct err *err) {
   static const struct store_ops ops = {.serving = on_serving, .changed = on_changed, .fatal = on_fatal, .note = on_note};
   const struct node_config *c = &app->d.config;
-  char dir[4096], endpoint[320];
+  char dir[4096], endpoint[MASTERS_ENDPOINT_MAX];
   int n = snprintf(dir, sizeof dir, "%s/store", c->state_dir);
-  int m = snprintf(endpoint, sizeof endpoint, strchr(c->address, ':') ? "tcp://[%s]:%u" : "tcp://%s:%u", c->address, c->port_store);
-  if (n < 0 || (size_t)n >= sizeof dir || m < 0 || (size_t)m >= sizeof endpoint)
-    return err_set(err, ERR_INVALID, "state_dir or address is too long");
+  if (n < 0 || (size_t)n >= sizeof dir)
+    return err_set(err, ERR_INVALID, "state_dir is too long");
+  if (masters_endpoint(c->address, c->port_store, endpoint, err) < 0)
+    return -1;
   if (acl_load(&app->acl, c->key_dir, err) < 0)
     return -1;
   struct store_options options = {

@@ -4,6 +4,7 @@
 #include <time.h>
 
 #include "common/bus/pb.h"
+#include "common/daemon/masters.h"
 #include "orca-store/storectl/storectl.h"
 
 #define PREFIX "/bench/"
@@ -112,13 +113,14 @@ static void report(struct bench *b, int64_t took) {
     sctl_fail(&b->first_failure);
 }
 
-/* Connections beside the first one, to the same store with the same key. */
+/* Connections beside the first one, to the same stores with the same key. */
 static struct storec *another(struct sctl *ctl, struct err *err) {
-  const struct node_master *m = &ctl->config.masters[0];
-  char endpoint[320];
-  snprintf(endpoint, sizeof endpoint, strchr(m->address, ':') ? "tcp://[%s]:%u" : "tcp://%s:%u", m->address, ctl->config.port_store);
-  struct bus_address address = {.endpoint = endpoint, .server_key = m->store_key};
-  return storec_new(ctl->bus, ctl->loop, &address, 1, err);
+  struct masters masters;
+  if (masters_stores(&ctl->config, &masters, err) < 0)
+    return NULL;
+  struct storec *store = storec_new(ctl->bus, ctl->loop, masters.list, masters.count, err);
+  masters_free(&masters);
+  return store;
 }
 
 static int bench_calls(struct bench *b, struct storec **stores) {

@@ -9,6 +9,7 @@
 
 #include "common/bus/pb.h"
 #include "common/daemon/daemon.h"
+#include "common/daemon/masters.h"
 #include "common/spec/faults.h"
 #include "orca-store/storectl/storectl.h"
 
@@ -187,24 +188,11 @@ static int connect_store(struct sctl *ctl, struct err *err) {
   explicit_bzero(&keys, sizeof keys);
   if (!ctl->bus)
     return -1;
-  size_t n = ctl->config.master_count;
-  struct bus_address *addresses = calloc(n ? n : 1, sizeof *addresses);
-  char(*endpoints)[320] = calloc(n ? n : 1, sizeof *endpoints);
-  size_t used = 0;
-  for (size_t i = 0; addresses && endpoints && i < n; i++) {
-    const struct node_master *m = &ctl->config.masters[i];
-    if (!m->store_key[0])
-      continue;
-    snprintf(endpoints[used], sizeof *endpoints, strchr(m->address, ':') ? "tcp://[%s]:%u" : "tcp://%s:%u", m->address, ctl->config.port_store);
-    addresses[used] = (struct bus_address){.endpoint = endpoints[used], .server_key = m->store_key};
-    used++;
-  }
-  if (!used)
-    err_set(err, ERR_INVALID, "the configuration names no master with a store_key: run this on a master");
-  else
-    ctl->store = storec_new(ctl->bus, ctl->loop, addresses, used, err);
-  free(addresses);
-  free(endpoints);
+  struct masters masters;
+  if (masters_stores(&ctl->config, &masters, err) < 0)
+    return -1;
+  ctl->store = storec_new(ctl->bus, ctl->loop, masters.list, masters.count, err);
+  masters_free(&masters);
   return ctl->store ? 0 : -1;
 }
 
