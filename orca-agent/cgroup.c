@@ -3,6 +3,7 @@
 #include <ctype.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -61,9 +62,32 @@ static void set_folder(char out[PATH_MAX], const char *root, const char *control
     out[0] = 0;
 }
 
+struct found {
+  char cpu[PATH_MAX], memory[PATH_MAX], pids[PATH_MAX];
+  bool v2;
+};
+
+/* There is one of these for each container: no more than they need. */
+static int keep(const struct found *found, struct cgroup_paths *ret) {
+  size_t cpu = strlen(found->cpu) + 1, memory = strlen(found->memory) + 1, pids = strlen(found->pids) + 1;
+  char *text = malloc(cpu + memory + pids);
+  if (!text)
+    return -1;
+  memcpy(text, found->cpu, cpu);
+  memcpy(text + cpu, found->memory, memory);
+  memcpy(text + cpu + memory, found->pids, pids);
+  *ret = (struct cgroup_paths){.cpu = text, .memory = text + cpu, .pids = text + cpu + memory, .v2 = found->v2, .text = text};
+  return 0;
+}
+
+void cgroup_paths_free(struct cgroup_paths *paths) {
+  free(paths->text);
+  *paths = (struct cgroup_paths){0};
+}
+
 int cgroup_find(const char *proc, const char *root, pid_t pid, struct cgroup_paths *ret) {
   char path[PATH_MAX], text[8192];
-  struct cgroup_paths found = {.cpu = ""};
+  struct found found = {.cpu = ""};
   snprintf(path, sizeof path, "%s/%d/cgroup", proc, (int)pid);
   if (pid <= 0 || slurp(path, text, sizeof text) < 0)
     return -1;
@@ -95,8 +119,7 @@ int cgroup_find(const char *proc, const char *root, pid_t pid, struct cgroup_pat
   }
   if (!*found.cpu && !*found.memory)
     return -1;
-  *ret = found;
-  return 0;
+  return keep(&found, ret);
 }
 
 static uint64_t less(uint64_t a, uint64_t b) {

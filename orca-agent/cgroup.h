@@ -3,14 +3,14 @@
 #ifndef ORCA_AGENT_CGROUP_H
 #define ORCA_AGENT_CGROUP_H
 
-#include <limits.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
-struct cgroup_paths { /* folders; "" where there is none */
-  char cpu[PATH_MAX], memory[PATH_MAX], pids[PATH_MAX];
+struct cgroup_paths { /* folders, in text; "" where there is none */
+  const char *cpu, *memory, *pids;
   bool v2;
+  char *text; /* NULL: not found yet */
 };
 
 struct cgroup_usage {
@@ -20,6 +20,7 @@ struct cgroup_usage {
 
 /* From /proc/PID/cgroup. proc and root: "/proc" and "/sys/fs/cgroup" (others in tests). -1: the process is gone, or none found. */
 int cgroup_find(const char *proc, const char *root, pid_t pid, struct cgroup_paths *ret);
+void cgroup_paths_free(struct cgroup_paths *paths);
 int cgroup_read(const struct cgroup_paths *paths, struct cgroup_usage *ret);
 /* Of the node: /proc/stat and /proc/meminfo. */
 int cgroup_read_node(const char *proc, uint64_t *ret_cpu_ns, uint64_t *ret_memory_used);

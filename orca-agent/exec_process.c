@@ -17,10 +17,11 @@ pid_t exec_process_pid(const json_t *exec) {
 
 /* Docker's pid may be another process's by now: only one inside of the container's cgroup is meant. */
 static bool is_of_container(const char *container, pid_t pid) {
-  struct cgroup_paths *paths = malloc(sizeof *paths);
-  bool is = paths && cgroup_find("/proc", "/sys/fs/cgroup", pid, paths) == 0 &&
-            (strstr(paths->cpu, container) || strstr(paths->memory, container) || strstr(paths->pids, container));
-  free(paths);
+  struct cgroup_paths paths;
+  if (cgroup_find("/proc", "/sys/fs/cgroup", pid, &paths) < 0)
+    return false;
+  bool is = strstr(paths.cpu, container) || strstr(paths.memory, container) || strstr(paths.pids, container);
+  cgroup_paths_free(&paths);
   return is;
 }
 

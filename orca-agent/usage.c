@@ -38,7 +38,7 @@ struct usage {
   uint64_t node_cpu_ns, node_memory;
 };
 
-static struct sample *sample_of(struct usage *u, const struct agent_instance *i) {
+static struct sample *sample_of(const struct usage *u, const struct agent_instance *i) {
   for (size_t n = 0; n < u->count; n++)
     if (u->samples[n].pid == i->c.pid && strcmp(u->samples[n].instance, i->id) == 0)
       return &u->samples[n];
@@ -51,7 +51,7 @@ static bool runs(const struct agent_instance *i) {
 
 static void take(struct sample *s, int64_t now) {
   struct cgroup_usage got;
-  if (!*s->paths.cpu && !*s->paths.memory && cgroup_find("/proc", "/sys/fs/cgroup", s->pid, &s->paths) < 0) {
+  if (!s->paths.text && cgroup_find("/proc", "/sys/fs/cgroup", s->pid, &s->paths) < 0) {
     s->valid = false;
     return;
   }
@@ -79,19 +79,29 @@ static void take_net(struct sample *s, const char *address, bool again) {
     s->interface[0] = 0;
 }
 
+static void free_samples(struct usage *u) {
+  for (size_t n = 0; n < u->count; n++)
+    cgroup_paths_free(&u->samples[n].paths);
+  free(u->samples);
+}
+
 static void sample_all(struct usage *u) {
   const struct agent_core *core = &u->a->core;
-  struct sample *now = calloc(core->count + 1, sizeof *now);
   size_t count = 0;
+  for (size_t n = 0; n < core->count; n++)
+    count += runs(core->instances[n]);
+  struct sample *now = calloc(count + 1, sizeof *now);
   if (!now)
     return;
+  count = 0;
   for (size_t n = 0; n < core->count; n++) {
     const struct agent_instance *i = core->instances[n];
     if (!runs(i))
       continue;
-    const struct sample *old = sample_of(u, i);
+    struct sample *old = sample_of(u, i);
     if (old) {
       now[count] = *old;
+      old->paths = (struct cgroup_paths){0}; /* it has moved */
     } else {
       memcpy(now[count].instance, i->id, sizeof now[count].instance);
       now[count].pid = i->c.pid;
@@ -101,7 +111,7 @@ static void sample_all(struct usage *u) {
       take_net(&now[count], i->c.address, u->watched_until > loop_now(u->a->loop));
     count++;
   }
-  free(u->samples);
+  free_samples(u);
   u->samples = now;
   u->count = count;
   if (cgroup_read_node("/proc", &u->node_cpu_ns, &u->node_memory) < 0)
@@ -137,7 +147,7 @@ void usage_close(struct usage *u) {
   if (!u)
     return;
   loop_timer_cancel(u->a->loop, &u->timer);
-  free(u->samples);
+  free_samples(u);
   free(u);
 }
 

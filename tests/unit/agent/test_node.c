@@ -59,6 +59,7 @@ static void test_cgroup_v1(void **state) {
   assert_int_equal(u.cpu_ns, 123456789);
   assert_int_equal(u.memory, 4000);
   assert_int_equal(u.pids, 3);
+  cgroup_paths_free(&paths);
   assert_int_equal(cgroup_find(proc, root, 43, &paths), -1);
 }
 
@@ -80,6 +81,7 @@ static void test_cgroup_v2(void **state) {
   assert_int_equal(u.cpu_ns, 5000);
   assert_int_equal(u.memory, 0); /* never below nothing */
   assert_int_equal(u.pids, 2);
+  cgroup_paths_free(&paths);
 }
 
 static void test_cgroup_hostile(void **state) {
