@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <inttypes.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,6 +18,8 @@
 #include "common/crypto/crypto.h"
 #include "common/log.h"
 #include "common/spec/faults.h"
+
+#define LARGE_BLOCK (256 << 10)
 
 static void usage(FILE *to, const char *name) {
   fprintf(to,
@@ -108,9 +111,17 @@ static int read_config(struct daemon *d, const char *file) {
   return rc;
 }
 
+/* What is large goes back when it is freed. By itself glibc learns from the first large block to keep all later ones of that size: one file of a
+ * deploy, and a daemon was megabytes larger for ever. */
+static void keep_no_large_blocks(void) {
+  mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK);
+  mallopt(M_TRIM_THRESHOLD, LARGE_BLOCK);
+}
+
 bool daemon_start(struct daemon *d, int argc, char **argv, const char *name) {
   static const struct option options[] = {{"version", no_argument, NULL, 'V'}, {"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
   *d = (struct daemon){.name = name, .lock_fd = -1};
+  keep_no_large_blocks();
   const char *file = NULL;
   bool check_only = false;
   int verbose = 0;
