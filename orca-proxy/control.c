@@ -115,7 +115,7 @@ static void join_workers(struct control *c) {
 }
 
 /* Brings what is in flight to its end, while another process serves already, or will soon. */
-static void drain(struct control *c, int ask) {
+static void drain(struct control *c, int ask, uint64_t connections) {
   struct err err;
   atomic_store_explicit(&c->shared.pausing, false, memory_order_release);
   atomic_store_explicit(&c->shared.draining, true, memory_order_release);
@@ -126,6 +126,7 @@ static void drain(struct control *c, int ask) {
       log_error("connections are lost", "error", err.msg);
   if (ask >= 0)
     handover_give(c->daemon->config.run_dir, ask, &c->sockets, HANDOVER_WAIT_MS);
+  log_info("handed over", "connections", log_u64(connections), "process", log_i64(getpid()));
   listen_close_all(&c->sockets);
   join_workers(c);
   if (c->shared.log)
@@ -157,10 +158,8 @@ void control_hand_over(struct control *c) {
     return;
   /* No thread runs: what is copied is whole. Whoever waits for this process can start the next one at once. */
   pid_t pid = fork();
-  if (pid > 0) {
-    log_info("handed over", "connections", log_u64(connections), "process", log_i64(pid));
+  if (pid > 0)
     _exit(0);
-  }
   if (pid < 0)
     log_error("what is in flight is ended before this process is", "error", strerror(errno));
   sigset_t all;
@@ -168,7 +167,7 @@ void control_hand_over(struct control *c) {
   signal(SIGTERM, SIG_DFL); /* asked once more it ends at once */
   signal(SIGINT, SIG_DFL);
   sigprocmask(SIG_UNBLOCK, &all, NULL);
-  drain(c, ask);
+  drain(c, ask, connections);
   log_info("nothing is in flight any more", "cut", log_u64(connections_of(c)));
   _exit(0);
 }

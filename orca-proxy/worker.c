@@ -95,7 +95,10 @@ void sock_close(struct worker *w, struct sock *s) {
   wheel_remove(&w->wheel, &s->timer);
   tls_stream_free(s->tls);
   s->tls = NULL;
-  close(s->fd); /* leaves epoll with it: nobody else holds the descriptor */
+  /* Closed, it leaves epoll, unless somebody else has it too: after a fork, for a moment, the process that hands over, whose epoll is the same. */
+  if (atomic_load_explicit(&w->shared->draining, memory_order_relaxed))
+    (void)epoll_ctl(w->epoll_fd, EPOLL_CTL_DEL, s->fd, NULL);
+  close(s->fd);
   s->next = w->graveyard;
   w->graveyard = s;
 }
