@@ -1,6 +1,5 @@
 /* orca-apiserver: REST for people, the node gateway for daemons. README.md has the map. */
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "common/crypto/wiping_heap.h"

@@ -1,6 +1,4 @@
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include "common/bus/pb.h"
 #include "common/daemon/masters.h"

@@ -1,9 +1,7 @@
 #include "common/daemon/masters.h"
 #include "orca-scheduler/gateway_link.h"
 
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "common/bus/pb.h"
 #include "common/log.h"

@@ -1,8 +1,4 @@
 /* orca-scheduler: turns what people want into instances on nodes. README.md has the map. */
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
 #include "common/bus/bus.h"
 #include "common/daemon/daemon.h"
 #include "common/daemon/masters.h"
