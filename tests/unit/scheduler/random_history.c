@@ -25,6 +25,13 @@ int64_t history_next_decision(const struct history *h) {
   return h->rig.actions.next_ms == NEVER ? NEVER : h->rig.actions.next_ms - h->base;
 }
 
+void history_go_on(struct history *h, int64_t next, int64_t until) {
+  earlier(&next, history_next_decision(h));
+  earlier(&next, until);
+  if (next > h->now)
+    history_go_to(h, next);
+}
+
 bool history_decide(struct history *h) {
   struct err err = {0};
   CHECK(h, rig_decide(&h->rig, history_wall(h), &err) == 0, "%s", err.msg);

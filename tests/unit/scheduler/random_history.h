@@ -60,6 +60,8 @@ void history_init(struct history *h, unsigned long seed, int64_t first_ms, size_
 void history_fini(struct history *h);
 /* When the scheduler wants to decide again, at the latest. */
 int64_t history_next_decision(const struct history *h);
+/* To what comes first: next, the scheduler's next decision, or until. */
+void history_go_on(struct history *h, int64_t next, int64_t until);
 /* Decides. False: there is nothing to do. */
 bool history_decide(struct history *h);
 /* A scheduler dies, and another begins. If the clock was set meanwhile, that misleads it for so long. */

@@ -443,11 +443,7 @@ static bool run(struct sim *s) {
 }
 
 static void tick(struct sim *s, int64_t until) {
-  int64_t next = agents_next(s);
-  earlier(&next, history_next_decision(&s->h));
-  earlier(&next, until);
-  if (next > s->h.now)
-    history_go_to(&s->h, next);
+  history_go_on(&s->h, agents_next(s), until);
   agents_look(s);
   agents_work(s);
   for (int n = 0; run(s); n++)

@@ -189,11 +189,7 @@ static bool run(struct sim *s) {
 }
 
 static void tick(struct sim *s, int64_t until) {
-  int64_t next = sim_next(s);
-  earlier(&next, history_next_decision(&s->h));
-  earlier(&next, until);
-  if (next > s->h.now)
-    history_go_to(&s->h, next);
+  history_go_on(&s->h, sim_next(s), until);
   sim_agents_work(s);
   check_budgets(s);
   sim_deliver(s);
